@@ -1,0 +1,61 @@
+"""Networks: an encoder (signal -> features over time) and a head (features -> answers), built from a plain dict.
+
+Every encoder is called as `encoder(x, n_valid=None)` with x (B, n_leads, L) in mV and n_valid (B,), the samples of each
+window before its zero padding, and has `out_channels` (D) and `stride` (samples a frame): it returns (B, D, T').
+"""
+from torch import nn
+
+from models.heads import ClassificationHead
+from models.resnet import ResNet1d, XResNet1d
+
+DEFAULT_MODEL = {
+    "encoder": "xresnet", "n_leads": 12, "stem": 32, "widths": [64, 96, 128, 192], "depths": [1, 1, 1, 1],
+    "kernel": 5, "dropout": 0.1, "head_dropout": 0.3, "n_demographics": 0, "n_classes": 24,
+}
+ENCODERS = {
+    "xresnet": (XResNet1d, {"n_leads": 12, "stem": 32, "widths": [64, 96, 128, 192], "depths": [1, 1, 1, 1],
+                            "kernel": 5, "dropout": 0.1}),
+    "resnet": (ResNet1d, {"n_leads": 12, "filters": [64, 128, 196, 256, 320], "lengths": [4096, 1024, 256, 64, 16],
+                          "kernel": 17, "dropout": 0.5}),
+}
+HEAD = {"head_dropout": 0.3, "n_demographics": 0, "n_classes": 24}
+
+
+class ECGModel(nn.Module):
+    """An encoder and a head. x (B, n_leads, L) in mV, n_valid (B,) samples before the padding or None,
+    demographics (B, n_demographics) or None -> logits (B, n_classes)."""
+
+    def __init__(self, encoder, head):
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, x, n_valid=None, demographics=None):
+        features = self.encoder(x, n_valid)  # (B, D, T')
+        n_valid_frames = None if n_valid is None else (n_valid + self.encoder.stride - 1) // self.encoder.stride
+        return self.head(features, n_valid_frames, demographics)
+
+
+def encoder_class(config):
+    """The encoder that config names and its defaults; ValueError for an unknown encoder or key."""
+    name = config.get("encoder", DEFAULT_MODEL["encoder"])
+    if name not in ENCODERS:
+        raise ValueError(f"unknown encoder {name!r}; known: {', '.join(ENCODERS)}")
+    unknown = set(config) - set(ENCODERS[name][1]) - set(HEAD) - {"encoder"}
+    if unknown:
+        raise ValueError(f"unknown keys for encoder {name!r}: {', '.join(sorted(unknown))}")
+    return ENCODERS[name]
+
+
+def build_encoder(config):
+    """The encoder of a model config (plain ints, floats, strings, lists); missing sizes take their defaults."""
+    build, defaults = encoder_class(config)
+    return build(**{key: config.get(key, value) for key, value in defaults.items()})
+
+
+def build_model(config):
+    """ECGModel of a model config; ValueError names unknown encoders and keys."""
+    encoder = build_encoder(config)
+    head = {key: config.get(key, value) for key, value in HEAD.items()}
+    return ECGModel(encoder, ClassificationHead(encoder.out_channels, head["n_classes"], head["head_dropout"],
+                                                head["n_demographics"]))

@@ -1,0 +1,37 @@
+"""What turns an encoder's features into answers."""
+import torch
+from torch import nn
+
+
+def pool_over_time(features, n_valid_frames=None):
+    """Mean and maximum over the valid frames: features (B, D, T'), n_valid_frames (B,) or None -> (B, 2 D)."""
+    if n_valid_frames is None:
+        return torch.cat([features.mean(2), features.amax(2)], 1)
+    frames = torch.arange(features.shape[2], device=features.device)
+    padding = (frames >= n_valid_frames[:, None]).unsqueeze(1)  # (B, 1, T')
+    mean = features.masked_fill(padding, 0).sum(2) / n_valid_frames[:, None]
+    return torch.cat([mean, features.masked_fill(padding, float("-inf")).amax(2)], 1)
+
+
+class ClassificationHead(nn.Module):
+    """Pools over time, joins age and sex, and gives one logit per class.
+
+    features (B, n_features, T'), n_valid_frames (B,) int >= 1 or None (no padding), demographics (B, n_demographics)
+    or None -> logits (B, n_classes). `thresholds` (n_classes,) are the probabilities above which a class is called;
+    they are a buffer, so they are saved and loaded with the weights.
+    """
+
+    def __init__(self, n_features, n_classes, dropout=0.3, n_demographics=0):
+        super().__init__()
+        self.n_demographics = n_demographics
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(2 * n_features + n_demographics, n_classes)
+        self.register_buffer("thresholds", torch.full((n_classes,), 0.5))
+
+    def forward(self, features, n_valid_frames=None, demographics=None):
+        pooled = self.dropout(pool_over_time(features, n_valid_frames))  # (B, 2 D)
+        if self.n_demographics:
+            if demographics is None:  # all zero: nothing known
+                demographics = pooled.new_zeros(len(pooled), self.n_demographics)
+            pooled = torch.cat([pooled, demographics.to(pooled.dtype)], 1)
+        return self.linear(pooled)
