@@ -1,0 +1,1 @@
+"""Training, inference and scoring: everything between the scripts and the packages data and models."""

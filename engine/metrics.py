@@ -1,0 +1,283 @@
+"""Official scores on arrays, vectorised, and the choice of decision thresholds. Needs numpy only.
+
+Definitions: the Challenge 2020 evaluator (physionetchallenges/evaluation-2020), and for `compute_scores_cpsc2018` the one
+of the Challenge's first phase (April 2020). Everywhere y_true and y_pred are (R, C) bool, y_score (R, C) real: R
+recordings, C classes. A score that is not defined (a class without positives, say) is NaN, and macro averages skip it.
+"""
+import numpy as np
+
+from data.labels import NORMAL, code_groups, read_matrix
+
+BETA = 2  # of the F-beta and G-beta measures: a missed diagnosis weighs twice
+
+
+def load_weights(year=2020):
+    """Reward matrix of the Challenge of `year`, equivalent classes merged to the first of each pair:
+    (list of C tuples of codes, (C, C) float64). The normal class is `normal_column(groups)`."""
+    columns, values = read_matrix(year)
+    groups = list(code_groups(year))
+    owner = np.array([next(i for i, group in enumerate(groups) if set(name.split("|")) & set(group)) for name in columns])
+    first = np.array([int(np.flatnonzero(owner == i)[0]) for i in range(len(groups))])
+    if not np.array_equal(values, values[np.ix_(first[owner], first[owner])]):
+        raise ValueError(f"reward matrix of {year}: equivalent classes have different weights")
+    return groups, values[np.ix_(first, first)]
+
+
+def normal_column(groups):
+    """Column of sinus rhythm, the class of a classifier that never finds anything."""
+    return next(i for i, group in enumerate(groups) if NORMAL in group)
+
+
+def compute_scores(y_true, y_pred, y_score, weights=None, normal_index=None):
+    """The official scores of 2020 as a dictionary: auroc, auprc, accuracy (all classes of a recording right), f_measure,
+    f_beta_measure, g_beta_measure, challenge_metric (NaN without `weights`), and the arrays (C,) auroc_classes,
+    auprc_classes, f_measure_classes. Raises ValueError if the shapes differ or a score is NaN."""
+    y_true, y_pred, y_score = _checked(y_true, y_pred, y_score)
+    auroc, auprc = auroc_per_class(y_true, y_score), auprc_per_class(y_true, y_score)
+    f_measure = f_measure_per_class(y_true, y_pred)
+    share = 1 / np.maximum(y_true.sum(axis=1), 1)  # (R,): a recording's weight is spread over its labels
+    f_beta, g_beta = _beta_measures(*_counts(y_true, y_pred, share)[:3])
+    return {"auroc": _nanmean(auroc), "auprc": _nanmean(auprc),
+            "accuracy": float(np.mean((y_true == y_pred).all(axis=1))), "f_measure": _nanmean(f_measure),
+            "f_beta_measure": _nanmean(f_beta), "g_beta_measure": _nanmean(g_beta),
+            "challenge_metric": np.nan if weights is None else challenge_metric(y_true, y_pred, weights, normal_index),
+            "auroc_classes": auroc, "auprc_classes": auprc, "f_measure_classes": f_measure}
+
+
+def auroc_per_class(y_true, y_score):
+    """(C,) areas under the ROC curve; recordings of equal score share one threshold."""
+    y_true, y_score = np.asarray(y_true, bool), np.asarray(y_score)
+    areas = np.full(y_true.shape[1], np.nan)
+    for k, (tp, fp) in enumerate(map(_curve, y_true.T, y_score.T)):
+        if tp[-1] and fp[-1]:
+            tpr, tnr = tp / tp[-1], (fp[-1] - fp) / fp[-1]
+            areas[k] = _sum_in_order(0.5 * np.diff(tpr) * (tnr[1:] + tnr[:-1]))
+    return areas
+
+
+def auprc_per_class(y_true, y_score):
+    """(C,) areas under the precision-recall curve, precision piecewise constant."""
+    y_true, y_score = np.asarray(y_true, bool), np.asarray(y_score)
+    areas = np.full(y_true.shape[1], np.nan)
+    for k, (tp, fp) in enumerate(map(_curve, y_true.T, y_score.T)):
+        if tp[-1]:
+            areas[k] = _sum_in_order(np.diff(tp / tp[-1]) * (tp[1:] / (tp[1:] + fp[1:])))
+    return areas
+
+
+def f_measure_per_class(y_true, y_pred):
+    """(C,) F1 of each class; NaN where it has neither labels nor outputs."""
+    tp, fp, fn, _ = _counts(y_true, y_pred, np.ones(len(y_true)))
+    return _ratio(2 * tp, 2 * tp + fp + fn)
+
+
+def challenge_metric(y_true, y_pred, weights, normal_index):
+    """The Challenge's reward, scaled so that 1 is all right and 0 is 'normal' for everyone. Each recording's reward is
+    divided by the number of classes that are labelled or answered. 0.0 where the two ends of the scale coincide."""
+    y_true, y_pred = np.asarray(y_true, bool), np.asarray(y_pred, bool)
+    weights = _checked_weights(weights, normal_index, y_true.shape[1])
+    worst, best = _reward_scale(y_true, weights, normal_index)
+    if best == worst:
+        return 0.0
+    return float((_rewards(y_true, y_pred, weights).sum() - worst) / (best - worst))
+
+
+def compute_scores_cpsc2018(y_true, y_pred, y_score):
+    """The six scores of the Challenge's first phase as a dictionary: auroc, auprc, accuracy, f_measure, f_beta_measure,
+    g_beta_measure, each the plain mean over the classes. Every count is divided by the recording's number of labels (1 if
+    it has none), accuracy is a class's share of right answers, 0 / 0 counts as 1, and the curves start at threshold 1 and leave out
+    threshold 0. Raises ValueError as `compute_scores` does."""
+    y_true, y_pred, y_score = _checked(y_true, y_pred, y_score)
+    tp, fp, fn, tn = _counts(y_true, y_pred, 1 / np.maximum(y_true.sum(axis=1), 1))
+    f_beta, g_beta = _beta_measures(tp, fp, fn)
+    areas = np.array([_first_phase_areas(*column) for column in zip(y_true.T, y_score.T)])  # (C, 2)
+    values = {"auroc": areas[:, 0], "auprc": areas[:, 1], "accuracy": _ratio(tp + tn, tp + fp + fn + tn),
+              "f_measure": _ratio(2 * tp, 2 * tp + fp + fn), "f_beta_measure": f_beta, "g_beta_measure": g_beta}
+    return {name: float(np.mean(np.nan_to_num(value, nan=1.0))) for name, value in values.items()}
+
+
+def expected_calibration_error(y_true, y_score, n_bins=15):
+    """Mean distance between probability and frequency: all R x C probabilities in `n_bins` bins of equal width, each bin
+    weighted by what it holds. Raises ValueError for scores outside 0 ... 1."""
+    y_true, _, y_score = _checked(y_true, y_true, y_score)
+    if y_score.min() < 0 or y_score.max() > 1:
+        raise ValueError("the calibration error needs probabilities between 0 and 1")
+    bins = np.minimum((y_score * n_bins).astype(int), n_bins - 1).ravel()  # (R * C,)
+    excess = np.bincount(bins, weights=y_score.ravel(), minlength=n_bins) - np.bincount(bins[y_true.ravel()], minlength=n_bins)
+    return float(np.abs(excess).sum() / y_true.size)
+
+
+def choose_thresholds(y_true, y_score, weights=None, normal_index=None, shrink=20.0):
+    """Decision thresholds (C,) float32 for `y_score > threshold`, from validation records.
+
+    First the best global threshold among quantiles of the scores; then class by class the value that is best with all
+    other classes held, over every distinct score, until nothing improves. Best is the challenge metric, or the mean F1
+    where there are no `weights` (or the metric cannot tell answers apart). A class's own value is drawn towards the global
+    one, with weight n / (n + shrink) for a class of n positive recordings, because the optimum of a handful of positives is
+    noise: a class without any keeps the global threshold. No step may lower the metric, and the result is deterministic."""
+    y_true, _, y_score = _checked(y_true, y_true, y_score)
+    if not np.isfinite(y_score).all():
+        raise ValueError("thresholds cannot be chosen: a score is infinite")
+    if not y_true.any():
+        raise ValueError("thresholds cannot be chosen: no recording has a label of any class")
+    gain = _F1Gain(y_true)
+    if weights is not None:
+        weights = _checked_weights(weights, normal_index, y_true.shape[1])
+        worst, best = _reward_scale(y_true, weights, normal_index)
+        gain = _RewardGain(y_true, weights) if best > worst else gain
+    grid = np.unique(np.quantile(y_score[y_true], np.linspace(0, 1, 101))).astype(np.float32)
+    grid = np.concatenate([[np.nextafter(grid[0], np.float32(-np.inf))], grid])
+    start = grid[int(np.argmax([gain.total(y_score > threshold) for threshold in grid]))]
+    return _ascend(gain, y_score, np.full(y_true.shape[1], start, np.float32), _trust(y_true, shrink))
+
+
+def _trust(y_true, shrink):
+    if not shrink >= 0:
+        raise ValueError(f"shrink is a number of recordings, 0 or more, not {shrink}")
+    n = y_true.sum(axis=0)  # (C,)
+    return np.divide(n, n + shrink, out=np.zeros(len(n)), where=n > 0)
+
+
+def _ascend(gain, y_score, thresholds, trust, n_rounds=10):
+    """Coordinate ascent from one common threshold. `gain.of_class(k, y_pred)` says what recording by recording is won by
+    answering class k; its running sum down the sorted scores is the metric at every possible threshold at once."""
+    start = thresholds[0]
+    order = np.argsort(-y_score, axis=0, kind="stable")                  # (R, C)
+    ranked = np.take_along_axis(y_score, order, axis=0)                  # (R, C)
+    y_pred = y_score > thresholds                                        # (R, C)
+    for _ in range(n_rounds):
+        moved = False
+        for k in np.flatnonzero(trust > 0):
+            curve = gain.of_class(k, y_pred, order[:, k])                # (R + 1,): metric if the first n are positive
+            scores = ranked[:, k]
+            ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) + 1
+            ends = np.concatenate([[0], ends])                           # ties cannot be parted
+            own = _between(scores, ends[np.argmax(curve[ends])])
+            candidate = np.float32(start + trust[k] * (own - start))
+            n_before, n_after = y_pred[:, k].sum(), (scores > candidate).sum()
+            if curve[n_after] > curve[n_before] + 1e-12 * abs(curve[n_before]):
+                thresholds[k], moved = candidate, True
+                y_pred[:, k] = y_score[:, k] > candidate
+        if not moved:
+            break
+    return thresholds
+
+
+def _between(ranked, n):
+    """A threshold that the first `n` of the descending scores exceed, and no other."""
+    if n == len(ranked):
+        return np.nextafter(np.float32(ranked[-1]), np.float32(-np.inf))
+    return ranked[0] if n == 0 else ranked[n - 1] / 2 + ranked[n] / 2
+
+
+class _RewardGain:
+    """The challenge metric's unscaled reward. A recording earns (labels W outputs) / |labels or outputs|; switching one
+    class changes both parts by one term, so one sum per recording gives every threshold of the class."""
+
+    def __init__(self, y_true, weights):
+        self.y_true, self.weights = y_true, weights
+        self.earned = y_true @ weights                                   # (R, C): reward of each output
+
+    def total(self, y_pred):
+        return _rewards(self.y_true, y_pred, self.weights, self.earned).sum()
+
+    def of_class(self, k, y_pred, order):
+        others = y_pred.copy()
+        others[:, k] = False
+        reward, size = (self.earned * others).sum(axis=1), (self.y_true | others).sum(axis=1)  # (R,)
+        off = reward / np.maximum(size, 1)
+        on = (reward + self.earned[:, k]) / np.maximum(size + ~self.y_true[:, k], 1)
+        return off.sum() + np.concatenate([[0.0], np.cumsum((on - off)[order])])
+
+
+class _F1Gain:
+    """Mean F1 over the classes that have labels; other classes do not touch a class's own F1."""
+
+    def __init__(self, y_true):
+        self.y_true, self.n_labels = y_true, y_true.sum(axis=0)
+
+    def total(self, y_pred):
+        tp = (self.y_true & y_pred).sum(axis=0)
+        return np.mean((2 * tp / np.maximum(self.n_labels + y_pred.sum(axis=0), 1))[self.n_labels > 0])
+
+    def of_class(self, k, y_pred, order):
+        tp = np.concatenate([[0], np.cumsum(self.y_true[order, k])])
+        return 2 * tp / np.maximum(self.n_labels[k] + np.arange(len(tp)), 1)
+
+
+def _rewards(y_true, y_pred, weights, earned=None):
+    """(R,) reward of each recording."""
+    earned = y_true @ weights if earned is None else earned
+    return (earned * y_pred).sum(axis=1) / np.maximum((y_true | y_pred).sum(axis=1), 1)
+
+
+def _reward_scale(y_true, weights, normal_index):
+    """Rewards of the classifier that always answers normal and of the one that is always right."""
+    normal = np.zeros_like(y_true)
+    normal[:, normal_index] = True
+    return _rewards(y_true, normal, weights).sum(), _rewards(y_true, y_true, weights).sum()
+
+
+def _checked_weights(weights, normal_index, n_classes):
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (n_classes, n_classes):
+        raise ValueError(f"{n_classes} classes need weights ({n_classes}, {n_classes}), not {weights.shape}")
+    if normal_index is None or not 0 <= normal_index < n_classes:
+        raise ValueError(f"the challenge metric needs the column of the normal class, not {normal_index}")
+    return np.nan_to_num(weights, nan=0.0)  # an empty cell of the table earns nothing
+
+
+def _checked(y_true, y_pred, y_score):
+    y_true, y_pred, y_score = np.asarray(y_true), np.asarray(y_pred), np.asarray(y_score)
+    if y_true.ndim != 2 or not y_true.size or not y_true.shape == y_pred.shape == y_score.shape:
+        raise ValueError(f"labels, outputs and scores need one shape (R, C), not {y_true.shape}, {y_pred.shape} and {y_score.shape}")
+    if np.isnan(y_score).any():
+        raise ValueError(f"{int(np.isnan(y_score).any(axis=1).sum())} recordings have a score that is NaN")
+    floating = np.issubdtype(y_score.dtype, np.floating)
+    return y_true.astype(bool), y_pred.astype(bool), y_score if floating else y_score.astype(np.float64)
+
+
+def _counts(y_true, y_pred, share):
+    """Weighted true positives, false positives, false negatives and true negatives, each (C,)."""
+    return tuple(share @ hit for hit in (y_true & y_pred, ~y_true & y_pred, y_true & ~y_pred, ~y_true & ~y_pred))
+
+
+def _beta_measures(tp, fp, fn):
+    hits = (1 + BETA**2) * tp
+    return _ratio(hits, hits + fp + BETA**2 * fn), _ratio(tp, tp + fp + BETA * fn)
+
+
+def _curve(y_true, y_score):
+    """True and false positives (T + 1,) as the threshold falls through the T distinct scores, from none on."""
+    order = np.argsort(-y_score, kind="stable")
+    ranked = y_score[order]
+    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]) + 1, len(ranked))
+    tp = np.concatenate([[0], np.cumsum(y_true[order])[ends - 1]])
+    return tp, np.concatenate([[0], ends]) - tp
+
+
+def _first_phase_areas(y_true, y_score):
+    """(AUROC, AUPRC) of one class by the first phase's curve."""
+    thresholds = np.unique(y_score)[::-1]
+    thresholds = thresholds if thresholds[0] == 1 else np.insert(thresholds, 0, 1)
+    thresholds = np.minimum.accumulate(thresholds[:-1] if thresholds[-1] == 0 else thresholds)  # scores above 1 count at 1
+    positive, negative = (np.sort(y_score[side]) for side in (y_true, ~y_true))
+    tp = len(positive) - np.searchsorted(positive, thresholds)
+    fp = len(negative) - np.searchsorted(negative, thresholds)
+    tpr = tp / len(positive) if len(positive) else np.ones(len(tp))
+    tnr = (len(negative) - fp) / len(negative) if len(negative) else np.ones(len(fp))
+    precision = np.nan_to_num(_ratio(tp, tp + fp), nan=1.0)
+    return (_sum_in_order(0.5 * np.diff(tpr) * (tnr[1:] + tnr[:-1])), _sum_in_order(np.diff(tpr) * precision[1:]))
+
+
+def _sum_in_order(terms):
+    """Sum from first to last, as the official loop adds; np.sum adds pairwise and rounds differently."""
+    return np.cumsum(terms)[-1] if len(terms) else 0.0
+
+
+def _ratio(above, below):
+    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=np.asarray(below) != 0)
+
+
+def _nanmean(values):
+    return float(np.nanmean(values)) if not np.isnan(values).all() else np.nan

@@ -1,0 +1,182 @@
+"""Label headers and output CSVs -> arrays for the scorer, quickly.
+
+The organisers' rules hold wherever their script gives an answer: blank lines and lines starting with # do not count; an
+output file needs three lines (classes, decisions, scores) of equally many fields, and any other counts as all negative;
+only 1, True, true, T and t are positive; what is no number scores 0; columns that mean one class are positive if any is,
+and score their mean; unknown classes are ignored, missing ones are negative. Where that script crashes or mixes up
+recordings, ours reads on: `# Dx:`, several Dx lines (all count), nested folders.
+"""
+import os
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.labels import CPSC2018, NOT_A_DIAGNOSIS
+
+DX_LINE = re.compile(rb"^[ \t]*#[ \t]*Dx[ \t]*:(.*)$", re.MULTILINE)
+POSITIVE = frozenset(("1", "True", "true", "T", "t"))
+
+
+class ScoreFileError(Exception):
+    """Labels or outputs cannot be scored; the message names the file and the fault."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Label headers, the output file of each, and the diagnoses of each (lists of codes or names)."""
+    headers: list
+    outputs: list
+    dx: list
+
+    @property
+    def textual(self):
+        """Whether the labels are the first phase's: some of its nine names, and no SNOMED CT code anywhere."""
+        words = {word for dx in self.dx for word in dx}
+        return bool(words & set(CPSC2018)) and not any(word.isdigit() for word in words)
+
+
+def find_pairs(label_folder, output_folder):
+    """Pairs of all `.hea` files under `label_folder` (hidden ones skipped, sorted) with their CSV files: at the same place
+    under `output_folder`, or at its top where no other recording has the same id. Raises ScoreFileError."""
+    label_folder, output_folder = Path(label_folder), Path(output_folder)
+    for folder in (label_folder, output_folder):
+        if not folder.is_dir():
+            raise ScoreFileError(f"{folder} is not a folder")
+    headers = [name for name in _files(label_folder) if name.lower().endswith(".hea")]
+    if not headers:
+        raise ScoreFileError(f"{label_folder}: no label files (.hea)")
+    present = set(_files(output_folder))
+    stems = [name[:-len(".hea")] for name in headers]
+    ids = [stem.rpartition("/")[2] for stem in stems]
+    n_records = Counter(ids)
+    outputs = []
+    for header, stem, record_id in zip(headers, stems, ids):
+        places = [f"{stem}.csv"] + [f"{record_id}.csv"] * (n_records[record_id] == 1)
+        found = next((place for place in places if place in present), None)
+        if found is None:
+            raise ScoreFileError(f"{output_folder / places[0]}: no output file for the label file {label_folder / header}")
+        outputs.append(f"{output_folder}/{found}")
+    headers = [f"{label_folder}/{name}" for name in headers]
+    return Pairs(headers, outputs, [_read_dx(header) for header in headers])
+
+
+def read_labels(dx_lists, groups):
+    """Diagnoses of R recordings -> (R, C) bool, one column per group of equivalent codes."""
+    table = {code: column for column, group in enumerate(groups) for code in group}
+    y_true = np.zeros((len(dx_lists), len(groups)), bool)
+    for row, dx in enumerate(dx_lists):
+        y_true[row, [table[code] for code in dx if code in table]] = True
+    return y_true
+
+
+def read_outputs(paths, groups):
+    """Output files of R recordings -> decisions (R, C) bool, scores (R, C) float64, and the paths of malformed files, which
+    are all negative."""
+    tables, malformed = defaultdict(list), []  # classes line -> [(row, decisions, scores)]
+    for row, path in enumerate(paths):
+        lines = [line for line in _lines(path) if line and not line.isspace() and not line.lstrip().startswith("#")]
+        if len(lines) < 3 or len({line.count(",") for line in lines}) > 1:
+            malformed.append(path)
+        else:
+            tables[lines[0]].append((row, [field.strip() in POSITIVE for field in lines[1].split(",")], _numbers(lines[2])))
+    y_pred = np.zeros((len(paths), len(groups)), bool)
+    y_score = np.zeros((len(paths), len(groups)))
+    for classes, table in tables.items():
+        rows, decisions, scores = (np.array(part) for part in zip(*table))  # (r,), (r, k), (r, k)
+        names = [name.strip() for name in classes.split(",")]
+        for column, group in enumerate(groups):
+            places = [place for place, name in enumerate(names) if name in group]
+            if places:
+                y_pred[rows, column] = decisions[:, places].any(axis=1)
+                y_score[rows, column] = _mean_of_numbers(scores[:, places])
+    return y_pred, y_score, malformed
+
+
+def read_first_phase(pairs):
+    """Pairs with textual labels -> classes (sorted: all that stand in labels or outputs), y_true, y_pred (R, C) bool and
+    y_score (R, C). The first phase's files have the recording in the first line, then classes, decisions and scores;
+    its scorer accepts nothing else, so any other file raises ScoreFileError."""
+    tables = [_read_strictly(path) for path in pairs.outputs]
+    classes = {word for dx in pairs.dx for word in dx if word.casefold() not in NOT_A_DIAGNOSIS}
+    classes = sorted(classes.union(*(names for names, _, _ in tables)))
+    groups = [(name,) for name in classes]
+    y_pred, y_score = np.zeros((2, len(tables), len(classes)))
+    for row, (names, decisions, scores) in enumerate(tables):
+        if len(names) != len(set(names)) or set(names) != set(classes):
+            raise ScoreFileError(f"{pairs.outputs[row]}: the classes must be {','.join(classes)}, not {','.join(names)}")
+        order = [names.index(name) for name in classes]
+        y_pred[row], y_score[row] = np.array(decisions)[order], np.array(scores)[order]
+    return groups, read_labels(pairs.dx, groups), y_pred != 0, y_score
+
+
+def _read_strictly(path):
+    lines = [line for line in _lines(path)[1:4] if line.strip()]
+    fields = [[field.strip() for field in line.split(",")] for line in lines]
+    if len(fields) != 3 or len({len(line) for line in fields}) > 1:
+        raise ScoreFileError(f"{path}: lines 2 to 4 must hold classes, decisions and scores, equally many")
+    try:
+        decisions, scores = list(map(int, fields[1])), list(map(float, fields[2]))
+    except ValueError as error:
+        raise ScoreFileError(f"{path}: a decision or score is no number ({error})") from None
+    if np.isnan(scores).any():
+        raise ScoreFileError(f"{path}: a score is NaN")
+    return fields[0], decisions, scores
+
+
+def _files(folder):
+    """Relative paths ('/' between folders) of the files under a folder, sorted, hidden ones skipped."""
+    names, pending = [], [""]
+    while pending:
+        inside = pending.pop()
+        with os.scandir(folder / inside) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    (pending if entry.is_dir() else names).append(inside + entry.name + "/" * entry.is_dir())
+    return sorted(names)
+
+
+def _read(path):
+    try:
+        with open(path, "rb", buffering=0) as file:
+            data = file.read()
+    except OSError as error:
+        raise ScoreFileError(f"{path} cannot be read: {error.strerror}") from None
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
+
+
+def _read_dx(path):
+    found = DX_LINE.findall(_read(path))
+    if not found:
+        raise ScoreFileError(f"{path}: no line with the diagnoses (#Dx: ...)")
+    return [code.strip() for line in found for code in line.decode("utf-8", "replace").split(",")]
+
+
+def _lines(path):
+    return _read(path).decode("utf-8", "replace").split("\n")
+
+
+def _numbers(line):
+    """Scores of a line; 0 for a field that is no number."""
+    fields = line.split(",")
+    try:
+        return list(map(float, fields))
+    except ValueError:
+        return [_number(field) for field in fields]
+
+
+def _number(field):
+    try:
+        return float(field)
+    except ValueError:
+        return 0.0
+
+
+def _mean_of_numbers(values):
+    """(r, k) -> (r,) mean of what is not NaN; 0 where nothing is, or where infinities cancel."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        means = np.where(known, values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    return np.where(np.isnan(means), 0, means)

@@ -1,0 +1,90 @@
+"""Score the outputs of a classifier as the organisers of the PhysioNet/CinC Challenge 2020 do.
+
+    python evaluate_12ECG_score.py LABELS OUTPUTS                                     print the scores
+    python evaluate_12ECG_score.py LABELS OUTPUTS scores.csv                          write them
+    python evaluate_12ECG_score.py LABELS OUTPUTS scores.csv class_scores.csv         and those of every class
+    python evaluate_12ECG_score.py LABELS OUTPUTS --year 2021                         with the reward matrix of 2021
+
+LABELS holds the recordings' headers (.hea, with their #Dx line), OUTPUTS one ID.csv for each, as driver.py writes them.
+Textual labels (AF, I-AVB, ...) are scored as in the Challenge's first phase. Text and CSV files are those of the official
+script, without its progress messages; classes carry the first code of each pair of equivalents. What is wrong is said on
+stderr; the exit status is then 1 (2 for a wrong command line).
+"""
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from engine.metrics import compute_scores, compute_scores_cpsc2018, load_weights, normal_column
+from engine.score_files import ScoreFileError, find_pairs, read_first_phase, read_labels, read_outputs
+
+SCORES = {"AUROC": "auroc", "AUPRC": "auprc", "Accuracy": "accuracy", "F-measure": "f_measure",
+          "Fbeta-measure": "f_beta_measure", "Gbeta-measure": "g_beta_measure", "Challenge metric": "challenge_metric"}
+CLASS_SCORES = {"AUROC": "auroc_classes", "AUPRC": "auprc_classes", "F-measure": "f_measure_classes"}
+
+
+def evaluate_12ECG_score(label_folder, output_folder, year=2020):
+    """(classes, scores) of two folders: names of the C columns and the dictionary of `compute_scores`, or that of
+    `compute_scores_cpsc2018` for textual labels. Malformed output files are reported on stderr. Raises ScoreFileError."""
+    pairs = find_pairs(label_folder, output_folder)
+    if pairs.textual:
+        groups, y_true, y_pred, y_score = read_first_phase(pairs)
+        return [group[0] for group in groups], compute_scores_cpsc2018(y_true, y_pred, y_score)
+    groups, weights = load_weights(year)
+    y_pred, y_score, malformed = read_outputs(pairs.outputs, groups)
+    for path in malformed:
+        print(f"{path}: not a well-formed output file, counted as all negative", file=sys.stderr)
+    scores = compute_scores(read_labels(pairs.dx, groups), y_pred, y_score, weights, normal_column(groups))
+    return [group[0] for group in groups], scores
+
+
+def scores_text(scores):
+    """The official two lines: names and values. The first phase has six scores and parts them by |."""
+    names = [name for name in SCORES if SCORES[name] in scores]
+    mark = "," if "challenge_metric" in scores else "|"
+    return mark.join(names) + "\n" + mark.join(f"{scores[SCORES[name]]:.3f}" for name in names)
+
+
+def class_scores_text(classes, scores):
+    """The official four lines: classes and their AUROC, AUPRC and F-measure."""
+    lines = [["Classes", *classes]]
+    lines += [[name, *(f"{value:.3f}" for value in scores[key])] for name, key in CLASS_SCORES.items()]
+    return "\n".join(map(",".join, lines))
+
+
+def write_text(path, text):
+    """Write a file so that it is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("labels", type=Path, help="folder of label headers, nested or not")
+    parser.add_argument("outputs", type=Path, help="folder of output CSV files")
+    parser.add_argument("scores", type=Path, nargs="?", help="write the scores here in place of printing them")
+    parser.add_argument("class_scores", type=Path, nargs="?", help="write the scores of every class here")
+    parser.add_argument("--year", type=int, choices=(2020, 2021), default=2020, help="reward matrix (default: 2020)")
+    args = parser.parse_args(arguments)
+    try:
+        classes, scores = evaluate_12ECG_score(args.labels, args.outputs, args.year)
+        if args.class_scores and "auroc_classes" not in scores:
+            raise ScoreFileError("the first phase of the Challenge has no scores by class: leave out the class score file")
+        if args.scores is None:
+            print(scores_text(scores))
+        else:
+            write_text(args.scores, scores_text(scores))
+        if args.class_scores:
+            write_text(args.class_scores, class_scores_text(classes, scores))
+    except (ScoreFileError, OSError) as error:
+        print(f"evaluate_12ECG_score.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
