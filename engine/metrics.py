@@ -33,7 +33,7 @@ def compute_scores(y_true, y_pred, y_score, weights=None, normal_index=None):
     f_beta_measure, g_beta_measure, challenge_metric (NaN without `weights`), and the arrays (C,) auroc_classes,
     auprc_classes, f_measure_classes. Raises ValueError if the shapes differ or a score is NaN."""
     y_true, y_pred, y_score = _checked(y_true, y_pred, y_score)
-    auroc, auprc = auroc_per_class(y_true, y_score), auprc_per_class(y_true, y_score)
+    auroc, auprc = _areas(y_true, y_score)
     f_measure = f_measure_per_class(y_true, y_pred)
     share = 1 / np.maximum(y_true.sum(axis=1), 1)  # (R,): a recording's weight is spread over its labels
     f_beta, g_beta = _beta_measures(*_counts(y_true, y_pred, share)[:3])
@@ -46,23 +46,12 @@ def compute_scores(y_true, y_pred, y_score, weights=None, normal_index=None):
 
 def auroc_per_class(y_true, y_score):
     """(C,) areas under the ROC curve; recordings of equal score share one threshold."""
-    y_true, y_score = np.asarray(y_true, bool), np.asarray(y_score)
-    areas = np.full(y_true.shape[1], np.nan)
-    for k, (tp, fp) in enumerate(map(_curve, y_true.T, y_score.T)):
-        if tp[-1] and fp[-1]:
-            tpr, tnr = tp / tp[-1], (fp[-1] - fp) / fp[-1]
-            areas[k] = _sum_in_order(0.5 * np.diff(tpr) * (tnr[1:] + tnr[:-1]))
-    return areas
+    return _areas(y_true, y_score)[0]
 
 
 def auprc_per_class(y_true, y_score):
     """(C,) areas under the precision-recall curve, precision piecewise constant."""
-    y_true, y_score = np.asarray(y_true, bool), np.asarray(y_score)
-    areas = np.full(y_true.shape[1], np.nan)
-    for k, (tp, fp) in enumerate(map(_curve, y_true.T, y_score.T)):
-        if tp[-1]:
-            areas[k] = _sum_in_order(np.diff(tp / tp[-1]) * (tp[1:] / (tp[1:] + fp[1:])))
-    return areas
+    return _areas(y_true, y_score)[1]
 
 
 def f_measure_per_class(y_true, y_pred):
@@ -107,7 +96,7 @@ def expected_calibration_error(y_true, y_score, n_bins=15):
     return float(np.abs(excess).sum() / y_true.size)
 
 
-def choose_thresholds(y_true, y_score, weights=None, normal_index=None, shrink=20.0):
+def choose_thresholds(y_true, y_score, weights=None, normal_index=None, shrink=10.0):
     """Decision thresholds (C,) float32 for `y_score > threshold`, from validation records.
 
     First the best global threshold among quantiles of the scores; then class by class the value that is best with all
@@ -120,6 +109,7 @@ def choose_thresholds(y_true, y_score, weights=None, normal_index=None, shrink=2
         raise ValueError("thresholds cannot be chosen: a score is infinite")
     if not y_true.any():
         raise ValueError("thresholds cannot be chosen: no recording has a label of any class")
+    y_score = y_score.astype(np.float32)  # as the model gives them and the thresholds are kept
     gain = _F1Gain(y_true)
     if weights is not None:
         weights = _checked_weights(weights, normal_index, y_true.shape[1])
@@ -153,7 +143,7 @@ def _ascend(gain, y_score, thresholds, trust, n_rounds=10):
             ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) + 1
             ends = np.concatenate([[0], ends])                           # ties cannot be parted
             own = _between(scores, ends[np.argmax(curve[ends])])
-            candidate = np.float32(start + trust[k] * (own - start))
+            candidate = np.float32((1 - trust[k]) * start + trust[k] * own)
             n_before, n_after = y_pred[:, k].sum(), (scores > candidate).sum()
             if curve[n_after] > curve[n_before] + 1e-12 * abs(curve[n_before]):
                 thresholds[k], moved = candidate, True
@@ -166,8 +156,11 @@ def _ascend(gain, y_score, thresholds, trust, n_rounds=10):
 def _between(ranked, n):
     """A threshold that the first `n` of the descending scores exceed, and no other."""
     if n == len(ranked):
-        return np.nextafter(np.float32(ranked[-1]), np.float32(-np.inf))
-    return ranked[0] if n == 0 else ranked[n - 1] / 2 + ranked[n] / 2
+        return np.nextafter(ranked[-1], np.float32(-np.inf))
+    if n == 0:
+        return ranked[0]
+    middle = ranked[n - 1] / 2 + ranked[n] / 2
+    return middle if middle < ranked[n - 1] else ranked[n]
 
 
 class _RewardGain:
@@ -245,6 +238,20 @@ def _counts(y_true, y_pred, share):
 def _beta_measures(tp, fp, fn):
     hits = (1 + BETA**2) * tp
     return _ratio(hits, hits + fp + BETA**2 * fn), _ratio(tp, tp + fp + BETA * fn)
+
+
+def _areas(y_true, y_score):
+    """AUROC and AUPRC of each class, both (C,)."""
+    y_true, y_score = np.asarray(y_true, bool), np.asarray(y_score)
+    auroc, auprc = np.full((2, y_true.shape[1]), np.nan)
+    for k, (tp, fp) in enumerate(map(_curve, y_true.T, y_score.T)):
+        if tp[-1]:
+            tpr = tp / tp[-1]
+            auprc[k] = _sum_in_order(np.diff(tpr) * (tp[1:] / (tp[1:] + fp[1:])))
+            if fp[-1]:
+                tnr = (fp[-1] - fp) / fp[-1]
+                auroc[k] = _sum_in_order(0.5 * np.diff(tpr) * (tnr[1:] + tnr[:-1]))
+    return auroc, auprc
 
 
 def _curve(y_true, y_score):

@@ -16,8 +16,9 @@ import numpy as np
 
 from data.labels import CPSC2018, NOT_A_DIAGNOSIS
 
-DX_LINE = re.compile(rb"^[ \t]*#[ \t]*Dx[ \t]*:(.*)$", re.MULTILINE)
+DX_LINE = re.compile(rb"^[ \t]*#[ \t]*Dx[ \t]*:(.*)$", re.MULTILINE | re.IGNORECASE)
 POSITIVE = frozenset(("1", "True", "true", "T", "t"))
+BLOCK = 1 << 16
 
 
 class ScoreFileError(Exception):
@@ -66,9 +67,9 @@ def find_pairs(label_folder, output_folder):
 def read_labels(dx_lists, groups):
     """Diagnoses of R recordings -> (R, C) bool, one column per group of equivalent codes."""
     table = {code: column for column, group in enumerate(groups) for code in group}
+    places = [(row, table[code]) for row, dx in enumerate(dx_lists) for code in dx if code in table]
     y_true = np.zeros((len(dx_lists), len(groups)), bool)
-    for row, dx in enumerate(dx_lists):
-        y_true[row, [table[code] for code in dx if code in table]] = True
+    y_true[tuple(np.array(places, int).reshape(-1, 2).T)] = True
     return y_true
 
 
@@ -133,15 +134,27 @@ def _files(folder):
         inside = pending.pop()
         with os.scandir(folder / inside) as entries:
             for entry in entries:
-                if not entry.name.startswith("."):
-                    (pending if entry.is_dir() else names).append(inside + entry.name + "/" * entry.is_dir())
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    pending.append(f"{inside}{entry.name}/")
+                else:
+                    names.append(inside + entry.name)
     return sorted(names)
 
 
 def _read(path):
+    """Bytes of a file, line ends made uniform. Half of the scorer's time goes into opening files: plain system calls take
+    a third of what a file object does."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            data = file.read()
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            data = part = os.read(descriptor, BLOCK)
+            while len(part) == BLOCK:
+                part = os.read(descriptor, BLOCK)
+                data += part
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise ScoreFileError(f"{path} cannot be read: {error.strerror}") from None
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
