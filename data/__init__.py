@@ -1,0 +1,1 @@
+"""Recordings in, arrays out: nothing here knows of models or scripts."""

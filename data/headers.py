@@ -1,0 +1,253 @@
+"""WFDB headers: lines of text in, a `Header` out.
+
+Follows the WFDB header format, header(5) of the WFDB Applications Guide. A line that does not match it is an error with its
+number, never guessed at. Three things met in public 12-lead data are accepted beyond it: the date may stand before the
+time in the record line (Challenge 2020), its month may be a name, and white space may precede a line.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+# Limits, so that a hostile header allocates nothing. Far beyond any real 12-lead recording.
+MAX_LEADS = 256
+MAX_SEGMENTS = 65_536
+MAX_SAMPLES = 2**31 - 1  # per lead: 49 days at 500 Hz
+MAX_FRAME = 1000  # samples per frame
+MAX_FREQ = 1e6  # Hz
+GAIN_RANGE = (1e-9, 1e12)  # adu per unit, of either sign
+MAX_AGE = 150  # years; beyond it the age counts as unknown (PTB-XL writes 300 for "over 89")
+
+DEFAULT_FREQ = 250.0  # Hz; header(5), where the field is absent
+DEFAULT_GAIN = 200.0  # adu per mV; header(5), where the field is absent or 0
+
+# The value that stands for "no sample here" in each storage format, signal(5). Format 8 (differences) has none.
+INVALID_SAMPLE = {'16': -2**15, '61': -2**15, '160': -2**15, '516': -2**15, '24': -2**23, '524': -2**23, '32': -2**31,
+                  '80': -2**7, '508': -2**7, '212': -2**11, '310': -2**9, '311': -2**9, '8': None, '0': -2**15}
+
+_UNKNOWN_RECORD = 'header'
+_NUMBER = r'[+-]?(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?'
+_TIME = r'\d{1,2}(?::\d{1,2}){0,2}(?:\.\d{1,9})?'
+_DATE = r'\d{1,2}(?:/\d{1,2}/|-[A-Za-z]{3}-)\d{2,4}'
+
+_RECORD_LINE = re.compile(rf'''
+    (?P<name>[^\s/\\]+) (?:/(?P<n_segments>\d{{1,9}}))?
+    [ \t]+ (?P<n_leads>\d{{1,9}})
+    (?:[ \t]+ (?P<freq>{_NUMBER}) (?:/{_NUMBER} (?:\({_NUMBER}\))?)?
+        (?:[ \t]+ (?P<n_samples>\d{{1,18}})
+            (?:[ \t]+ (?:{_TIME} (?:[ \t]+ {_DATE})? | {_DATE} (?:[ \t]+ {_TIME})?))?
+        )?
+    )?''', re.VERBOSE | re.ASCII)
+_FORMAT = re.compile(r'(?P<fmt>\d{1,4}) (?:x(?P<samples_per_frame>\d{1,6}))? (?::(?P<skew>\d{1,9}))?'
+                     r'(?:\+(?P<byte_offset>\d{1,18}))?', re.VERBOSE | re.ASCII)
+_GAIN = re.compile(rf'(?P<gain>{_NUMBER}) (?:\((?P<baseline>[+-]?\d{{1,12}})\))? (?:/(?P<unit>\S+))?',
+                   re.VERBOSE | re.ASCII)
+_FULL_SIGNAL_LINE = re.compile(r'''
+    (\S+) [ \t]+                                # file name
+    (\S+ [ \t]+ \S+ [ \t]+ \S+ [ \t]+ \S+) [ \t]+  # format, gain, ADC resolution, ADC zero
+    ([+-]?\d{1,12}) [ \t]+ ([+-]?\d{1,12}) [ \t]+    # first value, checksum
+    (\d.*)                                      # block size, name of the lead''', re.VERBOSE | re.ASCII)
+_INTEGER = re.compile(r'[+-]?\d{1,12}', re.ASCII)
+_FILE_NAME = re.compile(r'[^\s/\\:-][^\s/\\:]*')
+_SEGMENT_LINE = re.compile(r'(?P<name>~|[\w-]+)[ \t]+(?P<n_samples>\d{1,18})', re.ASCII)
+
+
+class RecordError(ValueError):
+    """A recording that cannot be read. The message begins with the file or record name and states the fault."""
+
+
+@dataclass(frozen=True)
+class Lead:
+    """One signal line of a header. `gain` is in adu per `unit`, the rest of the amplitudes in adu."""
+
+    file_name: str
+    fmt: str  # storage format, as text: '16', '212', ...
+    samples_per_frame: int
+    skew: int
+    byte_offset: int
+    gain: float
+    baseline: int
+    unit: str
+    adc_resolution: int
+    adc_zero: int
+    initial_value: int | None
+    checksum: int | None
+    block_size: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a header says. A multi-segment one has `segments` (name, length) in place of `leads`."""
+
+    record_name: str
+    n_segments: int
+    n_leads: int
+    sample_freq: float  # Hz
+    n_samples: int | None  # per lead; None where the header leaves it open
+    leads: tuple[Lead, ...]
+    age: float  # years, nan if unknown
+    sex: str | None  # 'Male', 'Female' or None
+    dx: tuple[str, ...]  # codes as written, in order, without doubles and 'Unknown'
+    comments: tuple[str, ...]
+    segments: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def lead_names(self):
+        """tuple of str, in the order of the rows of the signal."""
+        return tuple(lead.name for lead in self.leads)
+
+
+def parse_header(lines, name=_UNKNOWN_RECORD):
+    """Parse the lines of a header (any iterable of str, line ends or not) into a `Header`.
+
+    `name` is what messages call it. Raises RecordError with the line number where the text is no WFDB header.
+    """
+    record = None
+    body, comments = [], []
+    number = 0
+    try:
+        for number, line in enumerate(lines, 1):
+            line = line.strip()
+            if number == 1:
+                line = line.removeprefix('\ufeff').removeprefix('ï»¿')  # byte order mark, also when read as latin-1
+            if not line:
+                continue
+            if line[0] == '#':
+                comments.append(line.strip('# \t'))
+            elif record is None:
+                record = _parse_record_line(line)
+                parse_line = _parse_signal_line if record['n_segments'] is None else _parse_segment_line
+                n_expected = record['n_leads'] if record['n_segments'] is None else record['n_segments']
+            elif len(body) == n_expected:
+                raise ValueError(f'a line beyond the {n_expected} that the record line announces')
+            else:
+                body.append(parse_line(line))
+        if record is None:
+            raise ValueError('no record line')
+        if len(body) < n_expected:
+            raise ValueError(f'ends after {len(body)} of the {n_expected} signal or segment lines announced')
+        return _build(record, body, comments)
+    except ValueError as error:
+        raise RecordError(f'{name}, line {number}: {error}') from None
+
+
+def _build(record, body, comments):
+    segmented = record['n_segments'] is not None
+    if segmented:
+        total = sum(n_samples for _, n_samples in body)
+        if (record['n_samples'] or total) != total:
+            raise ValueError(f"segments hold {total} samples, the record line says {record['n_samples']}")
+        record['n_samples'] = total or None
+    return Header(record['name'], record['n_segments'] or 1, record['n_leads'], record['freq'], record['n_samples'],
+                  () if segmented else tuple(body), *_parse_comments(comments), tuple(comments),
+                  tuple(body) if segmented else ())
+
+
+def _parse_record_line(line):
+    match = _RECORD_LINE.fullmatch(line)
+    if match is None:
+        raise ValueError(f"not 'name[/segments] leads [frequency [samples [time [date]]]]': {line[:80]!r}")
+    name, n_segments, n_leads, freq, n_samples = match.group('name', 'n_segments', 'n_leads', 'freq', 'n_samples')
+    freq = DEFAULT_FREQ if freq is None else float(freq)
+    if not 0 < freq <= MAX_FREQ:
+        raise ValueError(f'sampling frequency {freq:g} Hz is not within 0 to {MAX_FREQ:g}')
+    return {'name': name, 'freq': freq, 'n_leads': _bounded(n_leads, MAX_LEADS, 'leads'),
+            'n_segments': None if n_segments is None else _bounded(n_segments, MAX_SEGMENTS, 'segments', least=1),
+            'n_samples': _bounded(n_samples or '0', MAX_SAMPLES, 'samples') or None}
+
+
+def _bounded(text, limit, what, least=0):
+    value = int(text)
+    if not least <= value <= limit:
+        raise ValueError(f'{value} {what}, not within {least} to {limit}')
+    return value
+
+
+def _parse_segment_line(line):
+    match = _SEGMENT_LINE.fullmatch(line)
+    if match is None:
+        raise ValueError(f"not a segment line 'name samples': {line[:80]!r}")
+    return match['name'], _bounded(match['n_samples'], MAX_SAMPLES, 'samples')
+
+
+def _parse_signal_line(line):
+    match = _FULL_SIGNAL_LINE.fullmatch(line)
+    if match:
+        file_name, constant, initial, checksum, tail = match.groups()
+        fields = _constant_fields(constant, tail)
+        initial, checksum = int(initial), int(checksum)
+    else:  # every field after the format may be absent, but only together with all that follow it
+        file_name, *words = line.split(None, 8)
+        if not words:
+            raise ValueError(f'a signal line without format: {line[:80]!r}')
+        fields = _constant_fields(' '.join(words[:4]), ' '.join(words[6:]))
+        initial, checksum = (_integer(word, what) for word, what in
+                             zip(words[4:6] + [None] * 2, ('initial value', 'checksum')))
+    _check_file_name(file_name)
+    lead = object.__new__(Lead)  # a dataclass's own __init__, 14 guarded assignments, would be half of the parsing time
+    values = vars(lead)
+    values.update(fields)
+    values['file_name'], values['initial_value'], values['checksum'] = file_name, initial, checksum
+    return lead
+
+
+@lru_cache(maxsize=64)
+def _check_file_name(file_name):
+    if not _FILE_NAME.fullmatch(file_name) or file_name in ('.', '..'):
+        raise ValueError(f'signal file name {file_name[:80]!r} is not a plain name within the folder of the header')
+
+
+def _integer(text, what):
+    if text is None:
+        return None
+    if not _INTEGER.fullmatch(text):
+        raise ValueError(f'{what} {text[:40]!r} is no integer')
+    return int(text)
+
+
+@lru_cache(maxsize=4096)
+def _constant_fields(constant, tail):
+    """Fields of a signal line that repeat throughout a data set, so that they are parsed once: format, gain, ADC
+    resolution and zero (`constant`), block size and name (`tail`)."""
+    fmt, gain, resolution, zero = (constant.split() + [None] * 3)[:4]
+    block_size, lead_name = (tail.split(None, 1) + [None, ''])[:2] if tail else (None, '')
+    match = _FORMAT.fullmatch(fmt)
+    if match is None or match['fmt'] not in INVALID_SAMPLE:
+        raise ValueError(f'format {fmt[:40]!r} is none of WFDB')
+    fields = {'fmt': match['fmt'], 'skew': int(match['skew'] or 0), 'byte_offset': int(match['byte_offset'] or 0),
+              'samples_per_frame': _bounded(match['samples_per_frame'] or '1', MAX_FRAME, 'samples per frame', least=1)}
+    match = _GAIN.fullmatch('0' if gain is None else gain)
+    if match is None:
+        raise ValueError(f"gain {gain[:40]!r} is not 'number[(baseline)][/unit]'")
+    gain = float(match['gain']) or DEFAULT_GAIN
+    if not GAIN_RANGE[0] <= abs(gain) <= GAIN_RANGE[1]:
+        raise ValueError(f'gain {gain:g} is absurd (limits {GAIN_RANGE[0]:g} to {GAIN_RANGE[1]:g})')
+    adc_zero = _integer(zero, 'ADC zero') or 0
+    return fields | {'gain': gain, 'baseline': int(match['baseline']) if match['baseline'] else adc_zero,
+                     'unit': match['unit'] or 'mV', 'adc_resolution': _integer(resolution, 'ADC resolution') or 0,
+                     'adc_zero': adc_zero, 'block_size': _integer(block_size, 'block size') or 0, 'name': lead_name}
+
+
+def _parse_comments(comments):
+    """-> age, sex, dx. What is no number of years, or neither male nor female, is unknown."""
+    age, sex, dx = math.nan, None, {}
+    for comment in comments:
+        key, _, value = comment.partition(':')
+        key = key.rstrip().lower()
+        if key == 'dx':
+            dx.update((code.strip(), None) for code in value.split(','))
+        elif key == 'age':
+            age = _age(value.strip())
+        elif key == 'sex':
+            sex = {'m': 'Male', 'f': 'Female', 'male': 'Male', 'female': 'Female'}.get(value.strip().lower())
+    return age, sex, tuple(code for code in dx if code and code.lower() != 'unknown')
+
+
+@lru_cache(maxsize=1024)
+def _age(text):
+    if not re.fullmatch(_NUMBER, text, re.ASCII):
+        return math.nan
+    age = float(text)
+    return age if 0 <= age <= MAX_AGE else math.nan

@@ -1,0 +1,234 @@
+"""ADC values and header -> float32 millivolts of fixed leads at a fixed rate; the one way into every model."""
+
+import math
+import re
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from data.headers import INVALID_SAMPLE, RecordError
+from data.quality import Quality, inspect
+from data.resample import resample
+
+LEADS = ('I', 'II', 'III', 'aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
+__all__ = ['LEADS', 'Quality', 'SignalConfig', 'lead_name', 'preprocess', 'resample', 'windows']
+
+FREQ_RANGE = (1.0, 1e5)  # Hz, of a recording that can be preprocessed
+
+# Every limb lead is a combination of the two independent ones, I and II (Einthoven, Goldberger).
+_LIMB = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), 'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
+# Spellings besides those of LEADS in any case: modified limb leads (MIT-BIH) and German/French 'DI'.
+_SPELLINGS = {name.upper(): name for name in LEADS} | {
+    f'{prefix}{name}': name for prefix in ('ML', 'D') for name in ('I', 'II', 'III')}
+_MILLIVOLTS = {'v': 1e3, 'mv': 1.0, 'uv': 1e-3, 'µv': 1e-3, 'μv': 1e-3, 'nv': 1e-6}  # micro sign and Greek mu
+_LONG = 2**20  # samples a lead; beyond it leads are processed one at a time, so that memory stays bounded
+
+
+@dataclass(frozen=True)
+class SignalConfig:
+    """What a model's input is: rate in Hz, order of leads, and the limit in mV beyond which amplitudes are cut."""
+
+    sample_freq: float = 100.0
+    leads: tuple = LEADS
+    clip: float = 10.0
+
+    def __post_init__(self):
+        if not FREQ_RANGE[0] <= self.sample_freq <= FREQ_RANGE[1]:
+            raise ValueError(f'sample_freq {self.sample_freq!r} Hz is not within {FREQ_RANGE[0]:g} to {FREQ_RANGE[1]:g}')
+        if not 0 < self.clip < math.inf:
+            raise ValueError(f'clip {self.clip!r} mV is no positive number')
+        if not self.leads or len(set(self.leads)) != len(self.leads) or not set(self.leads) <= set(LEADS):
+            raise ValueError(f"leads {self.leads!r} are not distinct names out of {' '.join(LEADS)}")
+
+    def to_dict(self):
+        """Plain values, fit for JSON."""
+        return asdict(self) | {'leads': list(self.leads), 'unit': 'mV'}
+
+    @classmethod
+    def from_dict(cls, values):
+        """Inverse of `to_dict`. Raises ValueError on unknown or missing keys, another unit, or values out of range."""
+        known = cls().to_dict()
+        if not isinstance(values, dict) or set(values) != set(known):
+            raise ValueError(f'signal config needs exactly the keys {sorted(known)}, got '
+                             f'{sorted(map(str, values)) if isinstance(values, dict) else values!r}')
+        if values['unit'] != 'mV':
+            raise ValueError(f"signal config in {values['unit']!r}, only 'mV' is known")
+        for key in ('sample_freq', 'clip'):
+            if isinstance(values[key], bool) or not isinstance(values[key], int | float):
+                raise ValueError(f'signal config: {key} {values[key]!r} is no number')
+        if not isinstance(values['leads'], list | tuple) or not all(isinstance(name, str) for name in values['leads']):
+            raise ValueError(f"signal config: leads {values['leads']!r} are no list of names")
+        return cls(float(values['sample_freq']), tuple(values['leads']), float(values['clip']))
+
+
+def preprocess(adc, header, config, quality=None):
+    """-> x (n_leads, T) float32, contiguous: mV in the order of `config.leads`, T = ceil(n * config.sample_freq / rate).
+
+    Args: adc (leads of the header, n), any real dtype, as stored (int16, or float64 from the organisers' drivers);
+    Header; SignalConfig; a Quality to be filled in, or None to save the time.
+
+    Leads are placed by name. A missing limb lead is computed from the first two limb leads there are, a missing chest lead
+    is zero. NaN, infinite and WFDB's invalid samples are interpolated linearly; at the ends the nearest good one is held.
+    Raises RecordError if shape, lead names, units or rate are not usable.
+    """
+    adc = _checked(adc, header)
+    try:
+        rows, plan = _plan(header.lead_names, config.leads)
+        if quality is not None:
+            _report(adc, header, rows, config.leads, plan, quality)
+        step = len(plan) if adc.shape[1] <= _LONG else 1
+        parts = [_finish(_assemble(adc, header, plan[i:i + step]), header, config) for i in range(0, len(plan), step)]
+    except ValueError as error:
+        raise RecordError(f'{header.record_name}: {error}') from None
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _report(adc, header, rows, wanted, plan, quality):
+    quality.missing += [name for name, terms in zip(wanted, plan) if not terms]
+    quality.derived += [name for name, terms in zip(wanted, plan) if terms and name not in rows]
+    unused = [lead.name for row, lead in enumerate(header.leads) if row not in rows.values()]
+    if unused:
+        quality.warnings.append(f"not one of the 12 leads, unused: {', '.join(map(repr, unused))}")
+    if quality.missing:
+        quality.warnings.append(f"missing, set to zero: {', '.join(quality.missing)}")
+
+    names = list(rows)
+    step = len(names) if adc.shape[1] <= _LONG else 1
+    inspect(((part, *_to_millivolts(adc, header, [rows[name] for name in part]))
+             for part in (names[i:i + step] for i in range(0, len(names), step))), quality)
+
+
+def _checked(adc, header):
+    adc = np.asarray(adc)
+    if adc.ndim != 2 or adc.dtype.kind not in 'iuf':
+        raise RecordError(f'{header.record_name}: signal is {adc.ndim}-dimensional {adc.dtype}, not leads x samples')
+    if adc.shape[0] != len(header.leads) or adc.shape[1] != (header.n_samples or adc.shape[1]):
+        raise RecordError(f'{header.record_name}: signal is {adc.shape[0]} leads x {adc.shape[1]} samples, the header '
+                          f'announces {len(header.leads)} x {header.n_samples}')
+    if adc.size == 0:
+        raise RecordError(f'{header.record_name}: signal is empty')
+    if not FREQ_RANGE[0] <= header.sample_freq <= FREQ_RANGE[1]:
+        raise RecordError(f'{header.record_name}: sampling frequency {header.sample_freq:g} Hz is not within '
+                          f'{FREQ_RANGE[0]:g} to {FREQ_RANGE[1]:g}')
+    return adc
+
+
+def lead_name(text):
+    """Name in LEADS that a header means by `text`: any case, 'MLII', 'DII', 'lead II', 'ECG II'; None if it is none."""
+    return _SPELLINGS.get(re.sub(r'^(ECG|LEAD|ECG LEAD)[ _]', '', text.strip().upper()))
+
+
+@lru_cache(maxsize=256)
+def _plan(names, wanted):
+    """-> rows {lead: row} of the leads there are, and how each wanted one comes from them: a tuple of (row, weight), empty
+    where it is missing."""
+    rows = {}
+    for row, name in enumerate(map(lead_name, names)):
+        if name in rows:
+            raise ValueError(f'lead {name} stands twice ({names[rows[name]]!r} and {names[row]!r})')
+        if name is not None:
+            rows[name] = row
+    if not rows:
+        raise ValueError(f"none of its leads ({', '.join(names)[:200]}) is one of {' '.join(LEADS)}")
+    pair = [name for name in _LIMB if name in rows][:2]
+    plan = []
+    for name in wanted:
+        if name in rows:
+            plan.append(((rows[name], 1.0),))
+        elif name in _LIMB and len(pair) == 2:
+            weights = np.linalg.solve(np.array([_LIMB[other] for other in pair], float).T, _LIMB[name])
+            plan.append(tuple((rows[other], round(weight, 12)) for other, weight in zip(pair, weights.tolist())))
+        else:
+            plan.append(())
+    return rows, tuple(plan)
+
+
+def _assemble(adc, header, plan):
+    """-> x (len(plan), n) float32 mV at the stored rate."""
+    rows = sorted({row for terms in plan for row, _ in terms})
+    stored, _ = _to_millivolts(adc, header, rows)
+    if plan == tuple(((row, 1.0),) for row in rows):
+        return stored
+    place = {row: i for i, row in enumerate(rows)}
+    x = np.zeros((len(plan), adc.shape[1]), np.float32)
+    for i, terms in enumerate(plan):
+        for row, weight in terms:
+            x[i] += stored[place[row]] if weight == 1 else np.float32(weight) * stored[place[row]]
+    return x
+
+
+def _to_millivolts(adc, header, rows):
+    """-> x (len(rows), n) float32: (adc - baseline) / gain in mV, bad samples interpolated; their mask, or None."""
+    scale, baseline, invalid = _scaling(tuple((lead.gain, lead.unit, lead.baseline, lead.fmt, lead.name)
+                                              for lead in map(header.leads.__getitem__, rows)))
+    part = adc if rows == list(range(len(adc))) else adc[rows]
+    # float32 holds any difference of 16-bit values exactly; float64 does so for the rest, and all types give equal results
+    exact = np.float32 if part.dtype == np.int16 and np.abs(baseline).max() < 2**23 else np.float64
+    with np.errstate(over='ignore', invalid='ignore'):
+        x = np.subtract(part, baseline, dtype=exact, order='C', casting='unsafe').astype(np.float32, copy=False)
+        x /= scale
+    bad = _bad_samples(part, x, invalid)
+    if bad is not None:
+        _interpolate(x, bad)
+    return x, bad
+
+
+@lru_cache(maxsize=256)
+def _scaling(leads):
+    """-> adu per mV (n, 1) float32, baseline (n, 1) float64, invalid sample (n, 1) float64 (nan if the format has none)."""
+    for _, unit, _, _, name in leads:
+        if unit.lower() not in _MILLIVOLTS:
+            raise ValueError(f'lead {name} is in {unit!r}, not in V, mV, uV or nV')
+    scale = [gain / _MILLIVOLTS[unit.lower()] for gain, unit, _, _, _ in leads]
+    invalid = [math.nan if INVALID_SAMPLE[fmt] is None else INVALID_SAMPLE[fmt] for _, _, _, fmt, _ in leads]
+    return (np.array(scale, np.float32)[:, None], np.array([lead[2] for lead in leads], float)[:, None],
+            np.array(invalid, float)[:, None])
+
+
+def _bad_samples(adc, x, invalid):
+    """-> mask (n_leads, n) of samples that are not finite or are WFDB's invalid value, or None if there are none."""
+    if adc.dtype.kind == 'f':
+        bad = ~np.isfinite(x) | (adc == invalid)
+    elif adc.min() <= np.nanmax(invalid, initial=-math.inf):
+        bad = adc == invalid
+    else:
+        return None
+    return bad if bad.any() else None
+
+
+def _interpolate(x, bad):
+    """Fills the bad samples of x (n_leads, n) in place; a lead without any good sample becomes zero."""
+    index = np.arange(x.shape[1])
+    for row, mask in zip(x, bad):
+        if mask.all():
+            row[:] = 0
+        elif mask.any():
+            row[mask] = np.interp(index[mask], index[~mask], row[~mask])
+
+
+def _finish(x, header, config):
+    """x (n_leads, n) mV at the stored rate -> (n_leads, T) at the rate of the config, within +-clip."""
+    np.clip(x, -config.clip, config.clip, out=x)  # before the filter too, which would spread a spike over its neighbours
+    x = resample(x, header.sample_freq, config.sample_freq)
+    return np.clip(x, -config.clip, config.clip, out=x)
+
+
+def windows(signal, seq_length, overlap=0):
+    """signal (n_leads, T) -> x (W, n_leads, seq_length) float32, n_valid (W,) int64.
+
+    Windows are spread evenly over the whole recording, the first at its start, the last at its end, neighbours sharing at
+    least `overlap` samples: W = ceil((T - overlap) / (seq_length - overlap)). A shorter recording gives one window, with
+    zeros after its n_valid = T samples.
+    """
+    if not 0 <= overlap < seq_length:
+        raise ValueError(f'overlap {overlap} is not within 0 to seq_length - 1 = {seq_length - 1}')
+    n_leads, n = signal.shape
+    if n <= seq_length:
+        x = np.zeros((1, n_leads, seq_length), np.float32)
+        x[0, :, :n] = signal
+        return x, np.array([n], np.int64)
+    n_windows = -(-(n - overlap) // (seq_length - overlap))
+    starts = np.arange(n_windows) * (n - seq_length) // (n_windows - 1)
+    x = np.stack([signal[:, start:start + seq_length] for start in starts.tolist()]).astype(np.float32, copy=False)
+    return x, np.full(n_windows, seq_length, np.int64)
