@@ -16,7 +16,7 @@ import numpy as np
 
 from data.labels import CPSC2018, NOT_A_DIAGNOSIS
 
-DX_LINE = re.compile(rb"^[ \t]*#[ \t]*Dx[ \t]*:(.*)$", re.MULTILINE | re.IGNORECASE)
+DX_LINE = re.compile(rb"\n[ \t]*#[ \t]*[Dd][Xx][ \t]*:([^\n]*)")
 POSITIVE = frozenset(("1", "True", "true", "T", "t"))
 BLOCK = 1 << 16
 
@@ -76,18 +76,21 @@ def read_labels(dx_lists, groups):
 def read_outputs(paths, groups):
     """Output files of R recordings -> decisions (R, C) bool, scores (R, C) float64, and the paths of malformed files, which
     are all negative."""
-    tables, malformed = defaultdict(list), []  # classes line -> [(row, decisions, scores)]
+    tables, malformed = defaultdict(list), []  # line of classes -> [(row, line of decisions, line of scores)]
     for row, path in enumerate(paths):
         lines = [line for line in _lines(path) if line and not line.isspace() and not line.lstrip().startswith("#")]
         if len(lines) < 3 or len({line.count(",") for line in lines}) > 1:
             malformed.append(path)
         else:
-            tables[lines[0]].append((row, [field.strip() in POSITIVE for field in lines[1].split(",")], _numbers(lines[2])))
+            tables[lines[0]].append((row, lines[1], lines[2]))
     y_pred = np.zeros((len(paths), len(groups)), bool)
     y_score = np.zeros((len(paths), len(groups)))
     for classes, table in tables.items():
-        rows, decisions, scores = (np.array(part) for part in zip(*table))  # (r,), (r, k), (r, k)
         names = [name.strip() for name in classes.split(",")]
+        rows, decisions, scores = zip(*table)
+        rows = np.array(rows)                                   # (r,)
+        decisions = _decisions(decisions).reshape(-1, len(names))  # (r, k)
+        scores = _numbers(scores).reshape(-1, len(names))       # (r, k)
         for column, group in enumerate(groups):
             places = [place for place, name in enumerate(names) if name in group]
             if places:
@@ -161,7 +164,7 @@ def _read(path):
 
 
 def _read_dx(path):
-    found = DX_LINE.findall(_read(path))
+    found = DX_LINE.findall(b"\n" + _read(path))
     if not found:
         raise ScoreFileError(f"{path}: no line with the diagnoses (#Dx: ...)")
     return [code.strip() for line in found for code in line.decode("utf-8", "replace").split(",")]
@@ -171,13 +174,23 @@ def _lines(path):
     return _read(path).decode("utf-8", "replace").split("\n")
 
 
-def _numbers(line):
-    """Scores of a line; 0 for a field that is no number."""
-    fields = line.split(",")
+def _decisions(lines):
+    """Lines of comma-separated decisions -> one bool per field."""
+    text = ",".join(lines)
+    marks = np.frombuffer(text.encode(), np.uint8)
+    yes, no = marks[::2] == ord("1"), marks[::2] == ord("0")
+    if (yes | no).all() and (marks[1::2] == ord(",")).all():  # single digits and commas in turn, as nearly all write them
+        return yes
+    return np.array([field.strip() in POSITIVE for field in text.split(",")])
+
+
+def _numbers(lines):
+    """Lines of comma-separated scores -> one float per field; 0 for a field that is no number."""
+    fields = ",".join(lines).split(",")
     try:
-        return list(map(float, fields))
+        return np.array(list(map(float, fields)))
     except ValueError:
-        return [_number(field) for field in fields]
+        return np.array([_number(field) for field in fields])
 
 
 def _number(field):
