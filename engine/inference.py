@@ -1,0 +1,88 @@
+"""From preprocessed recordings to probabilities and decisions: the one way that validation, driver and API share."""
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.inputs import demographics, to_microvolts, to_millivolts
+from data.preprocess import preprocess, windows
+from engine.run_folder import RunError, load_run
+
+BATCH = 64  # windows
+
+
+@torch.inference_mode()
+def predict(model, seq_length, signals, people, device="cpu"):
+    """Probabilities of one model, the mean over each recording's windows.
+
+    signals: R arrays (12, T_i) int16 microvolts; people (R, 4) demographics -> (R, C) float32. Always in float32: the
+    same recording gets the same probabilities wherever it is asked for."""
+    model.eval()
+    scores, row = [], []
+    for x, n_valid, rows in _window_batches(signals, seq_length):
+        logits = model(torch.from_numpy(x).to(device), torch.from_numpy(n_valid).to(device),
+                       torch.from_numpy(people[rows]).to(device))                       # (b, C)
+        scores.append(torch.sigmoid(logits.float()).cpu().numpy())
+        row += rows
+    scores = np.concatenate(scores)                                                     # (W, C)
+    total = np.zeros((len(signals), scores.shape[1]), np.float64)
+    np.add.at(total, row, scores)
+    return (total / np.bincount(row)[:, None]).astype(np.float32)
+
+
+def _window_batches(signals, seq_length):
+    """Yield (x (b, 12, L) float32 mV, n_valid (b,), row of each window) with b <= BATCH, all windows in order."""
+    xs, lengths, rows = [], [], []
+    for i, signal in enumerate(signals):
+        for x, n_valid in zip(*windows(to_millivolts(signal), seq_length, overlap=seq_length // 2)):
+            xs.append(x), lengths.append(n_valid), rows.append(i)
+            if len(xs) == BATCH:
+                yield np.stack(xs), np.array(lengths), rows
+                xs, lengths, rows = [], [], []
+    if xs:
+        yield np.stack(xs), np.array(lengths), rows
+
+
+class Predictor:
+    """A trained run, or an ensemble of runs: recordings in, probabilities and decisions out.
+
+    `signal_config` and `class_set` are the data contract stored with the model(s)."""
+
+    def __init__(self, models, seq_lengths, signal_config, class_set, device="cpu"):
+        self.models = [model.to(device).eval() for model in models]
+        self.seq_lengths, self.signal_config, self.class_set, self.device = seq_lengths, signal_config, class_set, device
+        self.thresholds = torch.stack([model.head.thresholds.cpu() for model in models]).mean(0).numpy()  # (C,)
+
+    def read(self, adc, header):
+        """What the models see of a recording: (signal (12, T) int16 microvolts, demographics (4,)). Raises RecordError."""
+        return to_microvolts(preprocess(adc, header, self.signal_config)), demographics(header.age, header.sex)
+
+    def predict(self, signals, people):
+        """R signals (12, T_i) int16 microvolts, people (R, 4) -> y_score (R, C) float32, the mean over members."""
+        scores = [predict(model, length, signals, people, self.device) for model, length in zip(self.models, self.seq_lengths)]
+        return np.mean(scores, axis=0)
+
+    def decide(self, y_score):
+        """y_score (R, C) -> y_pred (R, C) bool."""
+        return y_score > self.thresholds
+
+
+def load_predictor(folder, device="cpu"):
+    """Predictor of a run folder, or of all the run folders in it (an ensemble). A member that does not load, or that
+    reads its input or names its outputs differently, is a RunError."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunError(f"{folder}: there is no such model folder")
+    runs = [folder]
+    if not (folder / "config.json").exists():
+        runs = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+        if not runs:
+            raise RunError(f"{folder} holds neither a config.json nor run folders")
+    models, lengths, contracts = [], [], []
+    for run in runs:
+        run_models, run_lengths, signal, class_set, _ = load_run(run)
+        models, lengths = models + run_models, lengths + run_lengths
+        contracts.append((signal, class_set))
+        if contracts[-1] != contracts[0]:
+            raise RunError(f"{run} has another signal configuration or other classes than {runs[0]}: they cannot be averaged")
+    return Predictor(models, lengths, *contracts[0], device)

@@ -1,0 +1,97 @@
+"""Optimizer, schedule and one epoch of training: written once, for every script that trains."""
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+
+
+class NanLossError(RuntimeError):
+    """The loss is no longer a number; `rows` are the recordings of the batch."""
+
+    def __init__(self, rows):
+        super().__init__("the loss is NaN or infinite")
+        self.rows = rows
+
+
+def make_optimizer(model, lr, weight_decay):
+    """AdamW; norms, biases and other vectors are not decayed."""
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, fused=True)
+
+
+def make_schedule(optimizer, n_steps, warmup=0.1):
+    """Learning rate: linear warm-up over a share of all steps, then half a cosine down to zero. Called once a step."""
+    n_warmup = max(1, int(warmup * n_steps))
+
+    def factor(step):
+        if step < n_warmup:
+            return (step + 1) / n_warmup
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup))))
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+class EMA:
+    """Moving average of a model's weights (and of its batch-norm statistics); `model` is the averaged copy."""
+
+    def __init__(self, model, decay):
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay, self.n_updates = decay, 0
+
+    @torch.no_grad()
+    def update(self, model):
+        self.n_updates += 1
+        decay = min(self.decay, self.n_updates / (self.n_updates + 10))  # the first steps do not drag the random start along
+        for mean, new in zip(self.model.state_dict().values(), model.state_dict().values()):
+            if mean.dtype.is_floating_point:
+                mean.lerp_(new.to(mean.dtype), 1 - decay)
+            else:
+                mean.copy_(new)
+
+
+@dataclass
+class Trainer:
+    """What a training step needs. `loss_fn(model, batch) -> scalar` sees the batch already on the device."""
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: object
+    ema: EMA
+    loss_fn: object
+    device: str
+    bf16: bool = False
+    clip_norm: float = 1.0
+
+    def train_one_epoch(self, batches, bar=None):
+        """Mean loss of an epoch over `batches`. Raises NanLossError before a bad gradient reaches the weights."""
+        self.model.train()
+        total, n = 0.0, 0
+        for batch in batches:
+            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16):
+                loss = self.loss_fn(self.model, batch)
+            if not torch.isfinite(loss):
+                raise NanLossError(batch.index)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            self.optimizer.step()
+            self.schedule.step()
+            self.ema.update(self.model)
+            total, n = total + loss.item(), n + 1
+            if bar is not None:
+                bar.update(len(batch.index))
+        return total / max(n, 1)
+
+    def state(self):
+        """Everything that changes while training, for a checkpoint."""
+        return {"model": self.model.state_dict(), "ema": self.ema.model.state_dict(), "ema_updates": self.ema.n_updates,
+                "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+
+    def load_state(self, state):
+        """Go on where `state()` was taken."""
+        self.model.load_state_dict(state["model"])
+        self.ema.model.load_state_dict(state["ema"])
+        self.ema.n_updates = state["ema_updates"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])

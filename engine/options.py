@@ -1,0 +1,111 @@
+"""Flags that every training script shares, and what they decide: device, recordings, run folder."""
+import os
+from argparse import BooleanOptionalAction
+from pathlib import Path
+
+import torch
+
+from data.cache import open_cache
+from data.records import find_records
+from engine.run_folder import RunError, RunFolder, new_run_path
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_INPUT, SAMPLE = "./Training_WFDB", ROOT / "data" / "sample"
+NOT_PART_OF_A_RUN = ("resume", "overwrite", "workers", "cache", "cuda", "folder")  # may differ when a run is resumed
+
+
+def add_data_arguments(parser):
+    group = parser.add_argument_group("data")
+    group.add_argument("--input_folder", default=None, help=f"WFDB records at any depth (default: {DEFAULT_INPUT}; if that does not exist, the shipped sample data/sample)")
+    group.add_argument("--metadata", default=None, help="CSV with the columns record (or ecg_id) and any of patient_id, strat_fold, heart_axis (default: metadata.csv in the input folder, if there)")
+    group.add_argument("--n_total", type=int, default=None, help="use only so many recordings, drawn by --seed (default: all)")
+    group.add_argument("--cache", default="./.ecg_cache", help="folder for the preprocessed signals (default: %(default)s)")
+    group.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that read recordings (default: all cores, here %(default)s)")
+    group = parser.add_argument_group("split into training and validation, always by patient")
+    group.add_argument("--valid_split", type=float, default=0.2, help="share of the patients that validates (default: %(default)s)")
+    group.add_argument("--valid_fold", type=int, default=None, help="validate on this strat_fold of the metadata")
+    group.add_argument("--fold", type=int, default=None, help="validate on fold K of --n_folds, stratified by diagnosis")
+    group.add_argument("--n_folds", type=int, default=5, help="number of folds for --fold (default: %(default)s)")
+    group.add_argument("--hold_out", metavar="SOURCE", default=None, help="validate on this sub-folder of the input folder (a hospital)")
+
+
+def add_run_arguments(parser):
+    group = parser.add_argument_group("run")
+    group.add_argument("--folder", default=None, help="run folder; with a trailing slash a time-stamped folder is made inside it (default: ./output_DATE_TIME)")
+    group.add_argument("--seed", type=int, default=1, help="everything random follows from it (default: %(default)s)")
+    group.add_argument("--cuda", action="store_true", help="train on a GPU")
+    group.add_argument("--bf16", action=BooleanOptionalAction, default=None, help="bfloat16 autocast while training (default: where the device computes it natively)")
+    group.add_argument("--resume", action="store_true", help="go on with the interrupted run in --folder")
+    group.add_argument("--overwrite", action="store_true", help="replace the run in --folder")
+
+
+def check_arguments(parser, args):
+    """Refuse what cannot work, before any work is done; fills in input_folder, metadata and bf16."""
+    if args.cuda and not torch.cuda.is_available():
+        parser.error("--cuda: there is no CUDA device (or this is a CPU build of PyTorch)")
+    if args.resume and (args.folder is None or args.folder.endswith(("/", os.sep))):
+        parser.error("--resume needs --folder RUN, the run folder itself (without a trailing slash)")
+    if not 0 < args.valid_split < 1:
+        parser.error(f"--valid_split {args.valid_split} is not between 0 and 1")
+    for name in ("epochs", "batch_size", "seq_length", "sample_freq", "lr", "n_total"):
+        if getattr(args, name, None) is not None and getattr(args, name) <= 0:
+            parser.error(f"--{name} must be positive")
+    if args.input_folder is None:
+        args.input_folder = DEFAULT_INPUT
+        if not Path(DEFAULT_INPUT).is_dir():
+            print(f"There is no {DEFAULT_INPUT}: training on the sample of recordings that comes with the code, {SAMPLE}")
+            args.input_folder = str(SAMPLE)
+    elif not Path(args.input_folder).is_dir():
+        parser.error(f"--input_folder {args.input_folder}: there is no such folder")
+    if args.metadata is None and Path(args.input_folder, "metadata.csv").is_file():
+        args.metadata = str(Path(args.input_folder, "metadata.csv"))
+    if args.metadata is not None and not Path(args.metadata).is_file():
+        parser.error(f"--metadata {args.metadata}: there is no such file")
+    if args.bf16 is None:
+        args.bf16 = torch.cuda.is_bf16_supported() if args.cuda else cpu_has_bf16()
+
+
+def cpu_has_bf16():
+    """Whether this processor multiplies bfloat16 natively; elsewhere it is emulated and slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def open_recordings(args, signal_config):
+    """SignalCache of the recordings that args names; says what was skipped."""
+    records = find_records(args.input_folder)
+    if args.n_total is not None and args.n_total < len(records):
+        chosen = torch.randperm(len(records), generator=torch.Generator().manual_seed(args.seed))[:args.n_total]
+        records = [records[i] for i in sorted(chosen.tolist())]
+    cache = open_cache(records, signal_config, args.cache, args.workers)
+    print(f"{len(cache)} recordings in {args.input_folder}, {len(cache.skipped)} skipped, {len(cache.warnings)} remarks")
+    return cache
+
+
+def open_run(args, finished="final_model.pth", config="config.json"):
+    """The run folder that args names, made if needed. A run that lies there already is resumed, replaced or refused."""
+    path = new_run_path(args.folder)
+    run = RunFolder(path)
+    if (path / config).exists() and not args.resume:
+        if not args.overwrite:
+            raise RunError(f"{path} holds a run already: name another --folder, or give --overwrite or --resume")
+        for name in (finished, "checkpoint.pth"):
+            (path / name).unlink(missing_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
+    return run
+
+
+def settings_of_run(args):
+    """The flags that decide a run's result, as plain values for config.json and for comparing when it is resumed."""
+    return {name: value for name, value in vars(args).items() if name not in NOT_PART_OF_A_RUN}
+
+
+def check_same_settings(run, saved, args):
+    """A run is resumed only with the flags that it was started with."""
+    new = settings_of_run(args)
+    different = [f"--{name} {new.get(name)!r} (was {saved.get(name)!r})" for name in sorted(new | saved) if new.get(name) != saved.get(name)]
+    if different:
+        raise RunError(f"{run.path} was started with other settings: {', '.join(different)}")

@@ -1,0 +1,163 @@
+"""What is in a run folder: write it atomically, read it safely, resume from it.
+
+    config.json       every setting, the data contract (signal, classes, window), versions, git commit
+    model.pth         weights of the best epoch on validation, thresholds included
+    final_model.pth   weights after the last epoch
+    history.csv       one row per epoch
+    checkpoint.pth    everything needed to go on with an interrupted training; removed when the run is finished
+
+A model file is a dictionary {"members": [state dict, ...]}: a run has one member, an ensemble several.
+"""
+import csv
+import io
+import json
+import os
+import pickle
+import platform
+import subprocess
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from data.labels import ClassSet
+from data.preprocess import SignalConfig
+from models import build_model
+
+FORMAT, VERSION = "12ecg-run", 1
+KEYS = {"format", "version", "signal", "classes", "members", "training", "data", "versions", "git_commit"}
+
+
+class RunError(RuntimeError):
+    """A run folder cannot be read or written; the message names the file and the fault."""
+
+
+def new_run_path(folder=None):
+    """Folder of a new run: `folder` itself, or a time-stamped one inside it if it ends with a slash (or is not given)."""
+    folder = "./" if folder is None else str(folder)
+    if folder.endswith(("/", os.sep)):
+        return Path(folder) / datetime.now().strftime("output_%Y-%m-%d_%H_%M_%S_%f")
+    return Path(folder)
+
+
+class RunFolder:
+    """One run on disk. Every file is written under a temporary name, flushed to disk and renamed."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def __truediv__(self, name):
+        return self.path / name
+
+    def write_bytes(self, name, data):
+        partial = self.path / f".{name}.partial"
+        try:
+            with open(partial, "wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            partial.replace(self.path / name)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise RunError(f"{self.path / name} cannot be written: {error.strerror}") from error
+
+    def write_text(self, name, text):
+        self.write_bytes(name, text.encode("utf-8"))
+
+    def write_json(self, name, content):
+        self.write_text(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def write_rows(self, name, rows, columns=None):
+        """CSV of a list of dictionaries with equal keys."""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, columns or list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.write_text(name, out.getvalue())
+
+    def save(self, name, content):
+        """torch.save of tensors and plain Python values."""
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        self.write_bytes(name, buffer.getvalue())
+
+    def load(self, name):
+        """What `save` wrote; never executes code from the file."""
+        file = self.path / name
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except FileNotFoundError as error:
+            raise RunError(f"{file} is missing") from error
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise RunError(f"{file} is damaged or no plain PyTorch checkpoint: {reason}") from error
+
+    def read_config(self):
+        """Contents of config.json, checked: format, version, and that no key is missing or unknown."""
+        file = self.path / "config.json"
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RunError(f"{file} is missing: {self.path} is no run folder") from error
+        except (OSError, ValueError) as error:
+            raise RunError(f"{file} is no readable JSON: {error}") from error
+        if not isinstance(config, dict) or config.get("format") != FORMAT:
+            raise RunError(f"{file} does not describe a run of this software (format {FORMAT!r})")
+        if config.get("version") != VERSION:
+            raise RunError(f"{file} has version {config.get('version')!r}; this software reads version {VERSION}")
+        if set(config) != KEYS:
+            raise RunError(f"{file}: missing keys {sorted(KEYS - set(config))}, unknown keys {sorted(set(config) - KEYS)}")
+        return config
+
+
+def make_config(signal, class_set, members, training, data):
+    """Content of config.json. `members` is a list of {"model": model config, "seq_length": window in samples}."""
+    return {"format": FORMAT, "version": VERSION, "signal": signal.to_dict(), "classes": class_set.to_dict(),
+            "members": members, "training": training, "data": data, "versions": _versions(), "git_commit": _git_commit()}
+
+
+def load_run(folder, weights="model.pth"):
+    """(models, seq_lengths, SignalConfig, ClassSet, config) of a run folder; everything is checked before use."""
+    run = RunFolder(folder)
+    config = run.read_config()
+    try:
+        signal, class_set = SignalConfig.from_dict(config["signal"]), ClassSet.from_dict(config["classes"])
+        seq_lengths = [int(member["seq_length"]) for member in config["members"]]
+        models = [build_model(member["model"]) for member in config["members"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run / 'config.json'}: {type(error).__name__}: {error}") from error
+    if not models or min(seq_lengths) < 1:
+        raise RunError(f"{run / 'config.json'} names no model, or a window without samples")
+    content = run.load(weights)
+    states = content.get("members") if isinstance(content, dict) else None
+    if not isinstance(states, list) or len(states) != len(models):
+        raise RunError(f"{run / weights} does not hold the {len(models)} model(s) that config.json describes")
+    for model, state in zip(models, states):
+        try:
+            model.load_state_dict(state, strict=True)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise RunError(f"{run / weights} does not fit config.json: {error}") from error
+        if model.head.thresholds.numel() != len(class_set):
+            raise RunError(f"{run / weights} has {model.head.thresholds.numel()} outputs for {len(class_set)} classes")
+        model.eval()
+    return models, seq_lengths, signal, class_set, config
+
+
+def _versions():
+    found = {"python": platform.python_version()}
+    for package in ("torch", "numpy", "scipy", "wfdb", "pandas"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _git_commit():
+    """Commit of the code, or None where it is no git checkout."""
+    try:
+        result = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None if result.returncode == 0 else None

@@ -1,0 +1,66 @@
+"""Recordings for tests: the shipped sample, and generated folders in the Challenge's layout."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+torch.set_num_threads(1)
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+
+@pytest.fixture(scope="session")
+def sample():
+    """The folder of shipped recordings."""
+    return ROOT / "data" / "sample"
+
+
+def write_record(folder, record_id, signal, sample_freq=500, dx="426783006", age="50", sex="Male", gain=1000):
+    """Write a recording in the Challenge's layout: signal (12, n) int16, MATLAB v4 `val` and a header."""
+    folder.mkdir(parents=True, exist_ok=True)
+    n_leads, n = signal.shape
+    mat_header = np.array([30, n_leads, n, 0, 4], "<i4").tobytes() + b"val\0"   # little-endian int16 matrix called val
+    (folder / f"{record_id}.mat").write_bytes(mat_header + signal.astype("<i2").tobytes(order="F"))
+    lines = [f"{record_id} {n_leads} {sample_freq} {n}"]
+    for name, row in zip(LEADS, signal):
+        checksum = int(row.astype(np.int64).sum()) & 0xFFFF
+        checksum -= 0x10000 if checksum > 0x7FFF else 0
+        lines.append(f"{record_id}.mat 16+24 {gain}/mV 16 0 {row[0]} {checksum} 0 {name}")
+    lines += [f"#Age: {age}", f"#Sex: {sex}", f"#Dx: {dx}"]
+    (folder / f"{record_id}.hea").write_text("\n".join(lines) + "\n")
+
+
+def fake_ecg(rng, seconds=10, sample_freq=500):
+    """(12, n) int16 microvolt-like signal that obeys Einthoven's law: spikes at a random rate plus noise."""
+    n = int(seconds * sample_freq)
+    t = np.arange(n) / sample_freq
+    beat = np.exp(-0.5 * (((t + rng.random()) % rng.uniform(0.5, 1.2) - 0.25) / 0.02) ** 2)
+    one, two = (rng.uniform(200, 900) * beat + rng.normal(0, 10, n) for _ in range(2))
+    chest = rng.uniform(-900, 900, (6, 1)) * beat + rng.normal(0, 10, (6, n))
+    return np.vstack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, chest]).astype(np.int16)
+
+
+@pytest.fixture
+def folder_of_records(tmp_path):
+    """A folder of 24 generated recordings with four diagnoses in two sub-folders."""
+    rng = np.random.default_rng(0)
+    codes = ("426783006", "164889003", "270492004,426783006", "164909002")
+    for i in range(24):
+        write_record(tmp_path / "in" / "ab"[i % 2], f"R{i:02d}", fake_ecg(rng), dx=codes[i % 4], age=str(30 + i))
+    return tmp_path / "in"
+
+
+@pytest.fixture(scope="session")
+def run_script():
+    """Run one of the scripts as a user does, from another working directory; returns the finished process."""
+    def run(script, *args, cwd, check=True):
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, str(ROOT / script), *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True)
+        assert not check or done.returncode == 0, f"{script} {args}:\n{done.stdout}\n{done.stderr}"
+        return done
+    return run

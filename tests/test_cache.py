@@ -1,0 +1,85 @@
+"""The cache holds what preprocess gives, and is rebuilt whenever it cannot be trusted."""
+import os
+
+import numpy as np
+import pytest
+
+from conftest import fake_ecg, write_record
+from data.cache import CacheError, cache_key, open_cache
+from data.inputs import demographics, to_microvolts, to_millivolts
+from data.preprocess import SignalConfig, preprocess
+from data.records import find_records, read_record
+
+
+def test_cache_holds_what_preprocess_gives(folder_of_records, tmp_path):
+    records, config = find_records(folder_of_records), SignalConfig(sample_freq=100)
+    for _ in range(2):  # built, then opened
+        cache = open_cache(records, config, tmp_path / "cache", quiet=True)
+        assert cache.names == [r.name for r in records] and not cache.skipped
+        for i, record in enumerate(records):
+            adc, header = read_record(record)
+            expected = preprocess(adc, header, config)
+            assert cache.signal(i).dtype == np.int16 and np.abs(to_millivolts(cache.signal(i)) - expected).max() <= 0.5001e-3
+            assert cache.dx[i] == header.dx and cache.age[i] == header.age and cache.sex[i] == header.sex
+
+
+def test_key_follows_files_and_configuration(folder_of_records):
+    records = find_records(folder_of_records)
+    keys = {cache_key(records, SignalConfig(sample_freq=f)) for f in (100, 125)}
+    file = folder_of_records / "a" / "R00.hea"
+    os.utime(file, ns=(1, 1))
+    keys.add(cache_key(records, SignalConfig(sample_freq=100)))
+    keys.add(cache_key(records[1:], SignalConfig(sample_freq=100)))
+    assert len(keys) == 4
+
+
+@pytest.mark.parametrize("damage", ["flip a sample", "cut the signals", "cut the index", "foreign meta", "no meta"])
+def test_damaged_cache_is_rebuilt(damage, folder_of_records, tmp_path, capsys):
+    records, config = find_records(folder_of_records), SignalConfig()
+    good = np.array(open_cache(records, config, tmp_path, quiet=True).signals)
+    path = tmp_path / cache_key(records, config)
+    if damage == "flip a sample":
+        data = bytearray((path / "signals.i16").read_bytes())
+        data[12345] ^= 0xFF
+        (path / "signals.i16").write_bytes(data)
+    elif damage == "no meta":
+        (path / "meta.json").unlink()
+    elif damage == "foreign meta":
+        (path / "meta.json").write_text("[1, 2]")
+    else:
+        file = path / ("signals.i16" if damage == "cut the signals" else "index.npz")
+        file.write_bytes(file.read_bytes()[:-100])
+    again = open_cache(records, config, tmp_path, quiet=True)
+    assert "rebuilt" in capsys.readouterr().out and (np.array(again.signals) == good).all()
+
+
+def test_unreadable_recordings_are_skipped_with_a_reason(folder_of_records, tmp_path):
+    (folder_of_records / "a" / "R00.mat").unlink()
+    (folder_of_records / "b" / "R01.hea").write_text("nonsense")
+    cache = open_cache(find_records(folder_of_records), SignalConfig(), tmp_path / "cache", quiet=True)
+    assert len(cache) == 22 and [name for name, _ in cache.skipped] == ["a/R00", "b/R01"] and all(why for _, why in cache.skipped)
+
+
+def test_unwritable_cache_folder_is_a_clear_error(folder_of_records, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CacheError, match="--cache"):
+        open_cache(find_records(folder_of_records), SignalConfig(), tmp_path / "file", quiet=True)
+
+
+def test_recordings_of_any_length(tmp_path):
+    rng = np.random.default_rng(1)
+    for i, seconds in enumerate((0.5, 3, 60)):
+        write_record(tmp_path / "in", f"L{i}", fake_ecg(rng, seconds))
+    cache = open_cache(find_records(tmp_path / "in"), SignalConfig(sample_freq=100), tmp_path / "cache", quiet=True)
+    assert [cache.signal(i).shape for i in range(3)] == [(12, 50), (12, 300), (12, 6000)]
+
+
+def test_microvolts_round_trip_and_clip():
+    signal = np.array([[0.0, 0.0004, 0.0006, -1.2346, 40.0, -40.0]], np.float32)
+    assert to_microvolts(signal).tolist() == [[0, 0, 1, -1235, 32767, -32767]]
+    assert to_millivolts(np.array([1, -2], np.int16)).dtype == np.float32
+
+
+def test_demographics_mark_the_unknown():
+    assert np.allclose(demographics(50.0, "Male"), [0.5, 1, 1, 1]) and np.allclose(demographics(float("nan"), None), 0)
+    assert np.allclose(demographics(80.0, "Female"), [0.8, 1, -1, 1])

@@ -1,0 +1,124 @@
+"""Schedule, EMA, checkpoints and run folders."""
+import json
+import math
+import pickle
+
+import pytest
+import torch
+
+from engine.loop import EMA, NanLossError, Trainer, make_optimizer, make_schedule
+from engine.run_folder import RunError, RunFolder, load_run, make_config, new_run_path
+from data.labels import load_class_set
+from data.preprocess import SignalConfig
+from models import build_model
+
+MODEL = {"encoder": "xresnet", "stem": 8, "widths": [8, 8], "depths": [1, 1], "n_classes": 24}
+
+
+def test_schedule_warms_up_and_ends_at_zero():
+    optimizer = make_optimizer(torch.nn.Linear(3, 2), 0.1, 0.01)
+    schedule = make_schedule(optimizer, 100)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(0.01) and max(rates) == pytest.approx(0.1) and rates[9] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:])) and rates[-1] < 1e-4
+
+
+def test_vectors_are_not_decayed():
+    decay = {p.ndim: group["weight_decay"] for group in make_optimizer(build_model(MODEL), 0.1, 0.5).param_groups for p in group["params"]}
+    assert decay[1] == 0 and decay[2] == 0.5 and decay[4] == 0.5
+
+
+def test_ema_is_the_weighted_mean_of_the_weights():
+    model = torch.nn.Linear(1, 1, bias=False)
+    ema, expected = EMA(model, 0.9), model.weight.item()
+    for step in range(1, 50):
+        with torch.no_grad():
+            model.weight.fill_(step)
+        ema.update(model)
+        decay = min(0.9, step / (step + 10))
+        expected = decay * expected + (1 - decay) * step
+    assert ema.model.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+class OneBatch:
+    index = [4, 7]
+
+
+def test_a_nan_loss_stops_before_the_weights_change():
+    model = torch.nn.Linear(2, 1)
+    before = model.weight.detach().clone()
+    optimizer = make_optimizer(model, 0.1, 0)
+    trainer = Trainer(model, optimizer, make_schedule(optimizer, 10), EMA(model, 0.9), lambda m, b: m.weight.sum() * math.nan, "cpu")
+    with pytest.raises(NanLossError) as caught:
+        trainer.train_one_epoch([OneBatch()])
+    assert caught.value.rows == [4, 7] and (model.weight == before).all()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model, run = build_model(MODEL), RunFolder(tmp_path)
+    model.head.thresholds.uniform_()
+    run.write_json("config.json", make_config(SignalConfig(), load_class_set("cinc2020"), [{"model": MODEL, "seq_length": 250}], {}, {}))
+    run.save("model.pth", {"members": [model.state_dict()]})
+    return model, run
+
+
+def test_save_and_load_give_the_same_model(saved):
+    model, run = saved
+    models, lengths, signal, classes, _ = load_run(run.path)
+    assert lengths == [250] and signal == SignalConfig() and classes == load_class_set("cinc2020")
+    for a, b in zip(model.state_dict().values(), models[0].state_dict().values()):
+        assert torch.equal(a, b)
+
+
+class Attack:
+    def __reduce__(self):
+        return print, ("code from a checkpoint was executed",)
+
+
+@pytest.mark.parametrize("damage", ["code", "truncated", "other sizes", "missing", "empty"])
+def test_bad_weights_are_refused_by_name(damage, saved, capsys):
+    _, run = saved
+    if damage == "code":
+        (run / "model.pth").write_bytes(pickle.dumps({"members": [Attack()]}))
+    elif damage == "truncated":
+        (run / "model.pth").write_bytes((run / "model.pth").read_bytes()[:1000])
+    elif damage == "other sizes":
+        run.save("model.pth", {"members": [build_model({**MODEL, "widths": [8, 16]}).state_dict()]})
+    elif damage == "empty":
+        run.save("model.pth", {"members": []})
+    else:
+        (run / "model.pth").unlink()
+    with pytest.raises(RunError, match="model.pth"):
+        load_run(run.path)
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [{"version": 99}, {"format": "other"}, {"surprise": 1}, {"members": []},
+                                    {"members": [{"model": {"encoder": "nonsense"}, "seq_length": 1}]},
+                                    {"signal": {"sample_freq": 100}}, {"classes": None}])
+def test_bad_configs_are_refused_by_name(change, saved):
+    _, run = saved
+    config = json.loads((run / "config.json").read_text())
+    run.write_json("config.json", {**config, **change})
+    with pytest.raises(RunError, match="config.json"):
+        load_run(run.path)
+
+
+def test_run_paths_follow_the_trailing_slash(tmp_path):
+    assert new_run_path("some/run").as_posix() == "some/run"
+    inside = new_run_path(f"{tmp_path}/")
+    assert inside.parent == tmp_path and inside.name.startswith("output_") and len(inside.name) == len("output_2020-01-31_23_59_59_123456")
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    run.write_text("a.txt", "old")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(RunError, match="No space left"):
+        run.write_text("a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "old" and [f.name for f in tmp_path.iterdir()] == ["a.txt"]

@@ -1,0 +1,164 @@
+"""The whole road as a user walks it: train.py -> driver.py -> evaluate_12ECG_score.py, from another working directory."""
+import csv
+import json
+import math
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from conftest import ROOT
+from engine.inference import load_predictor
+from evaluate_12ECG_score import evaluate_12ECG_score
+
+TINY = ("--encoder", "xresnet", "--stem", "16", "--widths", "16", "16", "--depths", "1", "1", "--epochs", "2", "--batch_size", "8")
+SOURCES = ("chapman_shaoxing", "cpsc_2018", "cpsc_2018_extra", "georgia", "ptb-xl")
+
+
+def rows(file):
+    with open(file, newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def best_row(run):
+    history = rows(run / "history.csv")
+    return max(history, key=lambda row: float(row["auroc"]))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_driver_and_evaluator_give_the_scores_that_training_reported(source, sample, tmp_path, run_script):
+    run_script("train.py", "--input_folder", sample, "--hold_out", source, "--folder", "run", *TINY, cwd=tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(tmp_path / "run", tmp_path / "moved")   # a run folder works wherever it lies
+    run_script("driver.py", tmp_path / "moved", sample / source, tmp_path / "out", cwd=tmp_path / "elsewhere")
+    reported, scores = best_row(tmp_path / "moved"), evaluate_12ECG_score(sample / source, tmp_path / "out")[1]
+    for name in ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_measure", "challenge_metric"):
+        assert scores[name] == pytest.approx(float(reported[name]), abs=1e-12, nan_ok=True), name
+    for row in rows(tmp_path / "moved" / "valid_predictions.csv"):
+        record = row.pop("record")
+        lines = (tmp_path / "out" / f"{record.split('/')[-1]}.csv").read_text().splitlines()
+        written = dict(zip(lines[1].split(","), map(float, lines[3].split(","))))
+        assert written.keys() == row.keys()
+        assert max(abs(written[code] - float(row[code])) for code in row) <= 1e-6
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, sample, run_script):
+    """A run folder trained for two epochs on the sample."""
+    folder = tmp_path_factory.mktemp("trained")
+    run_script("train.py", "--input_folder", sample, "--folder", "run", *TINY, cwd=folder)
+    return folder / "run"
+
+
+def test_run_folder_is_complete(trained):
+    assert {f.name for f in trained.iterdir()} == {"config.json", "model.pth", "final_model.pth", "history.csv", "train_ids.txt",
+                                                   "valid_ids.txt", "valid_predictions.csv", "skipped_records.csv"}
+    config = json.loads((trained / "config.json").read_text())
+    assert config["signal"]["unit"] == "mV" and config["signal"]["sample_freq"] == 100 and len(config["classes"]["codes"]) == 24
+    train, valid = ((trained / f"{part}_ids.txt").read_text().split() for part in ("train", "valid"))
+    assert not set(train) & set(valid) and len(train) + len(valid) == 140
+
+
+def test_same_seed_same_history(trained, sample, tmp_path, run_script):
+    run_script("train.py", "--input_folder", sample, "--folder", "run", *TINY, cwd=tmp_path)
+    timing = ("seconds", "records_per_second")
+    again, first = ([{k: v for k, v in row.items() if k not in timing} for row in rows(run / "history.csv")] for run in (tmp_path / "run", trained))
+    assert again == first
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one(trained, sample, tmp_path, run_script):
+    """Stop after the first epoch by taking the second one's checkpoint away: the process is killed at the first checkpoint."""
+    command = [sys.executable, str(ROOT / "train.py"), "--input_folder", str(sample), "--folder", "run", *TINY]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch   1"):
+            process.kill()
+            break
+    process.wait()
+    assert (tmp_path / "run" / "checkpoint.pth").exists() and not (tmp_path / "run" / "final_model.pth").exists()
+    refused = run_script("train.py", "--input_folder", sample, "--folder", "run", *TINY, cwd=tmp_path, check=False)
+    assert refused.returncode != 0 and "--resume" in refused.stderr
+    other = run_script("train.py", "--input_folder", sample, "--folder", "run", *TINY, "--lr", "0.1", "--resume", cwd=tmp_path, check=False)
+    assert other.returncode != 0 and "--lr" in other.stderr
+    run_script("train.py", "--input_folder", sample, "--folder", "run", *TINY, "--resume", cwd=tmp_path)
+    first, again = load_predictor(trained), load_predictor(tmp_path / "run")
+    for a, b in zip(first.models[0].state_dict().values(), again.models[0].state_dict().values()):
+        assert (a == b).all()
+    assert [row["auroc"] for row in rows(tmp_path / "run" / "history.csv")] == [row["auroc"] for row in rows(trained / "history.csv")]
+
+
+def organisers_read(file):
+    """data and header as the organisers' drivers read them: float64 ADC values through scipy, the header's lines."""
+    from scipy.io import loadmat
+    return np.asarray(loadmat(file.with_suffix(".mat"))["val"], dtype=np.float64), file.with_suffix(".hea").read_text().splitlines(keepends=True)
+
+
+def test_both_interfaces_of_the_organisers_agree_with_the_driver(trained, sample, tmp_path, run_script):
+    import run_12ECG_classifier as interface
+    run_script("driver.py", trained, sample / "georgia", tmp_path / "out", cwd=tmp_path)
+    model = interface.load_12ECG_model(str(trained))
+    for file in sorted((sample / "georgia").glob("*.hea")):
+        data, header = organisers_read(file)
+        label, score, classes = interface.run_12ECG_classifier(data, header, model)
+        _, codes, labels, scores = (tmp_path / "out" / f"{file.stem}.csv").read_text().splitlines()
+        assert codes.split(",") == list(classes) and [str(v) for v in label] == labels.split(",")
+        assert np.allclose(score, [float(v) for v in scores.split(",")], atol=1e-6, rtol=0)
+        wanted = ["AF", "164909002", "I-AVB"]
+        label9, score9 = interface.run_12ECG_classifier(data, header, wanted, model)
+        by_code = dict(zip(classes, score))
+        assert score9.tolist() == [by_code["164889003"], by_code["164909002"], by_code["270492004"]] and len(label9) == 3
+
+
+def test_default_model_loads_and_answers(sample):
+    import run_12ECG_classifier as interface
+    data, header = organisers_read(sample / "georgia" / "E00001.hea")
+    label, score, classes = interface.run_12ECG_classifier(data, header, interface.load_12ECG_model())
+    assert len(label) == len(score) == len(classes) == 24 and all(0 <= s <= 1 for s in score)
+
+
+def test_driver_goes_on_past_bad_recordings_and_skips_existing(trained, folder_of_records, tmp_path, run_script):
+    (folder_of_records / "a" / "R00.mat").write_bytes(b"")
+    (folder_of_records / "b" / "R03.hea").write_text("no header at all")
+    done = run_script("driver.py", trained, folder_of_records, tmp_path / "out", cwd=tmp_path, check=False)
+    assert done.returncode == 1 and "a/R00" in done.stdout and "b/R03" in done.stdout and "Traceback" not in done.stderr
+    assert len(list((tmp_path / "out").glob("*.csv"))) == 22
+    kept = tmp_path / "out" / "R05.csv"
+    kept.write_text("mine")
+    run_script("driver.py", trained, folder_of_records, tmp_path / "out", "--skip_existing", cwd=tmp_path, check=False)
+    assert kept.read_text() == "mine"
+
+
+def test_same_id_in_two_folders_is_kept_apart(trained, folder_of_records, tmp_path, run_script):
+    for ending in (".hea", ".mat"):
+        shutil.copy(folder_of_records / "a" / f"R00{ending}", folder_of_records / "b" / f"R00{ending}")
+    run_script("driver.py", trained, folder_of_records, tmp_path / "out", cwd=tmp_path)
+    assert (tmp_path / "out" / "a" / "R00.csv").exists() and (tmp_path / "out" / "b" / "R00.csv").exists()
+    assert (tmp_path / "out" / "R01.csv").exists()
+
+
+def test_an_ensemble_is_the_mean_and_a_broken_member_is_an_error(trained, sample, tmp_path, run_script):
+    for name in ("one", "two"):
+        shutil.copytree(trained, tmp_path / "runs" / name)
+    data, header = organisers_read(sample / "georgia" / "E00001.hea")
+    import run_12ECG_classifier as interface
+    single = interface.run_12ECG_classifier(data, header, interface.load_12ECG_model(trained))[1]
+    double = interface.run_12ECG_classifier(data, header, interface.load_12ECG_model(tmp_path / "runs"))[1]
+    assert np.allclose(single, double, atol=1e-7)
+    (tmp_path / "runs" / "two" / "model.pth").write_bytes(b"garbage")
+    failed = run_script("driver.py", tmp_path / "runs", sample / "georgia", tmp_path / "out", cwd=tmp_path, check=False)
+    assert failed.returncode != 0 and "two/model.pth" in failed.stderr and "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--input_folder", "nowhere"), "no such folder"), (("--unknown_flag",), "unrecognized"), (("--resume",), "--folder"),
+    (("--epochs", "0"), "positive"), (("--classes", "nonsense"), "nonsense"), (("--hold_out", "mars"), "mars")])
+def test_wrong_flags_are_clear_errors(arguments, message, tmp_path, run_script):
+    failed = run_script("train.py", *arguments, cwd=tmp_path, check=False)
+    assert failed.returncode != 0 and message in failed.stderr and "Traceback" not in failed.stderr
+
+
+def test_history_is_finite(trained):
+    for row in rows(trained / "history.csv"):
+        assert math.isfinite(float(row["train_loss"])) and math.isfinite(float(row["valid_loss"])) and float(row["records_per_second"]) > 0
