@@ -14,7 +14,7 @@ from data.resample import resample
 LEADS = ('I', 'II', 'III', 'aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
 __all__ = ['LEADS', 'Quality', 'SignalConfig', 'lead_name', 'preprocess', 'resample', 'windows']
 
-FREQ_RANGE = (1.0, 1e5)  # Hz, of a recording that can be preprocessed
+FREQ_RANGE = (1.0, 2e4)  # Hz, of a recording that can be preprocessed
 
 # Every limb lead is a combination of the two independent ones, I and II (Einthoven, Goldberger).
 _LIMB = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), 'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
@@ -75,12 +75,12 @@ def preprocess(adc, header, config, quality=None):
     adc = _checked(adc, header)
     try:
         rows, plan = _plan(header.lead_names, config.leads)
-        if quality is not None:
-            _report(adc, header, rows, config.leads, plan, quality)
-        step = len(plan) if adc.shape[1] <= _LONG else 1
-        parts = [_finish(_assemble(adc, header, plan[i:i + step]), header, config) for i in range(0, len(plan), step)]
     except ValueError as error:
         raise RecordError(f'{header.record_name}: {error}') from None
+    if quality is not None:
+        _report(adc, header, rows, config.leads, plan, quality)
+    step = len(plan) if adc.shape[1] <= _LONG else 1
+    parts = [_finish(_assemble(adc, header, plan[i:i + step]), header, config) for i in range(0, len(plan), step)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -116,7 +116,7 @@ def _checked(adc, header):
 
 def lead_name(text):
     """Name in LEADS that a header means by `text`: any case, 'MLII', 'DII', 'lead II', 'ECG II'; None if it is none."""
-    return _SPELLINGS.get(re.sub(r'^(ECG|LEAD|ECG LEAD)[ _]', '', text.strip().upper()))
+    return _SPELLINGS.get(re.sub(r'^(ECG[ _])?(LEAD[ _])?', '', text.strip().upper()))
 
 
 @lru_cache(maxsize=256)
@@ -147,6 +147,8 @@ def _plan(names, wanted):
 def _assemble(adc, header, plan):
     """-> x (len(plan), n) float32 mV at the stored rate."""
     rows = sorted({row for terms in plan for row, _ in terms})
+    if not rows:
+        return np.zeros((len(plan), adc.shape[1]), np.float32)
     stored, _ = _to_millivolts(adc, header, rows)
     if plan == tuple(((row, 1.0),) for row in rows):
         return stored
@@ -160,13 +162,18 @@ def _assemble(adc, header, plan):
 
 def _to_millivolts(adc, header, rows):
     """-> x (len(rows), n) float32: (adc - baseline) / gain in mV, bad samples interpolated; their mask, or None."""
-    scale, baseline, invalid = _scaling(tuple((lead.gain, lead.unit, lead.baseline, lead.fmt, lead.name)
-                                              for lead in map(header.leads.__getitem__, rows)))
+    leads = [header.leads[row] for row in rows]
+    try:
+        scale, baseline, invalid = _scaling(tuple((lead.gain, lead.unit, lead.baseline, lead.fmt) for lead in leads))
+    except KeyError:
+        units = ', '.join(f'lead {lead.name} in {lead.unit!r}' for lead in leads if lead.unit.lower() not in _MILLIVOLTS)
+        raise RecordError(f'{header.record_name}: {units}, not in V, mV, uV or nV') from None
     part = adc if rows == list(range(len(adc))) else adc[rows]
-    # float32 holds any difference of 16-bit values exactly; float64 does so for the rest, and all types give equal results
-    exact = np.float32 if part.dtype == np.int16 and np.abs(baseline).max() < 2**23 else np.float64
     with np.errstate(over='ignore', invalid='ignore'):
-        x = np.subtract(part, baseline, dtype=exact, order='C', casting='unsafe').astype(np.float32, copy=False)
+        if baseline.any():  # in float64, where the difference of any stored values is exact
+            x = np.subtract(part, baseline, dtype=np.float64).astype(np.float32, order='C')
+        else:
+            x = part.astype(np.float32, order='C')
         x /= scale
     bad = _bad_samples(part, x, invalid)
     if bad is not None:
@@ -177,12 +184,9 @@ def _to_millivolts(adc, header, rows):
 @lru_cache(maxsize=256)
 def _scaling(leads):
     """-> adu per mV (n, 1) float32, baseline (n, 1) float64, invalid sample (n, 1) float64 (nan if the format has none)."""
-    for _, unit, _, _, name in leads:
-        if unit.lower() not in _MILLIVOLTS:
-            raise ValueError(f'lead {name} is in {unit!r}, not in V, mV, uV or nV')
-    scale = [gain / _MILLIVOLTS[unit.lower()] for gain, unit, _, _, _ in leads]
-    invalid = [math.nan if INVALID_SAMPLE[fmt] is None else INVALID_SAMPLE[fmt] for _, _, _, fmt, _ in leads]
-    return (np.array(scale, np.float32)[:, None], np.array([lead[2] for lead in leads], float)[:, None],
+    scale = [gain / _MILLIVOLTS[unit.lower()] for gain, unit, _, _ in leads]
+    invalid = [math.nan if INVALID_SAMPLE[fmt] is None else INVALID_SAMPLE[fmt] for _, _, _, fmt in leads]
+    return (np.array(scale, np.float32)[:, None], np.array([baseline for _, _, baseline, _ in leads], float)[:, None],
             np.array(invalid, float)[:, None])
 
 

@@ -42,9 +42,8 @@ def inspect(leads, quality):
         power |= zip(names, square.tolist())
         std += np.sqrt(np.maximum(square - mean * mean, 0))[low < high].tolist()
         for law, terms in _LAWS.items():
-            for name, row in zip(names, x):
-                if name in terms:
-                    residuals[law] = residuals[law] + terms[name] * row
+            for name in terms.keys() & names:
+                residuals[law] = residuals[law] + terms[name] * x[names.index(name)]
     if quality.flat:
         quality.warnings.append(f"flat: {', '.join(quality.flat)}")
     if std and not STD_RANGE[0] <= np.median(std) <= STD_RANGE[1]:
@@ -62,12 +61,13 @@ def inspect(leads, quality):
 def _count_saturated(x, low, high, bad):
     """Samples in runs of MIN_SATURATED_RUN or more at the smallest or the largest value of a lead, flat leads aside."""
     count = 0
-    for limit in (low, high):
-        at_limit = x == limit[:, None]
-        if bad is not None:
-            at_limit &= ~bad
-        for row in np.flatnonzero((np.count_nonzero(at_limit, axis=1) >= MIN_SATURATED_RUN) & (low < high)):
-            index = np.flatnonzero(at_limit[row])
-            runs = np.split(index, np.flatnonzero(np.diff(index) > 1) + 1)
-            count += sum(len(run) for run in runs if len(run) >= MIN_SATURATED_RUN)
+    for limits in (low, high):
+        for row in np.flatnonzero(low < high):
+            at_limit = x[row] == limits[row]
+            if bad is not None:
+                at_limit &= ~bad[row]
+            if np.count_nonzero(at_limit) >= MIN_SATURATED_RUN:
+                index = np.flatnonzero(at_limit)
+                runs = np.diff(np.flatnonzero(np.diff(index, prepend=-2, append=index[-1] + 2) > 1))
+                count += int(runs[runs >= MIN_SATURATED_RUN].sum())
     return count

@@ -10,6 +10,7 @@ __all__ = ['Header', 'Lead', 'Record', 'RecordError', 'find_records', 'parse_hea
            'read_signal']
 
 MAX_HEADER_BYTES = 2**20
+_USUAL_HEADER_BYTES = 2**14  # read first, for a buffer of the full size would cost more time than the file
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ def read_header(path):
         # Unbuffered and not blocking: a pipe in place of the file must not stop a scan.
         file = os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0))
         try:
-            content = os.read(file, MAX_HEADER_BYTES + 1)
+            content = os.read(file, _USUAL_HEADER_BYTES)
+            if len(content) == _USUAL_HEADER_BYTES:
+                content += os.read(file, MAX_HEADER_BYTES)
         finally:
             os.close(file)
     except FileNotFoundError:

@@ -1,0 +1,276 @@
+"""data/preprocess.py and data/resample.py against plain float64 arithmetic, wfdb's physical values and scipy's resample_poly."""
+import json
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import wfdb
+from scipy.signal import resample_poly
+
+from conftest import fake_ecg
+from data import preprocess as module
+from data.preprocess import LEADS, Quality, SignalConfig, lead_name, preprocess, windows
+from data.records import RecordError, find_records, parse_header, read_record
+from data.resample import ratio, resample
+
+AT_500 = SignalConfig(sample_freq=500)
+
+
+def header_of(names=LEADS, freq=500, n=None, scale="1000/mV", fmt="16"):
+    return parse_header([f"R {len(names)} {freq} {n or ''}"] + [f"R.dat {fmt} {scale} 16 0 0 0 0 {name}" for name in names])
+
+
+def fake_adc(seed=0, seconds=10):
+    return fake_ecg(np.random.default_rng(seed), seconds)
+
+
+def slow_resample(x, fs_in, fs_out):
+    up, down = ratio(fs_in, fs_out)
+    return resample_poly(x.astype(np.float64), up, down, axis=1, padtype="edge")
+
+
+# Millivolts -------------------------------------------------------------------------------------------------------------
+
+def test_equals_wfdb_in_millivolts(sample):
+    if not sample.is_dir():
+        pytest.skip("no sample recordings")
+    for record in find_records(sample)[::8]:
+        adc, header = read_record(record)
+        config = SignalConfig(sample_freq=header.sample_freq, clip=1e3)
+        expected = wfdb.rdrecord(record.path).p_signal.T
+        np.testing.assert_allclose(preprocess(adc, header, config), expected, rtol=2e-7, atol=1e-9)
+        x = preprocess(adc, header, SignalConfig())
+        assert x.shape == (12, math.ceil(adc.shape[1] * 100 / header.sample_freq))
+        np.testing.assert_allclose(x, np.clip(slow_resample(np.clip(expected, -10, 10), header.sample_freq, 100), -10, 10), atol=3e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.int64, np.float32, np.float64])
+def test_any_dtype_and_layout_gives_the_same(dtype):
+    adc = fake_adc()
+    header = header_of(scale="876.5(-321)/mV", n=5000)
+    x = preprocess(adc, header, AT_500)
+    assert x.dtype == np.float32 and x.flags.c_contiguous
+    np.testing.assert_allclose(x, (adc.astype(float) + 321) / 876.5, rtol=1e-6)
+    for array in (adc.astype(dtype), np.asfortranarray(adc.astype(dtype))):
+        before = array.copy()
+        np.testing.assert_array_equal(preprocess(array, header, AT_500), x)
+        np.testing.assert_array_equal(array, before)  # the caller's samples are left alone
+
+
+@pytest.mark.parametrize("scale, factor", [("1000/mv", 1), ("1000000/V", 1), ("1/uV", 1), ("1/µV", 1), ("1/μV", 1), ("1e-3/NV", 1),
+                                           ("0", 5), ("1000", 1), ("-1000/mV", -1)])
+def test_units(scale, factor):
+    adc = fake_adc()
+    np.testing.assert_allclose(preprocess(adc, header_of(scale=scale), AT_500), adc * factor / 1000, rtol=1e-6)
+
+
+def test_amplitudes_are_cut():
+    adc = fake_adc()
+    adc[3, 100:140] = 32000
+    x = preprocess(adc, header_of(), SignalConfig(clip=2.5))
+    assert np.abs(x).max() == 2.5
+
+
+# Leads ------------------------------------------------------------------------------------------------------------------
+
+def test_leads_are_placed_by_name():
+    adc = fake_adc()
+    expected = preprocess(adc, header_of(), AT_500)
+    order = np.random.default_rng(1).permutation(12)
+    spelt = ("MLI", "ecg ii", "DIII", "AVR", "avl", "lead aVF", "v1", "V2", "Lead V3", "V4", "ECG Lead V5", "V6")
+    np.testing.assert_array_equal(preprocess(adc[order], header_of([spelt[i] for i in order]), AT_500), expected)
+    np.testing.assert_array_equal(preprocess(adc, header_of(), replace(AT_500, leads=("V2", "II"))), expected[[7, 1]])
+    assert lead_name("RESP") is lead_name("") is lead_name("V7") is lead_name("IIII") is None
+
+
+@pytest.mark.parametrize("stored", [(0, 1), (0, 2), (1, 2), (0, 3), (3, 4), (4, 5), (5, 1), (2, 5)])
+def test_limb_leads_are_derived_from_any_two(stored):
+    adc = (fake_adc() // 2 * 2).astype(np.int16)
+    adc[2] = adc[1] - adc[0]
+    adc = adc.astype(float)
+    adc[3:6] = -(adc[0] + adc[1]) / 2, adc[0] - adc[1] / 2, adc[1] - adc[0] / 2
+    quality = Quality()
+    names = [LEADS[i] for i in stored] + ["V4"]
+    x = preprocess(adc[[*stored, 9]], header_of(names), AT_500, quality)
+    np.testing.assert_allclose(x[:6], adc[:6] / 1000, atol=2e-6)
+    np.testing.assert_array_equal(x[[6, 7, 8, 10, 11]], 0)
+    assert quality.missing == ["V1", "V2", "V3", "V5", "V6"]
+    assert quality.derived == [name for i, name in enumerate(LEADS[:6]) if i not in stored]
+
+
+def test_a_single_limb_lead_derives_nothing():
+    quality = Quality()
+    x = preprocess(fake_adc()[[1, 7]], header_of(["MLII", "RESP"]), AT_500, quality)
+    assert np.flatnonzero(x.any(axis=1)).tolist() == [1] and len(quality.missing) == 11 and not quality.derived
+    assert any("'RESP'" in text for text in quality.warnings)
+
+
+@pytest.mark.parametrize("adc, header, fault", [
+    (np.zeros((12, 5000)), header_of(n=4999), "announces 12 x 4999"), (np.zeros((11, 5000)), header_of(), "11 leads"),
+    (np.zeros(5000), header_of(), "1-dimensional"), (np.zeros((12, 9), complex), header_of(), "complex"),
+    (np.zeros((12, 0)), header_of(), "empty"), (np.zeros((2, 9)), header_of(["II", "MLII"]), "lead II stands twice"),
+    (np.zeros((2, 9)), header_of(["RESP", "ABP"]), "none of its leads"), (np.zeros((1, 9)), header_of(["I"], scale="1/mmHg"), "'mmHg'"),
+    (np.zeros((1, 9)), header_of(["I"], freq=0.5), "0.5 Hz"), (np.zeros((1, 9)), header_of(["I"], freq=2e5), "200000 Hz")])
+def test_unusable_recordings(adc, header, fault):
+    with pytest.raises(RecordError) as error:
+        preprocess(adc, header, SignalConfig())
+    assert str(error.value).startswith("R: ") and fault in str(error.value)
+
+
+# Bad samples and quality ------------------------------------------------------------------------------------------------
+
+def test_bad_samples_are_interpolated():
+    adc = np.tile(np.arange(100.0), (12, 1)) * 10
+    adc[0, :3] = np.nan
+    adc[1, 50:55] = np.inf, -np.inf, np.nan, 1e300, -32768
+    adc[2, 98:] = -32768
+    adc[3] = np.nan
+    quality = Quality()
+    x = preprocess(adc, header_of(), AT_500, quality)
+    assert quality.n_nan == 3 + 5 + 2 + 100 and quality.flat == ["aVR"]
+    ramp = np.arange(100) / 100
+    np.testing.assert_allclose(x[0], np.maximum(ramp, 0.03), rtol=1e-6)
+    np.testing.assert_allclose(x[1], ramp, rtol=1e-6)
+    np.testing.assert_allclose(x[2], np.minimum(ramp, 0.97), rtol=1e-6)
+    np.testing.assert_array_equal(x[3], 0)
+    as_stored = np.where(np.abs(adc) < 2000, adc, -32768).astype(np.int16)
+    np.testing.assert_array_equal(preprocess(as_stored, header_of(), AT_500), x)
+    assert preprocess(as_stored, header_of(fmt="32"), AT_500).min() == -10  # there -32768 is a value like any other
+
+
+def test_quality_of_a_good_recording():
+    quality = Quality()
+    preprocess(fake_adc(), header_of(), SignalConfig(), quality)
+    assert quality == Quality()
+
+
+def test_saturation_is_counted():
+    adc = fake_adc()
+    adc[6, 1000:1020] = adc[6, 3000:3005] = 32767  # 25 samples; the four below are too few in a row
+    adc[6, 4000:4004] = 32767
+    adc[7, :7] = -32767
+    quality = Quality()
+    preprocess(adc, header_of(), SignalConfig(), quality)
+    assert quality.n_saturated == 32
+
+
+@pytest.mark.parametrize("scale, fault", [("1/mV", "too large"), ("1000000/mV", "too small"), ("1000/V", "too large")])
+def test_unit_off_by_a_thousand_is_noticed(scale, fault):
+    quality = Quality()
+    preprocess(fake_adc(), header_of(scale=scale), SignalConfig(), quality)
+    assert len(quality.warnings) == 1 and fault in quality.warnings[0]
+
+
+def test_swapped_and_flat_leads_are_noticed():
+    quality = Quality()
+    adc = fake_adc()
+    adc[10] = 17
+    preprocess(adc[[1, 0, *range(2, 12)]], header_of(), SignalConfig(), quality)
+    assert quality.flat == ["V5"] and [text.split(" does")[0] for text in quality.warnings] == ["flat: V5", "I + III = II"]
+    quality = Quality()
+    preprocess(adc[[0, 1, 2, 6, *range(4, 12)]], header_of(), SignalConfig(), quality)
+    assert any(text.startswith("aVR + aVL + aVF") for text in quality.warnings)
+
+
+# Rate -------------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("fs_in, fs_out", [(500, 100), (500, 400), (500, 250), (1000, 100), (1000, 400), (257, 100), (257, 400),
+                                           (360, 100), (360.5, 100), (128, 250), (1, 100), (10000, 100), (62.4725, 100), (499.93, 100)])
+@pytest.mark.parametrize("n", [1, 7, 3001])
+def test_resampling_equals_scipy(fs_in, fs_out, n):
+    x = (np.random.default_rng(n).standard_normal((3, n)).cumsum(axis=1) * 0.02 + 1).astype(np.float32)
+    y = resample(x, fs_in, fs_out)
+    expected = slow_resample(x, fs_in, fs_out)
+    assert y.shape == expected.shape and y.dtype == np.float32 and y.flags.c_contiguous
+    np.testing.assert_allclose(y, expected, rtol=3e-6, atol=2e-6)
+
+
+def test_ratio_is_exact_or_close():
+    assert ratio(500, 100) == (1, 5) and ratio(360.5, 100) == (200, 721) and ratio(257, 400) == (400, 257)
+    for fs in np.random.default_rng(0).uniform(1, 10000, 500).tolist() + [499.9999, 100.00001, 3.0001]:
+        up, down = ratio(fs, 100)
+        assert max(up, down) <= 50_000 and abs(up / down * fs / 100 - 1) <= 1 / 50_000
+    for fs in (0, -1, math.nan, math.inf, 1e-3, 1e9):
+        with pytest.raises(ValueError, match="cannot resample"):
+            ratio(fs, 100)
+
+
+def test_equal_rates_change_nothing_and_offsets_do_not_ring():
+    x = np.full((2, 1000), 3.25, np.float32)
+    assert resample(x, 250, 250) is x
+    for fs in (100, 400, 97.3):
+        np.testing.assert_allclose(resample(x, 500, fs), 3.25, atol=2e-3)  # the filter's ripple, as in scipy
+
+
+def test_frequencies_above_the_new_nyquist_are_removed():
+    t = np.arange(5000) / 500
+    low, high = (np.sin(2 * np.pi * f * t)[None].astype(np.float32) for f in (10, 70))
+    middle = slice(100, 900)
+    np.testing.assert_allclose(resample(low, 500, 100)[:, middle], np.sin(2 * np.pi * 10 * np.arange(1000) / 100)[None, middle], atol=5e-3)
+    assert np.abs(resample(high, 500, 100)[:, middle]).max() < 2e-3
+
+
+@pytest.mark.parametrize("fs_in, fs_out", [(500, 100), (257, 400), (499.93, 100)])
+def test_long_signals_are_done_in_blocks(fs_in, fs_out):
+    x = np.random.default_rng(0).standard_normal((1, 300_000)).astype(np.float32)
+    np.testing.assert_allclose(resample(x, fs_in, fs_out), slow_resample(x, fs_in, fs_out), atol=1e-5)
+
+
+def test_long_recordings_lead_by_lead_give_the_same(monkeypatch):
+    adc, names = fake_adc()[[0, 1, 6, 11]], ["I", "II", "V1", "V6"]
+    at_once, by_lead = Quality(), Quality()
+    expected = preprocess(adc, header_of(names), SignalConfig(), at_once)
+    monkeypatch.setattr(module, "_LONG", 100)
+    np.testing.assert_allclose(preprocess(adc, header_of(names), SignalConfig(), by_lead), expected, atol=1e-6)
+    assert by_lead == at_once
+
+
+def test_faster_than_scipy():
+    x = np.random.default_rng(0).standard_normal((12, 5000)).astype(np.float32)
+    seconds = {}
+    for name, function in (("ours", lambda: resample(x, 500, 100)), ("scipy", lambda: slow_resample(x, 500, 100))):
+        function()
+        times = []
+        for _ in range(15):
+            start = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - start)
+        seconds[name] = min(times)
+    assert seconds["scipy"] > 2.5 * seconds["ours"], seconds
+
+
+# Windows and configuration ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("n, length, overlap", [(1000, 1000, 0), (1001, 1000, 0), (2500, 1000, 0), (12000, 1000, 0), (5001, 1000, 500),
+                                                (1999, 1000, 999), (3, 2, 1)])
+def test_windows_cover_a_recording(n, length, overlap):
+    signal = np.arange(2 * n, dtype=np.float32).reshape(2, n)
+    x, n_valid = windows(signal, length, overlap)
+    assert x.dtype == np.float32 and x.shape[1:] == (2, length) and (n_valid == length).all() and n_valid.dtype == np.int64
+    starts = x[:, 0, 0].astype(int)
+    assert starts[0] == 0 and starts[-1] == n - length and len(x) == math.ceil((n - overlap) / (length - overlap))
+    assert (np.diff(starts) <= length - overlap).all() and np.ptp(np.diff(starts)) <= 1 if len(starts) > 1 else n == length
+    for window, start in zip(x, starts):
+        np.testing.assert_array_equal(window, signal[:, start:start + length])
+
+
+def test_a_short_recording_is_padded():
+    x, n_valid = windows(np.ones((12, 7), np.float32), 10)
+    assert x.shape == (1, 12, 10) and n_valid.tolist() == [7] and x[0].sum(axis=1).tolist() == [7] * 12 and not x[..., 7:].any()
+    for overlap in (10, -1):
+        with pytest.raises(ValueError, match="overlap"):
+            windows(np.ones((12, 7), np.float32), 10, overlap)
+
+
+def test_config_goes_through_json():
+    config = SignalConfig(sample_freq=250.0, leads=("II", "V1"), clip=5.0)
+    assert SignalConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    good = SignalConfig().to_dict()
+    assert good["unit"] == "mV"
+    for bad in (good | {"unit": "uV"}, good | {"more": 1}, {k: v for k, v in good.items() if k != "clip"}, good | {"clip": "10"}, [],
+                good | {"sample_freq": 0}, good | {"sample_freq": True}, good | {"clip": math.nan}, good | {"leads": ["I", "I"]},
+                good | {"leads": ["X"]}, good | {"leads": "I"}, good | {"leads": [[]]}, good | {"sample_freq": 1e9}, good | {"leads": []}):
+        with pytest.raises(ValueError):
+            SignalConfig.from_dict(bad)
