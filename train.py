@@ -20,7 +20,6 @@ import math
 import sys
 import time
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
@@ -34,10 +33,10 @@ from data.splits import read_metadata, train_valid_split
 from engine.augment import DEFAULT_AUGMENT, augment
 from engine.inference import predict
 from engine.loop import EMA, NanLossError, Trainer, make_optimizer, make_schedule
-from engine.metrics import choose_thresholds, compute_scores, load_weights
 from engine.options import (add_data_arguments, add_run_arguments, check_arguments, check_same_settings, open_recordings,
                             open_run, settings_of_run)
 from engine.run_folder import RunError, make_config
+from engine.validation import prediction_rows, score_validation
 from models import ENCODERS, HEAD, build_model
 
 
@@ -50,9 +49,7 @@ def parse_args(argv=None):
     group.add_argument("--seq_length", type=int, default=1000, help="samples in a window (default: %(default)s)")
     group = parser.add_argument_group("model")
     group.add_argument("--encoder", choices=sorted(ENCODERS), default="xresnet", help="default: %(default)s")
-    for name, defaults in ENCODERS.items():
-        add_size_arguments(group, name, defaults[1])
-    add_size_arguments(group, "head", HEAD)
+    add_size_arguments(group)
     group = parser.add_argument_group("training")
     group.add_argument("--epochs", type=int, default=40, help="default: %(default)s")
     group.add_argument("--batch_size", type=int, default=64, help="windows (default: %(default)s)")
@@ -67,14 +64,18 @@ def parse_args(argv=None):
     return args
 
 
-def add_size_arguments(group, owner, defaults):
-    """One flag per size of an encoder or head; unset flags take the encoder's own default."""
-    for name, value in defaults.items():
-        if name in ("n_leads", "n_classes") or f"--{name}" in group._option_string_actions:
-            continue
+def add_size_arguments(group):
+    """One flag per size of the encoders and the head; unset flags take the encoder's own default."""
+    sizes = {}
+    for owner, defaults in [*((name, encoder[1]) for name, encoder in ENCODERS.items()), ("head", HEAD)]:
+        for name, value in defaults.items():
+            if name not in ("n_leads", "n_classes"):
+                sizes.setdefault(name, {})[owner] = value
+    for name, owners in sizes.items():
+        value = next(iter(owners.values()))
         first, many = (value[0], "+") if isinstance(value, (list, tuple)) else (value, None)
-        shown = " ".join(map(str, value)) if many else value
-        group.add_argument(f"--{name}", type=type(first), nargs=many, default=None, help=f"{owner} (default: {shown})")
+        shown = ", ".join(f"{owner} {' '.join(map(str, v)) if many else v}" for owner, v in owners.items())
+        group.add_argument(f"--{name}", type=type(first), nargs=many, default=None, help=f"default: {shown}")
 
 
 def model_config(args, n_classes):
@@ -95,31 +96,12 @@ def make_loss(args, device, generator):
     return loss_fn
 
 
-def official_weights(class_set):
-    """(reward matrix, column of sinus rhythm) of the class set's Challenge, or (None, None) if it has none."""
-    if class_set.name not in ("cinc2020", "cinc2021"):
-        return None, None
-    return load_weights(int(class_set.name[-4:]))[1], class_set.column("426783006")
-
-
-def validate(model, data, rows, args, weights, normal, device):
+def validate(model, data, rows, args, class_set, device):
     """Choose thresholds on validation, keep them in the model, and score; -> (dict of scores, y_score (R, C))."""
     y_score = predict(model, args.seq_length, [data.cache.signal(i) for i in rows], data.demographics[rows], device)  # (R, C)
-    y_true = data.y_true[rows]
-    thresholds = choose_thresholds(y_true, y_score, weights, normal)
+    thresholds, scores = score_validation(data.y_true[rows], data.targets[rows], data.known[rows], y_score, class_set)
     model.head.thresholds.copy_(torch.from_numpy(thresholds))
-    scores = compute_scores(y_true, y_score > thresholds, y_score, weights, normal)
-    p = np.clip(y_score.astype(np.float64), 1e-7, 1 - 1e-7)
-    y, known = data.targets[rows], data.known[rows]
-    loss = -(known * (y * np.log(p) + (1 - y) * np.log(1 - p))).sum() / known.sum()
-    names = ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_measure", "challenge_metric")
-    return {"valid_loss": float(loss), **{name: scores[name] for name in names}}, y_score
-
-
-def save_best(run, model, class_set, names, y_score):
-    run.save("model.pth", {"members": [model.state_dict()]})
-    rows = [{"record": name, **dict(zip(class_set.codes, map(float, row)))} for name, row in zip(names, y_score)]
-    run.write_rows("valid_predictions.csv", rows)
+    return scores, y_score
 
 
 def train(args):
@@ -148,7 +130,6 @@ def train(args):
     schedule = make_schedule(optimizer, args.epochs * len(batches))
     generator = torch.Generator(device)
     trainer = Trainer(model, optimizer, schedule, EMA(model, args.ema_decay), make_loss(args, device, generator), device, args.bf16)
-    weights, normal = official_weights(class_set)
 
     history, best = [], -math.inf
     if args.resume and (run / "checkpoint.pth").exists():
@@ -159,7 +140,7 @@ def train(args):
         print(f"Resumed after epoch {len(history)}")
     else:
         facts = {"n_train": len(train_rows), "n_valid": len(valid_rows), "n_skipped": len(cache.skipped),
-                 "sources": sorted(set(cache.sources))}
+                 "sources": sorted(set(cache.sources)), "frequency": data.targets[train_rows].mean(0).tolist()}
         member = {"model": config, "seq_length": args.seq_length}
         run.write_text("train_ids.txt", "".join(f"{cache.names[i]}\n" for i in train_rows))
         run.write_text("valid_ids.txt", "".join(f"{name}\n" for name in valid_names))
@@ -177,10 +158,11 @@ def train(args):
                 names = ", ".join(cache.names[i] for i in error.rows)
                 raise RunError(f"epoch {epoch}: {error}; model.pth keeps the best epoch so far. The batch held {names}") from error
         seconds = time.perf_counter() - start
-        scores, y_score = validate(trainer.ema.model, data, valid_rows, args, weights, normal, device)
+        scores, y_score = validate(trainer.ema.model, data, valid_rows, args, class_set, device)
         if not scores["auroc"] <= best or epoch == 1:        # NaN (no class has positives) counts as better
             best = scores["auroc"]
-            save_best(run, trainer.ema.model, class_set, valid_names, y_score)
+            run.save("model.pth", {"members": [trainer.ema.model.state_dict()]})
+            run.write_rows("valid_predictions.csv", prediction_rows(valid_names, [cache.dx[i] for i in valid_rows], class_set, y_score))
         history.append({"epoch": epoch, "lr": schedule.get_last_lr()[0], "train_loss": train_loss, **scores, "seconds": round(seconds, 2),
                         "records_per_second": round(len(batches) * batches.batch_size / seconds, 1)})
         run.write_rows("history.csv", history)

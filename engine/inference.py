@@ -46,11 +46,13 @@ def _window_batches(signals, seq_length):
 class Predictor:
     """A trained run, or an ensemble of runs: recordings in, probabilities and decisions out.
 
-    `signal_config` and `class_set` are the data contract stored with the model(s)."""
+    `signal_config` and `class_set` are the data contract stored with the model(s), `frequency` (C,) how often each class
+    occurred in training."""
 
-    def __init__(self, models, seq_lengths, signal_config, class_set, device="cpu"):
+    def __init__(self, models, seq_lengths, signal_config, class_set, frequency, device="cpu"):
         self.models = [model.to(device).eval() for model in models]
         self.seq_lengths, self.signal_config, self.class_set, self.device = seq_lengths, signal_config, class_set, device
+        self.frequency = np.asarray(frequency, np.float64)
         self.thresholds = torch.stack([model.head.thresholds.cpu() for model in models]).mean(0).numpy()  # (C,)
 
     def read(self, adc, header):
@@ -78,11 +80,12 @@ def load_predictor(folder, device="cpu"):
         runs = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
         if not runs:
             raise RunError(f"{folder} holds neither a config.json nor run folders")
-    models, lengths, contracts = [], [], []
+    models, lengths, contracts, frequencies = [], [], [], []
     for run in runs:
-        run_models, run_lengths, signal, class_set, _ = load_run(run)
+        run_models, run_lengths, signal, class_set, config = load_run(run)
         models, lengths = models + run_models, lengths + run_lengths
+        frequencies.append(config["data"]["frequency"])
         contracts.append((signal, class_set))
         if contracts[-1] != contracts[0]:
             raise RunError(f"{run} has another signal configuration or other classes than {runs[0]}: they cannot be averaged")
-    return Predictor(models, lengths, *contracts[0], device)
+    return Predictor(models, lengths, *contracts[0], np.mean(frequencies, axis=0), device)

@@ -127,6 +127,9 @@ def load_run(folder, weights="model.pth"):
         models = [build_model(member["model"]) for member in config["members"]]
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run / 'config.json'}: {type(error).__name__}: {error}") from error
+    frequency = config["data"].get("frequency") if isinstance(config["data"], dict) else None
+    if not isinstance(frequency, list) or len(frequency) != len(class_set) or not all(isinstance(f, float) for f in frequency):
+        raise RunError(f"{run / 'config.json'}: data.frequency does not give a number for each of the {len(class_set)} classes")
     if not models or min(seq_lengths) < 1:
         raise RunError(f"{run / 'config.json'} names no model, or a window without samples")
     content = run.load(weights)

@@ -37,7 +37,7 @@ def test_driver_and_evaluator_give_the_scores_that_training_reported(source, sam
     for name in ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_measure", "challenge_metric"):
         assert scores[name] == pytest.approx(float(reported[name]), abs=1e-12, nan_ok=True), name
     for row in rows(tmp_path / "moved" / "valid_predictions.csv"):
-        record = row.pop("record")
+        record, _ = row.pop("record"), row.pop("dx")
         lines = (tmp_path / "out" / f"{record.split('/')[-1]}.csv").read_text().splitlines()
         written = dict(zip(lines[1].split(","), map(float, lines[3].split(","))))
         assert written.keys() == row.keys()
@@ -128,6 +128,16 @@ def test_driver_goes_on_past_bad_recordings_and_skips_existing(trained, folder_o
     kept.write_text("mine")
     run_script("driver.py", trained, folder_of_records, tmp_path / "out", "--skip_existing", cwd=tmp_path, check=False)
     assert kept.read_text() == "mine"
+
+
+def test_adapting_keeps_the_ranking_and_reports_frequencies(trained, sample, tmp_path, run_script):
+    run_script("driver.py", trained, sample / "georgia", tmp_path / "plain", cwd=tmp_path)
+    done = run_script("driver.py", trained, sample / "georgia", tmp_path / "adapted", "--adapt", cwd=tmp_path)
+    assert "frequency" in done.stdout
+    plain, adapted = (np.array([[float(v) for v in file.read_text().splitlines()[3].split(",")] for file in sorted((tmp_path / name).glob("*.csv"))])
+                      for name in ("plain", "adapted"))
+    assert plain.shape == adapted.shape == (10, 24) and not np.array_equal(plain, adapted)
+    assert (np.argmax(plain, axis=0) == np.argmax(adapted, axis=0)).all()
 
 
 def test_same_id_in_two_folders_is_kept_apart(trained, folder_of_records, tmp_path, run_script):

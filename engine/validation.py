@@ -1,0 +1,33 @@
+"""Score predictions of whole recordings, choose thresholds, and write them down."""
+import numpy as np
+
+from engine.metrics import choose_thresholds, compute_scores, load_weights
+
+SCORES = ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_measure", "challenge_metric")
+
+
+def official_weights(class_set):
+    """(reward matrix, column of sinus rhythm) of the class set's Challenge, or (None, None) if it has none."""
+    if class_set.name not in ("cinc2020", "cinc2021"):
+        return None, None
+    return load_weights(int(class_set.name[-4:]))[1], class_set.column("426783006")
+
+
+def score_validation(y_true, targets, known, y_score, class_set):
+    """Thresholds (C,) chosen on these recordings, and the dictionary of scores that they give.
+
+    y_true (R, C) bool as the official scorer sees it; targets, known (R, C) as training does; y_score (R, C)."""
+    weights, normal = official_weights(class_set)
+    thresholds = np.full(y_true.shape[1], 0.5, np.float32)
+    if y_true.any():
+        thresholds = choose_thresholds(y_true, y_score, weights, normal)
+    scores = compute_scores(y_true, y_score > thresholds, y_score, weights, normal)
+    p = np.clip(y_score.astype(np.float64), 1e-7, 1 - 1e-7)
+    loss = -(known * (targets * np.log(p) + (1 - targets) * np.log(1 - p))).sum() / max(known.sum(), 1)
+    return thresholds, {"valid_loss": float(loss), **{name: scores[name] for name in SCORES}}
+
+
+def prediction_rows(names, dx, class_set, y_score):
+    """Rows of valid_predictions.csv: record, its diagnoses, and a probability per class."""
+    return [{"record": name, "dx": "|".join(codes), **dict(zip(class_set.codes, map(float, row)))}
+            for name, codes, row in zip(names, dx, y_score)]
