@@ -1,5 +1,6 @@
 """Recordings with their labels, and training batches of random windows."""
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -7,15 +8,19 @@ import torch
 from data.inputs import demographics, to_millivolts
 
 
+AXIS_CODES = ("39732003", "47665007", "251200008")  # left, right and indeterminate axis deviation
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """R recordings with labels for C classes."""
+    """R recordings with labels for C classes, and for A auxiliary codes that only training sees."""
     cache: object             # SignalCache
-    targets: np.ndarray       # (R, C) float32, what training asks for: the class set's codes and its training aliases
     y_true: np.ndarray        # (R, C) bool, what the official scorer sees
-    known: np.ndarray         # (R, C) float32, 0 where a label is simply missing: it is left out of the loss
-    demographics: np.ndarray  # (R, 4) float32, see data.preprocess.demographics
+    targets: np.ndarray       # (R, C + A) float32, what training asks for: the class set's codes with its training aliases
+    known: np.ndarray         # (R, C + A) float32, 0 where a label is simply missing: it is left out of the loss
+    demographics: np.ndarray  # (R, 4) float32, see data.inputs.demographics
     metadata: object          # Metadata
+    auxiliary: tuple = ()     # the A codes
 
     def __len__(self):
         return len(self.cache)
@@ -25,21 +30,38 @@ def build_dataset(cache, class_set, metadata):
     """Dataset of a SignalCache, a ClassSet and a Metadata. Where the metadata says that the heart axis was never
     annotated, the axis deviations are unknown rather than absent."""
     targets = class_set.encode_all(cache.dx, training=True)
-    known = np.ones_like(targets)
-    for code in ("39732003", "47665007"):  # left and right axis deviation
-        column = class_set.column(code)
-        if column is not None:
-            known[metadata.axis_unknown & (targets[:, column] == 0), column] = 0
+    columns = [class_set.column(code) for code in AXIS_CODES]
+    known = _known_axis(targets, [c for c in columns if c is not None], metadata)
     people = np.stack([demographics(age, sex) for age, sex in zip(cache.age.tolist(), cache.sex.tolist())])
-    return Dataset(cache, targets, class_set.encode_all(cache.dx) > 0, known, people, metadata)
+    return Dataset(cache, class_set.encode_all(cache.dx) > 0, targets, known, people, metadata)
+
+
+def with_auxiliary(data, class_set, train_rows, min_positives):
+    """The same Dataset, asking also for every further code that at least `min_positives` training recordings carry. What else
+    a recording shows teaches the encoder; the outputs are dropped after training. 0: no auxiliary codes."""
+    if not min_positives:
+        return data
+    answered = {code for group in class_set.members + class_set.training_aliases for code in group}
+    count = Counter(code for row in train_rows for code in set(data.cache.dx[row]) - answered)
+    codes = tuple(sorted(code for code, n in count.items() if n >= min_positives))
+    targets = np.array([[code in dx for code in codes] for dx in data.cache.dx], np.float32).reshape(len(data), -1)   # (R, A)
+    known = _known_axis(targets, [codes.index(code) for code in AXIS_CODES if code in codes], data.metadata)
+    return replace(data, targets=np.hstack([data.targets, targets]), known=np.hstack([data.known, known]), auxiliary=codes)
+
+
+def _known_axis(targets, columns, metadata):
+    known = np.ones_like(targets)
+    for column in columns:
+        known[metadata.axis_unknown & (targets[:, column] == 0), column] = 0
+    return known
 
 
 @dataclass(frozen=True)
 class Batch:
     """B windows of L samples, zero-padded at the end where a recording is shorter."""
     x: torch.Tensor             # (B, 12, L) float32 mV
-    y: torch.Tensor             # (B, C) float32
-    known: torch.Tensor         # (B, C) float32
+    y: torch.Tensor             # (B, C + A) float32
+    known: torch.Tensor         # (B, C + A) float32
     n_valid: torch.Tensor       # (B,) int64, samples before the padding
     demographics: torch.Tensor  # (B, 4) float32
     index: np.ndarray           # (B,) row of each window in the Dataset

@@ -16,6 +16,6 @@ def to_millivolts(signal):
 
 
 def demographics(age, sex):
-    """(4,) float32: age in centuries (0 if unknown), 1 if age is known, sex (1 male, -1 female, 0 unknown), 1 if it is known."""
+    """(4,) float32: (age - 60) / 20 in years (0 if unknown), 1 if age is known, sex (1 male, -1 female, 0 unknown), 1 if it is known."""
     known_age = not math.isnan(age)
-    return np.array([age / 100 if known_age else 0, known_age, {"Male": 1, "Female": -1}.get(sex, 0), sex in ("Male", "Female")], np.float32)
+    return np.array([(age - 60) / 20 if known_age else 0, known_age, {"Male": 1, "Female": -1}.get(sex, 0), sex in ("Male", "Female")], np.float32)

@@ -50,7 +50,7 @@ def join(out, folders):
             raise RunError(f"{folder} has another signal configuration or other classes than {folders[0]}")
     records, dx, y_score = out_of_fold(runs, class_set)
     y_true, (weights, normal) = class_set.encode_all(dx) > 0, official_weights(class_set)
-    thresholds = choose_thresholds(y_true, y_score, weights, normal)
+    thresholds = choose_thresholds(class_set.encode_all(dx, training=True) > 0, y_score, weights, normal)
     scores = compute_scores(y_true, y_score > thresholds, y_score, weights, normal)
     scores["calibration_error"] = expected_calibration_error(y_true, y_score)
 

@@ -81,5 +81,5 @@ def test_microvolts_round_trip_and_clip():
 
 
 def test_demographics_mark_the_unknown():
-    assert np.allclose(demographics(50.0, "Male"), [0.5, 1, 1, 1]) and np.allclose(demographics(float("nan"), None), 0)
-    assert np.allclose(demographics(80.0, "Female"), [0.8, 1, -1, 1])
+    assert np.allclose(demographics(50.0, "Male"), [-0.5, 1, 1, 1]) and np.allclose(demographics(float("nan"), None), 0)
+    assert np.allclose(demographics(80.0, "Female"), [1, 1, -1, 1])

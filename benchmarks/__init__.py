@@ -1,0 +1,1 @@
+"""Measurements that anyone can repeat. Not tests: they take minutes to hours."""

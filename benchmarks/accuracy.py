@@ -1,0 +1,142 @@
+"""How well do the recipe and its ablations diagnose? Every configuration, several seeds, fixed folds of patients.
+
+    python -m benchmarks.accuracy --input_folder Training_WFDB --outside OTHER_HOSPITALS --out accuracy
+
+trains every configuration below with seeds 1, 2, 3 on folds 1 to 7 of benchmarks/ptbxl_folds.csv and validates on fold 8, as
+`train.py --valid_fold 8` does, then classifies the recordings in --outside, which no training sees. It writes OUT/accuracy.csv (one row per
+run), OUT/accuracy.json and prints a table. Runs that are finished are not repeated, so it can be interrupted.
+
+AUROC is the mean over the scored classes with at least 5 positives among the recordings at hand; the Challenge metric uses thresholds
+that were chosen on fold 8 (the outside recordings choose nothing). The interval of the mean over seeds is a bootstrap over recordings.
+"""
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from data.records import find_records, read_header
+from engine.ensemble import read_predictions
+from engine.inference import load_predictor
+from engine.metrics import auroc_per_class, challenge_metric
+from engine.run_folder import RunFolder
+from engine.validation import official_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDS = Path(__file__).resolve().parent / "ptbxl_folds.csv"
+MIN_POSITIVES = 5
+CONFIGURATIONS = {
+    "recipe (the defaults)": [],
+    "plain ResNet (Ribeiro et al.)": ["--encoder", "resnet"],
+}
+
+
+def run_folder(out, name, seed):
+    return out / f"{''.join(c if c.isalnum() else '_' for c in name)}_{seed}"
+
+
+def train(name, flags, seed, args):
+    """Train one configuration unless it is there; -> (run folder, seconds of training)."""
+    folder = run_folder(args.out, name, seed)
+    if not (folder / "final_model.pth").exists():
+        command = [sys.executable, ROOT / "train.py", "--input_folder", args.input_folder, "--metadata", FOLDS, "--valid_fold", "8",
+                   "--seed", seed, "--folder", folder, "--overwrite", "--cache", args.out / "cache", *flags]
+        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    history = (folder / "history.csv").read_text().splitlines()
+    column = history[0].split(",").index("seconds")
+    return folder, sum(float(row.split(",")[column]) for row in history[1:])
+
+
+def validation_scores(folder):
+    """(y_true (R, C), y_score (R, C), thresholds, class set) of a run's validation recordings."""
+    predictor = load_predictor(folder)
+    rows = read_predictions(RunFolder(folder), predictor.class_set)
+    y_true = predictor.class_set.encode_all([dx for dx, _ in rows.values()]) > 0
+    return y_true, np.array([score for _, score in rows.values()]), predictor.thresholds, predictor.class_set
+
+
+def outside_scores(folder, output, outside):
+    """The same for the recordings in `outside`, through driver.py."""
+    subprocess.run([sys.executable, str(ROOT / "driver.py"), str(folder), str(outside), str(output)], check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    predictor, records = load_predictor(folder), find_records(outside)
+    y_true = predictor.class_set.encode_all([read_header(record.path).dx for record in records]) > 0
+    lines = [(output / f"{record.record_id}.csv").read_text().splitlines()[3] for record in records]
+    return y_true, np.array([line.split(",") for line in lines], float), predictor.thresholds, predictor.class_set
+
+
+def scores(y_true, y_score, thresholds, class_set, rows=slice(None), classes=None):
+    """{auroc, challenge} on some rows; `classes` fixes which classes count."""
+    weights, normal = official_weights(class_set)
+    classes = y_true.sum(0) >= MIN_POSITIVES if classes is None else classes
+    return {"auroc": float(np.nanmean(auroc_per_class(y_true[rows][:, classes], y_score[rows][:, classes]))),
+            "challenge": challenge_metric(y_true[rows], y_score[rows] > thresholds, weights, normal)}
+
+
+def bootstrap(runs, n=200):
+    """95 % intervals of the mean over runs of each score, resampling the recordings (the same ones for all runs)."""
+    rng, n_records = np.random.default_rng(0), len(runs[0][0])
+    classes = runs[0][0].sum(0) >= MIN_POSITIVES
+    draws = [rng.integers(0, n_records, n_records) for _ in range(n)]
+    means = [{k: np.mean([scores(*run, rows=rows, classes=classes)[k] for run in runs]) for k in ("auroc", "challenge")} for rows in draws]
+    return {k: [float(v) for v in np.percentile([m[k] for m in means], (2.5, 97.5))] for k in ("auroc", "challenge")}
+
+
+def summarise(name, flags, args):
+    """Train and score all seeds of a configuration; -> (rows for accuracy.csv, entry for accuracy.json)."""
+    rows, runs = [], {"validation": [], "outside": []}
+    for seed in args.seeds:
+        folder, seconds = train(name, flags, seed, args)
+        row = {"configuration": name, "seed": seed, "seconds": round(seconds, 1),
+               "parameters": sum(p.numel() for p in load_predictor(folder).models[0].parameters())}
+        for where, found in (("validation", validation_scores(folder)),
+                             ("outside", args.outside and outside_scores(folder, folder / "outside", args.outside))):
+            if found:
+                runs[where].append(found)
+                row |= {f"{where}_{k}": v for k, v in scores(*found).items()}
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    entry = {"flags": flags, "seeds": args.seeds, "parameters": rows[0]["parameters"], "seconds": float(np.mean([row["seconds"] for row in rows]))}
+    for where in runs:
+        for score in ("auroc", "challenge") if runs[where] else ():
+            values = [row[f"{where}_{score}"] for row in rows]
+            entry[f"{where}_{score}"] = {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
+        if runs[where]:
+            for score, interval in bootstrap(runs[where]).items():
+                entry[f"{where}_{score}"]["interval"] = interval
+    return rows, entry
+
+
+def table(summary):
+    """Markdown."""
+    def cell(value):
+        return "" if value is None else f"{value['mean']:.3f} +- {value['sd'] or 0:.3f} ({value['interval'][0]:.3f} to {value['interval'][1]:.3f})"
+    names = ("validation_auroc", "validation_challenge", "outside_auroc", "outside_challenge")
+    lines = ["| configuration | parameters | training, s | " + " | ".join(n.replace("_", " ") for n in names) + " |", "|---" * 7 + "|"]
+    for name, entry in summary.items():
+        lines.append(f"| {name} | {entry['parameters']:,} | {entry['seconds']:.0f} | " + " | ".join(cell(entry.get(n)) for n in names) + " |")
+    return "\n".join(lines)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input_folder", default="Training_WFDB", help="the PTB-XL recordings of benchmarks/ptbxl_folds.csv (default: %(default)s)")
+    parser.add_argument("--outside", default=None, help="folder of recordings from elsewhere (default: none)")
+    parser.add_argument("--out", type=Path, default=Path("accuracy"), help="folder for runs and results (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default: 1 2 3")
+    parser.add_argument("--only", nargs="+", default=list(CONFIGURATIONS), choices=list(CONFIGURATIONS), help="default: all")
+    args = parser.parse_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows, summary = [], {}
+    for name in args.only:
+        new, summary[name] = summarise(name, CONFIGURATIONS[name], args)
+        rows += new
+        RunFolder(args.out).write_rows("accuracy.csv", rows)
+        RunFolder(args.out).write_json("accuracy.json", summary)
+    print(table(summary))
+
+
+if __name__ == "__main__":
+    main()
