@@ -19,7 +19,7 @@ def predict(model, seq_length, signals, people, device="cpu"):
     same recording gets the same probabilities wherever it is asked for."""
     model.eval()
     scores, row = [], []
-    for x, n_valid, rows in _window_batches(signals, seq_length):
+    for x, n_valid, rows in window_batches(signals, seq_length):
         logits = model(torch.from_numpy(x).to(device), torch.from_numpy(n_valid).to(device),
                        torch.from_numpy(people[rows]).to(device))                       # (b, C)
         scores.append(torch.sigmoid(logits.float()).cpu().numpy())
@@ -30,7 +30,7 @@ def predict(model, seq_length, signals, people, device="cpu"):
     return (total / np.bincount(row)[:, None]).astype(np.float32)
 
 
-def _window_batches(signals, seq_length):
+def window_batches(signals, seq_length):
     """Yield (x (b, 12, L) float32 mV, n_valid (b,), row of each window) with b <= BATCH, all windows in order."""
     xs, lengths, rows = [], [], []
     for i, signal in enumerate(signals):

@@ -14,12 +14,15 @@ class NanLossError(RuntimeError):
         self.rows = rows
 
 
-def make_optimizer(model, lr, weight_decay):
-    """AdamW; norms, biases and other vectors are not decayed."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr, fused=True)
+def make_optimizer(model, lr, weight_decay, encoder_lr_factor=1.0):
+    """AdamW; norms, biases and other vectors are not decayed; the encoder learns at `encoder_lr_factor` times the rate."""
+    groups = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            factor = encoder_lr_factor if name.startswith("encoder.") else 1.0
+            groups.setdefault((factor, weight_decay if p.ndim > 1 else 0.0), []).append(p)
+    return torch.optim.AdamW([{"params": group, "lr": lr * factor, "weight_decay": decay} for (factor, decay), group in groups.items()],
+                             lr=lr, fused=True)
 
 
 def make_schedule(optimizer, n_steps, warmup=0.1):
@@ -66,6 +69,10 @@ class Trainer:
     def train_one_epoch(self, batches, bar=None):
         """Mean loss of an epoch over `batches`. Raises NanLossError before a bad gradient reaches the weights."""
         self.model.train()
+        for part in self.model.children():
+            parameters = list(part.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                part.eval()  # frozen: no dropout, and batch norm keeps its statistics
         total, n = 0.0, 0
         for batch in batches:
             with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16):

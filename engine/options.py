@@ -1,6 +1,6 @@
 """Flags that every training script shares, and what they decide: device, recordings, run folder."""
 import os
-from argparse import BooleanOptionalAction
+from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
 
 import torch
@@ -37,6 +37,31 @@ def add_run_arguments(parser):
     group.add_argument("--bf16", action=BooleanOptionalAction, default=None, help="bfloat16 autocast while training (default: where the device computes it natively)")
     group.add_argument("--resume", action="store_true", help="go on with the interrupted run in --folder")
     group.add_argument("--overwrite", action="store_true", help="replace the run in --folder")
+
+
+def add_size_arguments(group, owner, defaults):
+    """One flag per size of an encoder or head; unset flags stay None and take the encoder's own default."""
+    for name, value in defaults.items():
+        if name in ("n_leads", "n_classes") or f"--{name}" in group._option_string_actions:
+            continue
+        if isinstance(value, bool):
+            group.add_argument(f"--{name}", action=BooleanOptionalAction, default=None, help=f"{owner} (default: {value})")
+            continue
+        first, many = (value[0], "+") if isinstance(value, (list, tuple)) else (value, None)
+        shown = " ".join(map(str, value)) if many else value
+        group.add_argument(f"--{name}", type=type(first), nargs=many, default=None, help=f"{owner} (default: {shown})")
+
+
+def chosen_sizes(args, defaults):
+    """`defaults` with what the flags of `add_size_arguments` say instead."""
+    return {name: value if getattr(args, name, None) is None else getattr(args, name) for name, value in defaults.items()}
+
+
+def given_flags(parser, args, argv=None):
+    """Names of the flags that stand on the command line, defaults left out."""
+    unset = object()
+    marked = parser.parse_args(argv, Namespace(**dict.fromkeys(vars(args), unset)))
+    return {name for name, value in vars(marked).items() if value is not unset}
 
 
 def check_arguments(parser, args):
@@ -85,14 +110,14 @@ def open_recordings(args, signal_config):
     return cache
 
 
-def open_run(args, finished="final_model.pth", config="config.json"):
+def open_run(args, finished="final_model.pth", config="config.json", checkpoint="checkpoint.pth"):
     """The run folder that args names, made if needed. A run that lies there already is resumed, replaced or refused."""
     path = new_run_path(args.folder)
     run = RunFolder(path)
     if (path / config).exists() and not args.resume:
         if not args.overwrite:
             raise RunError(f"{path} holds a run already: name another --folder, or give --overwrite or --resume")
-        for name in (finished, "checkpoint.pth"):
+        for name in (finished, checkpoint):
             (path / name).unlink(missing_ok=True)
     path.mkdir(parents=True, exist_ok=True)
     return run

@@ -93,28 +93,28 @@ class RunFolder:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise RunError(f"{file} is damaged or no plain PyTorch checkpoint: {reason}") from error
 
-    def read_config(self):
-        """Contents of config.json, checked: format, version, and that no key is missing or unknown."""
-        file = self.path / "config.json"
+    def read_config(self, name="config.json", form=FORMAT, keys=KEYS):
+        """Contents of config.json (or of another file `name`), checked: format, version, and that no key is missing or unknown."""
+        file = self.path / name
         try:
             config = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise RunError(f"{file} is missing: {self.path} is no run folder") from error
         except (OSError, ValueError) as error:
             raise RunError(f"{file} is no readable JSON: {error}") from error
-        if not isinstance(config, dict) or config.get("format") != FORMAT:
-            raise RunError(f"{file} does not describe a run of this software (format {FORMAT!r})")
+        if not isinstance(config, dict) or config.get("format") != form:
+            raise RunError(f"{file} does not describe a run of this software (format {form!r})")
         if config.get("version") != VERSION:
             raise RunError(f"{file} has version {config.get('version')!r}; this software reads version {VERSION}")
-        if set(config) != KEYS:
-            raise RunError(f"{file}: missing keys {sorted(KEYS - set(config))}, unknown keys {sorted(set(config) - KEYS)}")
+        if set(config) != keys:
+            raise RunError(f"{file}: missing keys {sorted(keys - set(config))}, unknown keys {sorted(set(config) - keys)}")
         return config
 
 
 def make_config(signal, class_set, members, training, data):
     """Content of config.json. `members` is a list of {"model": model config, "seq_length": window in samples}."""
     return {"format": FORMAT, "version": VERSION, "signal": signal.to_dict(), "classes": class_set.to_dict(),
-            "members": members, "training": training, "data": data, "versions": _versions(), "git_commit": _git_commit()}
+            "members": members, "training": training, "data": data, **provenance()}
 
 
 def load_run(folder, weights="model.pth"):
@@ -145,6 +145,11 @@ def load_run(folder, weights="model.pth"):
             raise RunError(f"{run / weights} has {model.head.thresholds.numel()} outputs for {len(class_set)} classes")
         model.eval()
     return models, seq_lengths, signal, class_set, config
+
+
+def provenance():
+    """What made a run: versions of Python and of the packages, and the commit of the code."""
+    return {"versions": _versions(), "git_commit": _git_commit()}
 
 
 def _versions():
