@@ -1,33 +1,103 @@
-"""Changes to training windows that another recorder or another day would also make. By batch, on any device."""
+"""Changes to training windows that another recorder, another electrode or another day would also make.
+
+By batch and on any device; all randomness comes from the given generator. No flips and no shifts of the isoelectric
+level as a whole: they would change the diagnosis (axis, ST segment).
+"""
+import math
+
 import torch
 
-DEFAULT_AUGMENT = {"gain": 0.2, "lead_dropout": 0.1, "mixup": 0.0}
+DEFAULT_AUGMENT = {
+    "gain": 0.25,          # up to this relative change of amplitude
+    "lead_dropout": 0.1,   # share of silent leads, in every second window
+    "band": 0.5,           # share of windows seen through another recorder's filters
+    "wander": 0.3,         # share of windows with a wandering baseline
+    "noise": 0.3,          # share of windows with white noise
+    "mixup": 0.3,          # shape of the mixing weights, see `mix`; 0 mixes nothing
+}
 
 
 def uniform(shape, low, high, x, generator):
-    """Uniform numbers of `shape`, drawn from `generator`, with x's device and dtype."""
+    """Uniform numbers of `shape` with x's device and dtype."""
     return torch.rand(shape, generator=generator, device=x.device, dtype=x.dtype) * (high - low) + low
 
 
-def random_gain(x, spread, generator):
-    """Scale each window as a whole and each lead a little; x (B, 12, L) -> same."""
-    window = uniform((len(x), 1, 1), 1 - spread, 1 + spread, x, generator)
-    lead = uniform((*x.shape[:2], 1), 1 - spread / 4, 1 + spread / 4, x, generator)
-    return x * window * lead
+def chosen(probability, x, generator):
+    """Pick windows: (B, 1, 1) bool, each true with this probability."""
+    return uniform((len(x), 1, 1), 0, 1, x, generator) < probability
+
+
+def change_gain(x, spread, generator):
+    """Scale each window as a whole, and each lead by a fifth of that; x (B, 12, L) -> same."""
+    window = torch.exp(uniform((len(x), 1, 1), -spread, spread, x, generator))
+    return x * window * uniform((*x.shape[:2], 1), 1 - spread / 5, 1 + spread / 5, x, generator)
+
+
+def change_band(x, probability, generator):
+    """Recorders differ in bandwidth. Pass some windows through a random high-pass (second order, 0.05 to 0.7 % of the
+    sampling rate) and low-pass (fourth order, 12 to 50 %), both without phase; at 100 Hz these percentages are Hz.
+    x (B, 12, L) -> same."""
+    frequency = torch.fft.rfftfreq(x.shape[2], 0.01, device=x.device)          # (F,) percent of the sampling rate
+    high_pass = uniform((len(x), 1, 1), 0.05, 0.7, x, generator)
+    low_pass = uniform((len(x), 1, 1), 12, 50, x, generator)
+    response = frequency**2 / (frequency**2 + high_pass**2) / (1 + (frequency / low_pass)**4)  # (B, 1, F)
+    response = torch.where(chosen(probability, x, generator), response, torch.ones_like(response))
+    return torch.fft.irfft(torch.fft.rfft(x) * response, n=x.shape[2])
+
+
+def add_wander(x, probability, generator, n_waves=3, amplitude=0.08):
+    """Add slow sines (0.05 to 0.5 % of the sampling rate; mV, normal with this spread by lead) to some windows;
+    x (B, 12, L) -> same."""
+    time = torch.arange(x.shape[2], device=x.device, dtype=x.dtype) / 100
+    apply = chosen(probability, x, generator)
+    for _ in range(n_waves):
+        phase = uniform((len(x), 1, 1), 0.05, 0.5, x, generator) * time + uniform((len(x), 1, 1), 0, 1, x, generator)
+        height = torch.randn((*x.shape[:2], 1), generator=generator, device=x.device, dtype=x.dtype) * amplitude
+        x = x + apply * height * torch.sin(2 * math.pi * phase)                # (B, 12, L)
+    return x
+
+
+def add_noise(x, probability, generator, amplitude=0.04):
+    """Add white noise to some windows, in each lead of a strength up to `amplitude` mV; x (B, 12, L) -> same."""
+    strength = uniform((*x.shape[:2], 1), 0, amplitude, x, generator) * chosen(probability, x, generator)
+    return x + strength * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
 
 def drop_leads(x, probability, generator):
-    """Silence each lead with this probability; x (B, 12, L) -> same."""
-    keep = uniform((*x.shape[:2], 1), 0, 1, x, generator) >= probability
-    return x * keep
+    """Silence leads, as loose electrodes do, in every second window; x (B, 12, L) -> same."""
+    dropped = uniform((*x.shape[:2], 1), 0, 1, x, generator) < probability
+    return x * ~(dropped & chosen(0.5, x, generator))
+
+
+def mix(x, y, mask, n_valid, alpha, generator):
+    """mixup (Zhang et al. 2018): add to each window a share w of another one, signal and targets alike.
+
+    w = u^(1/alpha) / 2 with u uniform: the density w^(alpha - 1) of a Beta(alpha, alpha) near zero, cut at a half. A
+    label counts where both windows know it. x (B, 12, L), y (B, C), mask (B, C), n_valid (B,) -> same.
+    """
+    other = torch.randperm(len(x), generator=generator, device=x.device)
+    share = uniform((len(x), 1), 0, 1, x, generator) ** (1 / alpha) / 2        # (B, 1)
+    x = torch.lerp(x, x[other], share[:, :, None])
+    return x, torch.lerp(y, y[other], share), mask * mask[other], torch.maximum(n_valid, n_valid[other])
 
 
 def augment(x, y, mask, n_valid, config, generator):
-    """Augment one training batch.
+    """Augment one training batch; nothing is changed in place.
 
-    x (B, 12, L) mV, y (B, C) targets, mask (B, C) loss weights, n_valid (B,) samples before the padding;
-    config a dict with the keys of DEFAULT_AUGMENT -> the same four, same shapes and dtypes.
+    x (B, 12, L) mV, y (B, C) targets, mask (B, C) loss weights, n_valid (B,) samples before the zero padding, config a
+    dict with (at least) the keys of DEFAULT_AUGMENT -> the same four, same shapes and dtypes, padding still zero.
     """
-    x = random_gain(x, config["gain"], generator)
-    x = drop_leads(x, config["lead_dropout"], generator)
-    return x, y, mask, n_valid
+    if config["mixup"]:
+        x, y, mask, n_valid = mix(x, y, mask, n_valid, config["mixup"], generator)
+    if config["gain"]:
+        x = change_gain(x, config["gain"], generator)
+    if config["band"]:
+        x = change_band(x, config["band"], generator)
+    if config["wander"]:
+        x = add_wander(x, config["wander"], generator)
+    if config["noise"]:
+        x = add_noise(x, config["noise"], generator)
+    if config["lead_dropout"]:
+        x = drop_leads(x, config["lead_dropout"], generator)
+    padding = torch.arange(x.shape[2], device=x.device) >= n_valid[:, None]    # (B, L)
+    return x.masked_fill(padding[:, None], 0), y, mask, n_valid
