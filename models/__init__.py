@@ -5,8 +5,10 @@ window before its zero padding, and has `out_channels` (D) and `stride` (samples
 """
 from torch import nn
 
+from models.causal_resnet import CausalResNet
 from models.heads import ClassificationHead
 from models.resnet import ResNet1d, XResNet1d
+from models.transformer import Transformer
 
 DEFAULT_MODEL = {
     "encoder": "xresnet", "n_leads": 12, "stem": 32, "widths": [64, 96, 128, 192], "depths": [1, 1, 1, 1],
@@ -17,7 +19,12 @@ ENCODERS = {
                             "kernel": 5, "dropout": 0.1}),
     "resnet": (ResNet1d, {"n_leads": 12, "filters": [64, 128, 196, 256, 320], "lengths": [4096, 1024, 256, 64, 16],
                           "kernel": 17, "dropout": 0.5}),
+    "transformer": (Transformer, {"n_leads": 12, "patch": 8, "width": 160, "depth": 4, "n_heads": 5, "dropout": 0.1,
+                                  "bidirectional": False}),
+    "causal_resnet": (CausalResNet, {"n_leads": 12, "stem": 32, "widths": [48, 96, 160], "depths": [1, 2, 3], "kernel": 5,
+                                     "dropout": 0.1}),
 }
+CAUSAL_ENCODERS = ("transformer", "causal_resnet")  # see no sample after the frame they describe
 HEAD = {"head_dropout": 0.3, "n_demographics": 0, "n_classes": 24}
 
 
