@@ -10,13 +10,9 @@ from models.heads import ClassificationHead
 from models.resnet import ResNet1d, XResNet1d
 from models.transformer import Transformer
 
-DEFAULT_MODEL = {
-    "encoder": "xresnet", "n_leads": 12, "stem": 32, "widths": [64, 96, 128, 192], "depths": [1, 1, 1, 1],
-    "kernel": 5, "dropout": 0.1, "head_dropout": 0.3, "n_demographics": 0, "n_classes": 24,
-}
 ENCODERS = {
     "xresnet": (XResNet1d, {"n_leads": 12, "stem": 32, "widths": [64, 96, 128, 192], "depths": [1, 1, 1, 1],
-                            "kernel": 5, "dropout": 0.1}),
+                            "kernel": 5, "first_stride": 2, "dropout": 0.1}),
     "resnet": (ResNet1d, {"n_leads": 12, "filters": [64, 128, 196, 256, 320], "lengths": [4096, 1024, 256, 64, 16],
                           "kernel": 17, "dropout": 0.5}),
     "transformer": (Transformer, {"n_leads": 12, "patch": 8, "width": 160, "depth": 4, "n_heads": 5, "dropout": 0.1,
@@ -25,7 +21,8 @@ ENCODERS = {
                                      "dropout": 0.1}),
 }
 CAUSAL_ENCODERS = ("transformer", "causal_resnet")  # see no sample after the frame they describe
-HEAD = {"head_dropout": 0.3, "n_demographics": 0, "n_classes": 24}
+HEAD = {"head_dropout": 0.3, "n_demographics": 4, "n_classes": 24}
+DEFAULT_MODEL = {"encoder": "xresnet", **ENCODERS["xresnet"][1], **HEAD}
 
 
 class ECGModel(nn.Module):

@@ -138,10 +138,12 @@ class XResBlock(nn.Module):
 class XResNet1d(nn.Module):
     """xresnet over time: a stem of three small convolutions, then `depths[i]` blocks of `widths[i]` channels a stage.
 
-    The stem and every stage but the first halve the rate. x (B, n_leads, L) -> (B, widths[-1], ceil(L / stride)).
+    The stem and every stage but the first halve the rate, the first divides it by `first_stride`.
+    x (B, n_leads, L) -> (B, widths[-1], ceil(L / stride)).
     """
 
-    def __init__(self, stem=32, widths=(64, 96, 128, 192), depths=(1, 1, 1, 1), kernel=5, dropout=0.1, n_leads=12):
+    def __init__(self, stem=32, widths=(64, 96, 128, 192), depths=(1, 1, 1, 1), kernel=5, first_stride=2, dropout=0.1,
+                 n_leads=12):
         super().__init__()
         if len(widths) != len(depths):
             raise ValueError(f"widths and depths differ in number: {list(widths)}, {list(depths)}")
@@ -153,12 +155,12 @@ class XResNet1d(nn.Module):
         blocks, n_in = [], widths[0]
         for stage, (width, depth) in enumerate(zip(widths, depths)):
             for i in range(depth):
-                stride = 2 if stage > 0 and i == 0 else 1
+                stride = 1 if i > 0 else first_stride if stage == 0 else 2
                 blocks.append(XResBlock(n_in, width, kernel, stride, dropout))
                 n_in = width
         self.blocks = nn.ModuleList(blocks)
         self.out_channels = widths[-1]
-        self.stride = 2 ** len(widths)
+        self.stride = first_stride * 2 ** len(widths)
 
     def forward(self, x, n_valid=None):
         valid = valid_places(n_valid, x.shape[-1])

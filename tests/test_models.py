@@ -1,0 +1,202 @@
+"""Networks and augmentation. Independent checks: shapes by hand, a window without padding, numpy, counted parameters."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engine.augment import DEFAULT_AUGMENT, augment, change_band, mix
+from models import DEFAULT_MODEL, ENCODERS, ECGModel, build_encoder, build_model
+from models.heads import ClassificationHead, pool_over_time
+
+SMALL = [
+    {"encoder": "xresnet", "stem": 8, "widths": [8, 16, 24], "depths": [1, 2, 1], "n_classes": 5, "n_demographics": 4},
+    {"encoder": "xresnet", "stem": 8, "widths": [8, 16], "depths": [2, 1], "first_stride": 1, "n_classes": 5, "n_demographics": 4},
+    {"encoder": "resnet", "filters": [8, 16, 24], "lengths": [64, 16, 4], "kernel": 7, "n_classes": 5, "n_demographics": 4},
+]
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(3)
+
+
+def trained_looking(config):
+    """A model whose norms are not the identity, as after training: fresh ones would hide errors."""
+    torch.manual_seed(0)
+    model = build_model(config)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean):
+                nn.init.normal_(tensor, std=0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return model.eval()
+
+
+@pytest.mark.parametrize("config", SMALL, ids=lambda c: f"{c['encoder']}-{len(c.get('widths', []))}")
+@pytest.mark.parametrize("n_samples", [96, 100, 101])
+def test_shapes(config, n_samples):
+    model = trained_looking(config)
+    x = torch.randn(3, 12, n_samples)
+    features = model.encoder(x)
+    assert features.shape == (3, model.encoder.out_channels, -(-n_samples // model.encoder.stride))
+    assert model(x).shape == (3, 5)
+    assert model(x, torch.tensor([n_samples, 40, 1]), torch.randn(3, 4)).isfinite().all()
+
+
+@pytest.mark.parametrize("config", SMALL, ids=lambda c: f"{c['encoder']}-{len(c.get('widths', []))}")
+def test_padding_changes_nothing(config):
+    model = trained_looking(config)
+    n_valid = 4 * model.encoder.stride
+    x, people = torch.randn(2, 12, n_valid), torch.randn(2, 4)
+    padded = nn.functional.pad(x, (0, 57))
+    with torch.inference_mode():
+        expected = model(x, None, people)
+        told = model(padded, torch.full((2,), n_valid), people)
+        untold = model(padded, None, people)
+    torch.testing.assert_close(told, expected, rtol=1e-4, atol=1e-5)
+    assert (untold - expected).abs().max() > 1e-3  # the test would notice
+
+
+@pytest.mark.parametrize("config", SMALL, ids=lambda c: f"{c['encoder']}-{len(c.get('widths', []))}")
+def test_windows_of_a_batch_do_not_touch_each_other(config):
+    model = trained_looking(config)
+    x, n_valid = torch.randn(3, 12, 96), torch.tensor([96, 50, 33])
+    with torch.inference_mode():
+        together = model(x, n_valid)
+        alone = torch.cat([model(x[i:i + 1], n_valid[i:i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", SMALL, ids=lambda c: f"{c['encoder']}-{len(c.get('widths', []))}")
+def test_every_parameter_learns(config):
+    torch.manual_seed(0)
+    model = build_model(config)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)  # some start at zero, which blocks what is before them in the very first step
+    loss = model(torch.randn(4, 12, 96), torch.tensor([96, 96, 50, 20]), torch.randn(4, 4)).square().sum()
+    loss.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("config", SMALL, ids=lambda c: f"{c['encoder']}-{len(c.get('widths', []))}")
+def test_state_dict_round_trip(config, tmp_path):
+    model = trained_looking(config)
+    model.head.thresholds.copy_(torch.rand(5))
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    again = build_model(json.loads(json.dumps(config))).eval()
+    again.load_state_dict(torch.load(tmp_path / "model.pth", weights_only=True), strict=True)
+    x = torch.randn(2, 12, 100)
+    with torch.inference_mode():
+        assert torch.equal(model(x), again(x))
+    assert torch.equal(model.head.thresholds, again.head.thresholds)
+
+
+def test_encoder_handover_is_strict():
+    """What pre-training hands to training: all of the encoder, nothing of the head."""
+    model, encoder = build_model(SMALL[0]), build_encoder(SMALL[0])
+    encoder.load_state_dict(model.encoder.state_dict(), strict=True)
+
+
+def test_predecessor():
+    """7,057,851 parameters were counted with 27 classes and a head over 16 x 320 features; ours pools, so it has fewer."""
+    encoder = build_encoder({"encoder": "resnet"})
+    n_encoder = sum(p.numel() for p in encoder.parameters())
+    assert (encoder.out_channels, encoder.stride) == (320, 256)
+    assert abs(n_encoder + 27 * (16 * 320 + 1) - 7_057_851) < 150_000
+    with torch.inference_mode():
+        assert encoder.eval()(torch.zeros(1, 12, 4096)).shape == (1, 320, 16)
+
+
+def test_default_model():
+    model = build_model({})
+    assert json.loads(json.dumps(DEFAULT_MODEL)) == DEFAULT_MODEL
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in build_model(DEFAULT_MODEL).parameters())
+    assert model.head.thresholds.dtype == torch.float32 and (model.head.thresholds == 0.5).all()
+    assert "head.thresholds" in model.state_dict()
+
+
+@pytest.mark.parametrize("config, fault", [
+    ({"encoder": "lstm"}, "lstm"),
+    ({"encoder": "xresnet", "filters": [1]}, "filters"),
+    ({"widths": [8, 8], "depths": [1]}, "number"),
+    ({"kernel": 4}, "odd"),
+    ({"encoder": "resnet", "filters": [8, 8], "lengths": [64]}, "number"),
+    ({"encoder": "resnet", "filters": [8, 8], "lengths": [64, 48]}, "divide"),
+])
+def test_bad_config_is_refused(config, fault):
+    with pytest.raises(ValueError, match=fault):
+        build_model(config)
+
+
+def test_pooling_against_numpy():
+    features, n_valid = torch.randn(3, 4, 10) - 5, np.array([10, 6, 1])
+    pooled = pool_over_time(features, torch.from_numpy(n_valid)).numpy()
+    for i, n in enumerate(n_valid):
+        part = features[i, :, :n].numpy()
+        np.testing.assert_allclose(pooled[i], np.concatenate([part.mean(1), part.max(1)]), rtol=1e-5)
+
+
+def test_head_without_demographics_is_the_same_as_unknown():
+    head = ClassificationHead(4, 3, n_demographics=4).eval()
+    features = torch.randn(2, 4, 7)
+    assert torch.equal(head(features), head(features, None, torch.zeros(2, 4)))
+    assert not torch.equal(head(features), head(features, None, torch.ones(2, 4)))
+
+
+def batch_of(generator, n_valid=(90, 90, 40)):
+    x = torch.randn(3, 12, 90, generator=generator)
+    n_valid = torch.tensor(n_valid)
+    x[torch.arange(90) .expand(3, 12, 90) >= n_valid[:, None, None]] = 0
+    y = (torch.rand(3, 5, generator=generator) < 0.4).float()
+    return x, y, torch.ones(3, 5), n_valid
+
+
+def test_augmentation_is_deterministic_and_keeps_shapes(generator):
+    batch = batch_of(generator)
+    copies = [tensor.clone() for tensor in batch]
+    first = augment(*batch, DEFAULT_AUGMENT, torch.Generator().manual_seed(1))
+    again = augment(*batch, DEFAULT_AUGMENT, torch.Generator().manual_seed(1))
+    other = augment(*batch, DEFAULT_AUGMENT, torch.Generator().manual_seed(2))
+    for before, copy, a, b in zip(batch, copies, first, again):
+        assert torch.equal(before, copy) and torch.equal(a, b)
+        assert (a.shape, a.dtype) == (before.shape, before.dtype)
+    assert not torch.equal(first[0], batch[0]) and not torch.equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("name", DEFAULT_AUGMENT)
+def test_each_augmentation_alone(name, generator):
+    """Each one does something, stays finite, leaves padding silent, and off means untouched."""
+    x, y, mask, n_valid = batch_of(generator)
+    off = {key: 0.0 for key in DEFAULT_AUGMENT}
+    for got, given in zip(augment(x, y, mask, n_valid, off, generator), (x, y, mask, n_valid)):
+        assert torch.equal(got, given)
+    changed, _, _, n_after = augment(x, y, mask, n_valid, {**off, name: 0.9}, generator)
+    assert changed.isfinite().all() and not torch.equal(changed, x)
+    assert not changed[2, :, n_after[2]:].any()
+
+
+def test_mixup_mixes_signal_and_targets_alike(generator):
+    """With each window constant and equal to its first target, signal and target must stay equal."""
+    y = torch.rand(16, 3, generator=generator)
+    x = y[:, :1, None].expand(16, 12, 30)
+    mask = torch.ones(16, 3)
+    mask[0, 1] = 0
+    mixed_x, mixed_y, mixed_mask, n_valid = mix(x, y, mask, torch.arange(1, 17), 0.5, generator)
+    torch.testing.assert_close(mixed_x, mixed_y[:, :1, None].expand(16, 12, 30))
+    assert not torch.equal(mixed_y, y)
+    assert 1 <= (mixed_mask == 0).sum() <= 2 and mixed_mask[0, 1] == 0  # window 0 and the one mixed with it
+    assert (n_valid >= torch.arange(1, 17)).all()
+
+
+def test_band_keeps_the_middle_of_the_spectrum(generator):
+    """At 100 Hz a 5 Hz sine passes almost untouched, a constant is removed, 48 Hz is damped in every window."""
+    time = torch.arange(1000) / 100
+    def gain(signal):
+        out = change_band(signal.expand(8, 12, 1000), 1.0, generator)
+        return out.square().mean((1, 2)).sqrt() / signal.square().mean().sqrt()
+    assert (gain(torch.sin(2 * torch.pi * 5 * time)) > 0.9).all()
+    assert (gain(torch.ones(1000)) < 1e-3).all()
+    assert (gain(torch.sin(2 * torch.pi * 48 * time)) < 0.6).all()
