@@ -36,6 +36,12 @@ def build_dataset(cache, class_set, metadata):
     return Dataset(cache, class_set.encode_all(cache.dx) > 0, targets, known, people, metadata)
 
 
+def unlabelled_dataset(cache, metadata):
+    """Dataset of recordings whose labels, ages and sexes nobody asks for: zero columns of each."""
+    none = np.zeros((len(cache), 0), np.float32)
+    return Dataset(cache, none > 0, none, none, none, metadata)
+
+
 def with_auxiliary(data, class_set, train_rows, min_positives):
     """The same Dataset, asking also for every further code that at least `min_positives` training recordings carry. What else
     a recording shows teaches the encoder; the outputs are dropped after training. 0: no auxiliary codes."""

@@ -39,22 +39,33 @@ def add_run_arguments(parser):
     group.add_argument("--overwrite", action="store_true", help="replace the run in --folder")
 
 
-def add_size_arguments(group, owner, defaults):
-    """One flag per size of an encoder or head; unset flags stay None and take the encoder's own default."""
-    for name, value in defaults.items():
-        if name in ("n_leads", "n_classes") or f"--{name}" in group._option_string_actions:
-            continue
-        if isinstance(value, bool):
-            group.add_argument(f"--{name}", action=BooleanOptionalAction, default=None, help=f"{owner} (default: {value})")
-            continue
-        first, many = (value[0], "+") if isinstance(value, (list, tuple)) else (value, None)
-        shown = " ".join(map(str, value)) if many else value
-        group.add_argument(f"--{name}", type=type(first), nargs=many, default=None, help=f"{owner} (default: {shown})")
+def add_size_arguments(group, owners):
+    """One flag per size of the networks in `owners`, {name: {size: default}}; flags that are not given stay None. A size that
+    several networks have is one flag. Returns the names of the sizes."""
+    sizes = {}
+    for owner, defaults in owners.items():
+        for name, value in defaults.items():
+            if name not in ("n_leads", "n_classes"):
+                sizes.setdefault(name, {})[owner] = value
+    for name, values in sizes.items():
+        value = next(iter(values.values()))
+        many = isinstance(value, (list, tuple))
+        shown = ", ".join(f"{owner} {' '.join(map(str, v)) if many else v}" for owner, v in values.items())
+        kind = {"action": BooleanOptionalAction} if isinstance(value, bool) else {"type": type(value[0] if many else value), "nargs": "+" if many else None}
+        group.add_argument(f"--{name}", **kind, default=None, help=f"default: {shown}")
+    return set(sizes)
 
 
 def chosen_sizes(args, defaults):
     """`defaults` with what the flags of `add_size_arguments` say instead."""
     return {name: value if getattr(args, name, None) is None else getattr(args, name) for name, value in defaults.items()}
+
+
+def check_sizes(parser, args, sizes, known):
+    """Refuse a size that was given but that the chosen network does not have."""
+    for name in sorted(sizes - set(known)):
+        if getattr(args, name) is not None:
+            parser.error(f"--{name} is no size of --encoder {args.encoder}")
 
 
 def given_flags(parser, args, argv=None):
