@@ -73,12 +73,12 @@ def mix(x, y, mask, n_valid, alpha, generator):
     """mixup (Zhang et al. 2018): add to each window a share w of another one, signal and targets alike.
 
     w = u^(1/alpha) / 2 with u uniform: the density w^(alpha - 1) of a Beta(alpha, alpha) near zero, cut at a half. A
-    label counts where both windows know it. x (B, 12, L), y (B, C), mask (B, C), n_valid (B,) -> same.
+    label counts as far as both windows know it. x (B, 12, L), y (B, C), mask (B, C), n_valid (B,) -> same.
     """
     other = torch.randperm(len(x), generator=generator, device=x.device)
     share = uniform((len(x), 1), 0, 1, x, generator) ** (1 / alpha) / 2        # (B, 1)
     x = torch.lerp(x, x[other], share[:, :, None])
-    return x, torch.lerp(y, y[other], share), mask * mask[other], torch.maximum(n_valid, n_valid[other])
+    return x, torch.lerp(y, y[other], share), torch.minimum(mask, mask[other]), torch.maximum(n_valid, n_valid[other])
 
 
 def augment(x, y, mask, n_valid, config, generator):
