@@ -15,6 +15,9 @@ MAX_LEADS = 256
 MAX_SEGMENTS = 65_536
 MAX_SAMPLES = 2**31 - 1  # per lead: 49 days at 500 Hz
 MAX_FRAME = 1000  # samples per frame
+MAX_SKEW = 100_000  # frames
+MAX_LINE = 2000  # characters of a record or signal line; header(5) allows 255
+MAX_MESSAGE = 2000  # characters of an error
 MAX_FREQ = 1e6  # Hz
 GAIN_RANGE = (1e-9, 1e12)  # adu per unit, of either sign
 MAX_AGE = 150  # years; beyond it the age counts as unknown (PTB-XL writes 300 for "over 89")
@@ -53,8 +56,19 @@ _FILE_NAME = re.compile(r'[^\s/\\:-][^\s/\\:]*')
 _SEGMENT_LINE = re.compile(r'(?P<name>~|[\w-]+)[ \t]+(?P<n_samples>\d{1,18})', re.ASCII)
 
 
+def printable(text):
+    """The text with line ends, control characters and what stands for undecodable bytes written as escapes: names of files
+    may hold any of them, but logs, tables and terminals must not."""
+    if text.isprintable():
+        return text
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode('ascii') for c in text)
+
+
 class RecordError(ValueError):
     """A recording that cannot be read. The message begins with the file or record name and states the fault."""
+
+    def __init__(self, message):
+        super().__init__(printable(message[:MAX_MESSAGE]))
 
 
 @dataclass(frozen=True)
@@ -116,6 +130,8 @@ def parse_header(lines, name=_UNKNOWN_RECORD):
                 continue
             if line[0] == '#':
                 comments.append(line.strip('# \t'))
+            elif len(line) > MAX_LINE:
+                raise ValueError(f'{len(line)} characters, more than {MAX_LINE}')
             elif record is None:
                 record = _parse_record_line(line)
                 parse_line = _parse_signal_line if record['n_segments'] is None else _parse_segment_line
@@ -212,11 +228,11 @@ def _constant_fields(constant, tail):
     """Fields of a signal line that repeat throughout a data set, so that they are parsed once: format, gain, ADC
     resolution and zero (`constant`), block size and name (`tail`)."""
     fmt, gain, resolution, zero = (constant.split() + [None] * 3)[:4]
-    block_size, lead_name = (tail.split(None, 1) + [None, ''])[:2] if tail else (None, '')
+    block_size, lead_name = (tail.split(None, 1) + [None] * 2)[:2]
     match = _FORMAT.fullmatch(fmt)
     if match is None or match['fmt'] not in INVALID_SAMPLE:
         raise ValueError(f'format {fmt[:40]!r} is none of WFDB')
-    fields = {'fmt': match['fmt'], 'skew': int(match['skew'] or 0), 'byte_offset': int(match['byte_offset'] or 0),
+    fields = {'fmt': match['fmt'], 'skew': _bounded(match['skew'] or '0', MAX_SKEW, 'frames of skew'), 'byte_offset': int(match['byte_offset'] or 0),
               'samples_per_frame': _bounded(match['samples_per_frame'] or '1', MAX_FRAME, 'samples per frame', least=1)}
     match = _GAIN.fullmatch('0' if gain is None else gain)
     if match is None:
@@ -227,7 +243,8 @@ def _constant_fields(constant, tail):
     adc_zero = _integer(zero, 'ADC zero') or 0
     return fields | {'gain': gain, 'baseline': int(match['baseline']) if match['baseline'] else adc_zero,
                      'unit': match['unit'] or 'mV', 'adc_resolution': _integer(resolution, 'ADC resolution') or 0,
-                     'adc_zero': adc_zero, 'block_size': _integer(block_size, 'block size') or 0, 'name': lead_name}
+                     'adc_zero': adc_zero, 'block_size': _integer(block_size, 'block size') or 0,
+                     'name': lead_name or ''}
 
 
 def _parse_comments(comments):

@@ -123,8 +123,7 @@ def _read_with_wfdb(path, header, sizes):
         adc = record.d_signal
     except _WFDB_ERRORS as error:
         raise RecordError(f'{path}: wfdb cannot read its signals: {type(error).__name__}: {error}') from error
-    n_samples = header.n_samples or len(adc)
-    if adc is None or adc.shape != (n_samples, header.n_leads) or not n_samples:
+    if adc is None or adc.size == 0 or adc.shape != (header.n_samples or len(adc), header.n_leads):
         raise RecordError(f'{path}: wfdb reads other than {header.n_leads} leads x {header.n_samples} samples')
     return adc.T
 

@@ -59,6 +59,7 @@ def test_record_lines(line, freq, n_samples):
     ("A.dat 16 0 12 1024", dict(gain=200, baseline=1024, adc_zero=1024, adc_resolution=12)),
     ("A.dat 16 1000.0(0)/mV 16 7 1 2 0 V1", dict(gain=1000, baseline=0, adc_zero=7, name="V1")),
     ("A.dat 16 200(-5) 16 7 1", dict(baseline=-5, unit="mV", initial_value=1, checksum=None)),
+    ("A.dat 16 200 16 0 1 2 64", dict(block_size=64, checksum=2, name="")),
     ("A.dat 16 1e-3(+5)/nV 16 0 1 2 0 lead II of 2", dict(gain=1e-3, baseline=5, unit="nV", name="lead II of 2")),
     ("A.dat 212x2:3+512 200 12 0 1 2 64 V", dict(fmt="212", samples_per_frame=2, skew=3, byte_offset=512, block_size=64)),
     ("A.dat 16x1+24 1000.0(0)/µV 16 0 -34 -215 0 I", dict(byte_offset=24, unit="µV", initial_value=-34, checksum=-215)),
@@ -107,6 +108,7 @@ def test_only_record_errors_escape(lines):
     except RecordError:
         return
     assert header.segments or len(header.leads) == header.n_leads <= 256
+    assert all(isinstance(name, str) for name in header.lead_names)
 
 
 def test_header_files(tmp_path):
