@@ -1,0 +1,188 @@
+"""Pre-train an encoder on ECGs without labels: it predicts samples that it has not seen yet.
+
+    python pretrain.py                                     ./Training_WFDB, or the shipped sample if that is not there
+    python pretrain.py --input_folder DIR --folder RUN     your own recordings, into the folder RUN; diagnoses are never used
+    python pretrain.py --encoder causal_resnet
+    python pretrain.py --k_steps_ahead 5 25 100            how far ahead, in samples at --sample_freq
+    python pretrain.py --folder RUN --resume               go on after an interruption
+    python train.py --folder RUN                           then: fine-tune it on the same recordings, with their labels
+
+After each patch of the signal the encoder's state predicts all leads at several distances ahead. pretrain_history.csv gives the
+loss beside two baselines in the same unit, "nothing changes" (persistence) and a linear autoregressive predictor, and the
+skill, the share of a baseline's loss that the model saves. engine/forecasting.py defines the unit.
+
+The run folder holds pretrain_config.json, pretrain_model.pth (best epoch), pretrain_final_model.pth (last epoch),
+pretrain_history.csv, pretrain_train_ids.txt, pretrain_valid_ids.txt and pretrain_skipped_records.csv.
+"""
+import argparse
+import math
+import sys
+import time
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from data.cache import CacheError
+from data.dataset import TrainBatches, unlabelled_dataset
+from data.preprocess import SignalConfig
+from data.records import RecordError
+from data.splits import read_metadata, train_valid_split
+from engine.augment import change_gain
+from engine.baselines import Persistence, fit_linear, skill
+from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
+from engine.handover import make_pretrain_config
+from engine.loop import EMA, NanLossError, Trainer, make_optimizer, make_schedule
+from engine.options import (add_data_arguments, add_run_arguments, add_size_arguments, check_arguments, check_same_settings,
+                            check_sizes, chosen_sizes, open_recordings, open_run, settings_of_run)
+from engine.run_folder import RunError
+from models import CAUSAL_ENCODERS, ENCODERS, build_encoder
+from models.next_sample import NextSampleModel
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_data_arguments(parser)
+    group = parser.add_argument_group("what the model reads and predicts")
+    group.add_argument("--sample_freq", type=float, default=100.0, help="Hz (default: %(default)s)")
+    group.add_argument("--seq_length", type=int, default=800, help="samples in a window (default: %(default)s)")
+    group.add_argument("--k_steps_ahead", type=int, nargs="+", default=[2, 5, 10, 15, 20, 30, 40, 50, 75, 100], metavar="K",
+                       help="samples ahead of the last seen one (default: %(default)s)")
+    group = parser.add_argument_group("model")
+    group.add_argument("--encoder", choices=CAUSAL_ENCODERS, default="transformer", help="default: %(default)s")
+    sizes = add_size_arguments(group, {name: causal_sizes(name) for name in CAUSAL_ENCODERS})
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=int, default=50, help="default: %(default)s")
+    group.add_argument("--batch_size", type=int, default=64, help="windows (default: %(default)s)")
+    group.add_argument("--lr", type=float, default=2e-3, help="peak learning rate (default: %(default)s)")
+    group.add_argument("--weight_decay", type=float, default=0.05, help="default: %(default)s")
+    group.add_argument("--ema_decay", type=float, default=0.99, help="of the averaged weights (default: %(default)s)")
+    group.add_argument("--gain", type=float, default=0.2, help="augmentation: spread of each window's amplification (default: %(default)s)")
+    add_run_arguments(parser)
+    args = parser.parse_args(argv)
+    check_arguments(parser, args)
+    check_sizes(parser, args, sizes, causal_sizes(args.encoder))
+    if min(args.k_steps_ahead) < 1:
+        parser.error("--k_steps_ahead must be positive: the model has seen the other samples")
+    if max(args.k_steps_ahead) >= args.seq_length:
+        parser.error(f"--k_steps_ahead {max(args.k_steps_ahead)} is not within a window of --seq_length {args.seq_length} samples")
+    return args
+
+
+def causal_sizes(encoder):
+    """Sizes of an encoder, without the one that would let it see the future."""
+    return {name: value for name, value in ENCODERS[encoder][1].items() if name != "bidirectional"}
+
+
+def make_loss(scale, gain, device, generator):
+    """Robust error of the predictions for windows of random amplification, each distance ahead weighing the same."""
+    scale = torch.tensor(scale, device=device)
+
+    def loss_fn(model, batch):
+        x, n_valid = batch.x.to(device, non_blocking=True), batch.n_valid.to(device, non_blocking=True)
+        x = change_gain(x, gain, generator)
+        prediction, future, valid = model(x, n_valid)                                    # (B, 12, K, T')
+        error, n = huber(prediction, future, valid, error_unit(x, n_valid, scale))       # (K,), (K,)
+        return (error / n.clamp(min=1)).mean()
+    return loss_fn
+
+
+def history_row(k_steps_ahead, loss, persistence, linear):
+    """Columns of pretrain_history.csv from the validation losses (K,) of model and baselines, all distances first."""
+    row = {"valid_loss": loss.mean(), "persistence_loss": persistence.mean(), "linear_loss": linear.mean(),
+           "skill_persistence": skill(loss.mean(), persistence.mean()), "skill_linear": skill(loss.mean(), linear.mean())}
+    for k, *losses in zip(k_steps_ahead, loss, persistence, linear):
+        row |= dict(zip((f"valid_loss_{k}", f"persistence_loss_{k}", f"linear_loss_{k}"), losses))
+        row |= {f"skill_persistence_{k}": skill(losses[0], losses[1]), f"skill_linear_{k}": skill(losses[0], losses[2])}
+    return {name: float(value) for name, value in row.items()}
+
+
+def save(run, name, model):
+    run.save(name, {"encoder": model.encoder.state_dict(), "head": model.head.state_dict()})
+
+
+def pretrain(args):
+    device = "cuda" if args.cuda else "cpu"
+    run = open_run(args, "pretrain_final_model.pth", "pretrain_config.json", "pretrain_checkpoint.pth")
+    if args.resume and (run / "pretrain_final_model.pth").exists():
+        print(f"{run.path} is finished: nothing to resume")
+        (run / "pretrain_checkpoint.pth").unlink(missing_ok=True)
+        return run.path
+
+    # Data: one memory map of preprocessed signals and a split by patient; no labels
+    signal_config = SignalConfig(sample_freq=args.sample_freq)
+    cache = open_recordings(args, signal_config)
+    data = unlabelled_dataset(cache, read_metadata(args.metadata, cache.names))
+    train_rows, valid_rows = train_valid_split(data.targets, cache.sources, data.metadata, args.valid_split, args.seed,
+                                               args.fold, args.n_folds, args.hold_out, args.valid_fold)
+    batches = TrainBatches(data, train_rows, args.seq_length, args.batch_size, args.seed)
+    train_signals, valid_signals = ([cache.signal(i) for i in rows] for rows in (train_rows, valid_rows))
+    print(f"{len(train_rows)} recordings train, {len(valid_rows)} validate; {run.path}")
+
+    # Model, and what trains it
+    torch.manual_seed(args.seed)
+    encoder_config = {"encoder": args.encoder, **chosen_sizes(args, ENCODERS[args.encoder][1]), "n_leads": 12}
+    scale = typical_spread(train_signals)
+    model = NextSampleModel(build_encoder(encoder_config), args.k_steps_ahead, scale).to(device)
+    optimizer = make_optimizer(model, args.lr, args.weight_decay)
+    schedule = make_schedule(optimizer, args.epochs * len(batches))
+    generator = torch.Generator(device)
+    trainer = Trainer(model, optimizer, schedule, EMA(model, args.ema_decay), make_loss(scale, args.gain, device, generator), device, args.bf16)
+
+    # Baselines
+    stride = model.encoder.stride
+    linear = fit_linear(train_signals, args.seq_length, args.k_steps_ahead, stride, scale, args.sample_freq, device)
+
+    def validate(predict):
+        return losses_ahead(predict, valid_signals, args.seq_length, args.k_steps_ahead, stride, scale, device)  # (K,)
+    baselines = validate(Persistence(args.k_steps_ahead, stride)), validate(linear)
+    if np.isnan(baselines).any():
+        raise RunError(f"no validation recording shows {max(args.k_steps_ahead)} samples ahead")
+
+    history, best = [], math.inf
+    if args.resume and (run / "pretrain_checkpoint.pth").exists():
+        state = run.load("pretrain_checkpoint.pth")
+        check_same_settings(run, state["settings"], args)
+        trainer.load_state(state["trainer"])
+        history, best = state["history"], state["best"]
+        print(f"Resumed after epoch {len(history)}")
+    else:
+        facts = {"n_train": len(train_rows), "n_valid": len(valid_rows), "n_skipped": len(cache.skipped), "sources": sorted(set(cache.sources))}
+        head = {"k_steps_ahead": args.k_steps_ahead, "scale": scale}
+        run.write_text("pretrain_train_ids.txt", "".join(f"{cache.names[i]}\n" for i in train_rows))
+        run.write_text("pretrain_valid_ids.txt", "".join(f"{cache.names[i]}\n" for i in valid_rows))
+        run.write_rows("pretrain_skipped_records.csv", [{"record": name, "reason": why} for name, why in cache.skipped], ["record", "reason"])
+        run.write_json("pretrain_config.json", make_pretrain_config(signal_config, encoder_config, head, settings_of_run(args), facts))
+
+    for epoch in range(len(history) + 1, args.epochs + 1):
+        torch.manual_seed(args.seed * 100_003 + epoch)       # dropout; a resumed epoch draws what it would have drawn
+        generator.manual_seed(args.seed * 100_003 + epoch)   # amplification
+        start = time.perf_counter()
+        with tqdm(total=len(batches) * batches.batch_size, desc=f"Epoch {epoch}/{args.epochs}", unit="rec", leave=False) as bar:
+            try:
+                train_loss = trainer.train_one_epoch(batches.epoch(epoch), bar)
+            except NanLossError as error:
+                names = ", ".join(cache.names[i] for i in error.rows)
+                raise RunError(f"epoch {epoch}: {error}; pretrain_model.pth keeps the best epoch so far. The batch held {names}") from error
+        seconds = time.perf_counter() - start
+        row = history_row(args.k_steps_ahead, validate(lambda x, n_valid: trainer.ema.model(x, n_valid)[0]), *baselines)
+        if row["valid_loss"] < best or epoch == 1:
+            best = row["valid_loss"]
+            save(run, "pretrain_model.pth", trainer.ema.model)
+        history.append({"epoch": epoch, "lr": schedule.get_last_lr()[0], "train_loss": train_loss, **row, "seconds": round(seconds, 2),
+                        "records_per_second": round(len(batches) * batches.batch_size / seconds, 1)})
+        run.write_rows("pretrain_history.csv", history)
+        run.save("pretrain_checkpoint.pth", {"trainer": trainer.state(), "history": history, "best": best, "settings": settings_of_run(args)})
+        print(f"epoch {epoch:3d}  train {train_loss:.4f}  valid {row['valid_loss']:.4f}  skill against persistence {row['skill_persistence']:.3f}, "
+              f"linear {row['skill_linear']:.3f}  {seconds:.1f} s", flush=True)
+
+    save(run, "pretrain_final_model.pth", trainer.ema.model)
+    (run / "pretrain_checkpoint.pth").unlink(missing_ok=True)
+    return run.path
+
+
+if __name__ == "__main__":
+    try:
+        pretrain(parse_args())
+    except (RunError, RecordError, CacheError, ValueError) as error:
+        sys.exit(f"pretrain.py: {error}")
