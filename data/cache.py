@@ -5,7 +5,7 @@ The first run over a folder reads, resamples and stores every recording; later r
 time of change: a changed folder or another configuration has another key, so a stale cache is never read.
 
     signals.i16   all recordings one after another, each (12, T) int16 in microvolts, C order
-    index.npz     names, offsets, CRC-32 of every recording, diagnoses, age, sex, skipped recordings and warnings
+    index.npz     offsets, CRC-32 and age of every recording; names, diagnoses, sex, skipped recordings and warnings as JSON
     meta.json     magic word, version, key and sizes; written last, so its absence means a half-written cache
 """
 import hashlib
@@ -21,12 +21,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.inputs import to_microvolts
-from data.preprocess import Quality, preprocess
-from data.records import RecordError, read_record
+from data.inputs import chunks, read_input
+from data.locks import locked
+from data.records import RecordError
 
-MAGIC, VERSION = "ecg-signal-cache", 1
-CHUNK = 512  # recordings in flight while building: bounds the memory
+MAGIC, VERSION = "ecg-signal-cache", 2
+CHUNK = 512  # recordings in flight while building
+TEXTS = ("names", "dx", "sex", "skipped", "warnings")  # kept as JSON: an array is as wide as its longest text
+DAMAGE = (OSError, ValueError, LookupError, TypeError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile)
 
 
 class CacheError(RuntimeError):
@@ -42,7 +44,7 @@ class SignalCache:
     dx: list               # R tuples of diagnosis codes
     age: np.ndarray        # (R,) float32 years, NaN where unknown
     sex: np.ndarray        # (R,) str 'Male', 'Female' or ''
-    skipped: list          # (name, reason) of recordings that could not be read
+    skipped_rows: list     # of recordings that could not be read: {"record": name, "stage": ..., "reason": ...}
     warnings: list         # (name, remark) of readable but suspicious recordings
 
     def __len__(self):
@@ -56,18 +58,30 @@ class SignalCache:
         """Folder of each recording relative to the input folder ('' at its top)."""
         return [name.rpartition("/")[0] for name in self.names]
 
+    @property
+    def skipped(self):
+        """(name, reason) of recordings that could not be read."""
+        return [(row["record"], row["reason"]) for row in self.skipped_rows]
+
 
 def open_cache(records, config, folder, workers=2, quiet=False):
-    """SignalCache of `records` (from `find_records`) preprocessed by `config` (SignalConfig); built if it is not there."""
+    """SignalCache of `records` (from `find_records`) preprocessed by `config` (SignalConfig); built if it is not there.
+    Raises CacheError if the folder cannot be written."""
     key = cache_key(records, config)
     path = Path(folder) / key
-    reason = _fault(path, key)
-    if reason is not None:
+    try:
+        return _load(path, key)
+    except CacheError as error:
+        reason = error
+    try:
         if path.exists():
             print(f"Cache {path} is rebuilt: {reason}")
             shutil.rmtree(path)
+        _remove_abandoned(path)
         _build(records, config, path, key, workers, quiet)
-    return _load(path)
+    except OSError as error:
+        raise CacheError(f"{path}: the cache cannot be written ({error.strerror}); name a writable folder with --cache") from error
+    return _load(path, key)
 
 
 def cache_key(records, config):
@@ -84,96 +98,88 @@ def cache_key(records, config):
     return digest.hexdigest()[:24]
 
 
-def _fault(path, key):
-    """Why the cache at `path` cannot be trusted, or None if it can."""
+def _load(path, key):
+    """SignalCache at `path`. Raises CacheError with the reason if it cannot be trusted."""
     try:
-        meta = json.loads((path / "meta.json").read_text())
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return "it is not there or half-written"
+        raise CacheError("it is not there or half-written") from None
     if not isinstance(meta, dict) or (meta.get("magic"), meta.get("version"), meta.get("key")) != (MAGIC, VERSION, key):
-        return "it is not a cache of this format"
+        raise CacheError("it is not a cache of this format")
     try:
         with np.load(path / "index.npz", allow_pickle=False) as index:
-            offsets, crc = index["offsets"], index["crc"]
-        signals = _map(path)
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        return f"its index cannot be read ({error})"
-    if len(offsets) != meta.get("n_records", -2) + 1 or len(signals) != offsets[-1]:
-        return "its sizes do not agree"
+            offsets, crc, age, texts = index["offsets"], index["crc"], index["age"], json.loads(index["texts"].tobytes())
+        file = path / "signals.i16"
+        signals = np.memmap(file, dtype="<i2", mode="r") if file.stat().st_size else np.zeros(0, "<i2")
+        names, dx, sex, skipped, warnings = (texts[name] for name in TEXTS)
+        sizes = np.diff(offsets)
+        agree = (len(offsets) - 1 == len(crc) == len(age) == len(names) == len(dx) == len(sex) == meta["n_records"]
+                 and offsets.dtype == np.int64 and offsets[0] == 0 and offsets[-1] == len(signals)
+                 and (sizes >= 0).all() and not (sizes % 12).any())
+    except DAMAGE as error:
+        raise CacheError(f"its index cannot be read ({error})") from None
+    if not agree:
+        raise CacheError("its sizes do not agree")
     for i in range(len(crc)):
         if zlib.crc32(signals[offsets[i]:offsets[i + 1]]) != crc[i]:
-            return f"recording {i} has another checksum than when it was written"
-    return None
+            raise CacheError(f"recording {i} has another checksum than when it was written")
+    return SignalCache(signals, offsets, names, [tuple(codes) for codes in dx], age, np.array(sex, str), skipped,
+                       [tuple(row) for row in warnings])
 
 
-def _map(path):
-    file = path / "signals.i16"
-    return np.memmap(file, dtype="<i2", mode="r") if file.stat().st_size else np.zeros(0, "<i2")
-
-
-def _load(path):
-    with np.load(path / "index.npz", allow_pickle=False) as index:
-        facts = {name: index[name] for name in index.files}
-    return SignalCache(
-        signals=_map(path), offsets=facts["offsets"], names=facts["names"].tolist(),
-        dx=[tuple(filter(None, codes.split(","))) for codes in facts["dx"].tolist()], age=facts["age"], sex=facts["sex"],
-        skipped=[tuple(row) for row in facts["skipped"].tolist()],
-        warnings=[tuple(row) for row in facts["warnings"].tolist()])
-
-
-def _read_one(record, config):
-    """(signal int16 (12, T), header, remarks) of one recording, or the RecordError that it raised."""
-    quality, remarks = Quality(), []
-    try:
-        adc, header = read_record(record, remarks)
-        signal = to_microvolts(preprocess(adc, header, config, quality))
-    except RecordError as error:
-        return error
-    counts = {"invalid samples, interpolated": quality.n_nan, "saturated samples": quality.n_saturated}
-    return signal, header, remarks + quality.warnings + [f"{n} {what}" for what, n in counts.items() if n]
+def _remove_abandoned(path):
+    """Clear away what builders of this cache left that were killed; one that is still at work holds the lock."""
+    for partial in path.parent.glob(f"{path.name}.partial-*"):
+        with locked(partial) as abandoned:
+            if abandoned:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def _build(records, config, path, key, workers, quiet):
     """Read all recordings in parallel threads (reading and resampling release the interpreter lock) and write the cache."""
     partial = path.with_name(f"{key}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
     try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise CacheError(f"{partial}: the cache cannot be written ({error.strerror}); name a writable folder with --cache") from error
-    try:
-        index = _write_signals(records, config, partial / "signals.i16", workers, quiet)
-        np.savez(partial / "index.npz", **index)
-        meta = {"magic": MAGIC, "version": VERSION, "key": key, "n_records": len(index["names"]), "signal": config.to_dict()}
-        (partial / "meta.json").write_text(json.dumps(meta, indent=1))
-        try:
-            partial.rename(path)
-        except OSError:
-            if _fault(path, key) is not None:  # not simply another process that was faster
-                raise
+        with locked(partial):
+            index = _write_signals(records, config, partial / "signals.i16", workers, quiet)
+            np.savez(partial / "index.npz", **index)
+            meta = {"magic": MAGIC, "version": VERSION, "key": key, "n_records": len(index["crc"]), "signal": config.to_dict()}
+            (partial / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+            if not (path / "meta.json").exists():  # or else another process was faster
+                partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _read(record, config):
+    """What `read_input` gives, or the RecordError that it raised."""
+    try:
+        return read_input(record, config)
+    except RecordError as error:
+        return error
+
+
 def _write_signals(records, config, file, workers, quiet):
-    names, dx, age, sex, sizes, crc, skipped, warnings = [], [], [], [], [], [], [], []
+    """Write the signals one after another; -> arrays of the index."""
+    age, sizes, crc = [], [], []
+    names, dx, sex, skipped, warnings = lists = [], [], [], [], []
     with open(file, "wb") as out, ThreadPoolExecutor(max(1, workers)) as pool, \
             tqdm(total=len(records), desc="Reading recordings", unit="rec", disable=quiet) as bar:
-        for start in range(0, len(records), CHUNK):
-            chunk = records[start:start + CHUNK]
-            for record, result in zip(chunk, pool.map(lambda r: _read_one(r, config), chunk)):
+        for chunk in chunks(records, CHUNK):
+            for record, result in zip(chunk, pool.map(lambda r: _read(r, config), chunk)):
                 bar.update()
                 if isinstance(result, RecordError):
-                    skipped.append((record.name, str(result)))
+                    skipped.append({"record": record.name, "stage": result.stage, "reason": str(result)})
                     continue
                 signal, header, remarks = result
                 data = signal.astype("<i2").tobytes()
                 out.write(data)
-                names.append(record.name), dx.append(",".join(header.dx))
+                names.append(record.name), dx.append(header.dx)
                 age.append(header.age), sex.append(header.sex or "")
                 sizes.append(signal.size), crc.append(zlib.crc32(data))
                 warnings += [(record.name, remark) for remark in remarks]
         out.flush()
         os.fsync(out.fileno())
-    return {"names": np.array(names, str), "dx": np.array(dx, str), "age": np.array(age, np.float32),
-            "sex": np.array(sex, str), "offsets": np.cumsum([0] + sizes, dtype=np.int64), "crc": np.array(crc, np.uint32),
-            "skipped": np.array(skipped, str).reshape(-1, 2), "warnings": np.array(warnings, str).reshape(-1, 2)}
+    texts = json.dumps(dict(zip(TEXTS, lists))).encode()
+    return {"offsets": np.cumsum([0] + sizes, dtype=np.int64), "crc": np.array(crc, np.uint32), "age": np.array(age, np.float32),
+            "texts": np.frombuffer(texts, np.uint8)}

@@ -16,7 +16,7 @@ MAX_SEGMENTS = 65_536
 MAX_SAMPLES = 2**31 - 1  # per lead: 49 days at 500 Hz
 MAX_FRAME = 1000  # samples per frame
 MAX_SKEW = 100_000  # frames
-MAX_LINE = 2000  # characters of a record or signal line; header(5) allows 255
+MAX_LINE = 2000  # characters of a signal line; header(5) allows 255
 MAX_MESSAGE = 2000  # characters of an error
 MAX_FREQ = 1e6  # Hz
 GAIN_RANGE = (1e-9, 1e12)  # adu per unit, of either sign
@@ -130,8 +130,6 @@ def parse_header(lines, name=_UNKNOWN_RECORD):
                 continue
             if line[0] == '#':
                 comments.append(line.strip('# \t'))
-            elif len(line) > MAX_LINE:
-                raise ValueError(f'{len(line)} characters, more than {MAX_LINE}')
             elif record is None:
                 record = _parse_record_line(line)
                 parse_line = _parse_signal_line if record['n_segments'] is None else _parse_segment_line
@@ -189,6 +187,8 @@ def _parse_segment_line(line):
 
 
 def _parse_signal_line(line):
+    if len(line) > MAX_LINE:
+        raise ValueError(f'a signal line of {len(line)} characters, more than {MAX_LINE}')
     match = _FULL_SIGNAL_LINE.fullmatch(line)
     if match:
         file_name, constant, initial, checksum, tail = match.groups()
@@ -232,7 +232,8 @@ def _constant_fields(constant, tail):
     match = _FORMAT.fullmatch(fmt)
     if match is None or match['fmt'] not in INVALID_SAMPLE:
         raise ValueError(f'format {fmt[:40]!r} is none of WFDB')
-    fields = {'fmt': match['fmt'], 'skew': _bounded(match['skew'] or '0', MAX_SKEW, 'frames of skew'), 'byte_offset': int(match['byte_offset'] or 0),
+    fields = {'fmt': match['fmt'], 'skew': _bounded(match['skew'] or '0', MAX_SKEW, 'frames of skew'),
+              'byte_offset': int(match['byte_offset'] or 0),
               'samples_per_frame': _bounded(match['samples_per_frame'] or '1', MAX_FRAME, 'samples per frame', least=1)}
     match = _GAIN.fullmatch('0' if gain is None else gain)
     if match is None:

@@ -1,7 +1,56 @@
 """Numbers as models see them. Cache, training and inference share these, so a recording is the same everywhere."""
 import math
+import os
 
 import numpy as np
+
+from data.preprocess import Quality, preprocess
+from data.records import RecordError, read_record
+
+CHUNK_BYTES = 2**26  # of signal files that are read at once: bounds the memory, whatever the recordings' length
+
+
+def read_input(record, config):
+    """(signal (12, T) int16 microvolts, Header, warnings: list of str) of a Record. Raises RecordError, whose `stage` is
+    'reading' or 'preprocessing'."""
+    warnings, quality = [], Quality()
+    stage = "reading"
+    try:
+        adc, header = read_record(record, warnings)
+        stage = "preprocessing"
+        signal = to_microvolts(preprocess(adc, header, config, quality))
+    except RecordError as error:
+        error.stage = stage
+        raise
+    except MemoryError:
+        error = RecordError(f"{record.path}: does not fit into memory")
+        error.stage = stage
+        raise error from None
+    counts = {"invalid samples, interpolated": quality.n_nan, "saturated samples": quality.n_saturated}
+    return signal, header, warnings + quality.warnings + [f"{n} {what}" for what, n in counts.items() if n]
+
+
+def chunks(records, n):
+    """Yield the records in lists of at most n, and of signal files of at most CHUNK_BYTES together (or a single one)."""
+    chunk, total = [], 0
+    for record in records:
+        size = _signal_bytes(record)
+        if chunk and (len(chunk) == n or total + size > CHUNK_BYTES):
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(record)
+        total += size
+    if chunk:
+        yield chunk
+
+
+def _signal_bytes(record):
+    for ending in (".mat", ".dat"):
+        try:
+            return os.stat(record.path + ending).st_size
+        except OSError:
+            continue  # of another name or missing: reading the recording will say so
+    return 0
 
 
 def to_microvolts(signal):

@@ -22,6 +22,7 @@ _LIMB = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), 'aVL': 
 _SPELLINGS = {name.upper(): name for name in LEADS} | {
     f'{prefix}{name}': name for prefix in ('ML', 'D') for name in ('I', 'II', 'III')}
 _MILLIVOLTS = {'v': 1e3, 'mv': 1.0, 'uv': 1e-3, 'µv': 1e-3, 'μv': 1e-3, 'nv': 1e-6}  # micro sign and Greek mu
+MAX_VALUES = 6 * 10**8  # leads x samples at the model's rate: 12 leads of a day at 500 Hz and some
 _LONG = 2**20  # samples a lead; beyond it leads are processed one at a time, so that memory stays bounded
 
 
@@ -72,7 +73,7 @@ def preprocess(adc, header, config, quality=None):
     is zero. NaN, infinite and WFDB's invalid samples are interpolated linearly; at the ends the nearest good one is held.
     Raises RecordError if shape, lead names, units or rate are not usable.
     """
-    adc = _checked(adc, header)
+    adc = _checked(adc, header, config)
     try:
         rows, plan = _plan(header.lead_names, config.leads)
     except ValueError as error:
@@ -99,7 +100,7 @@ def _report(adc, header, rows, wanted, plan, quality):
              for part in (names[i:i + step] for i in range(0, len(names), step))), quality)
 
 
-def _checked(adc, header):
+def _checked(adc, header, config):
     adc = np.asarray(adc)
     if adc.ndim != 2 or adc.dtype.kind not in 'iuf':
         raise RecordError(f'{header.record_name}: signal is {adc.ndim}-dimensional {adc.dtype}, not leads x samples')
@@ -111,6 +112,10 @@ def _checked(adc, header):
     if not FREQ_RANGE[0] <= header.sample_freq <= FREQ_RANGE[1]:
         raise RecordError(f'{header.record_name}: sampling frequency {header.sample_freq:g} Hz is not within '
                           f'{FREQ_RANGE[0]:g} to {FREQ_RANGE[1]:g}')
+    n_resampled = math.ceil(adc.shape[1] * config.sample_freq / header.sample_freq)
+    if len(config.leads) * n_resampled > MAX_VALUES:
+        raise RecordError(f"{header.record_name}: {n_resampled} samples a lead at the model's rate of {config.sample_freq:g} "
+                          f'Hz are too many (limit: {MAX_VALUES} values)')
     return adc
 
 

@@ -3,13 +3,14 @@
 import os
 from dataclasses import dataclass, replace
 
-from data.headers import Header, Lead, RecordError, parse_header
+from data.headers import Header, Lead, RecordError, parse_header, printable
 from data.signal_files import read_samples, read_segments
 
 __all__ = ['Header', 'Lead', 'Record', 'RecordError', 'find_records', 'parse_header', 'read_header', 'read_record',
            'read_signal']
 
 MAX_HEADER_BYTES = 2**20
+MAX_FOLDERS = 100_000  # in a scan: folders that link to each other may have endlessly many paths
 _USUAL_HEADER_BYTES = 2**14  # read first, for a buffer of the full size would cost more time than the file
 
 
@@ -31,15 +32,20 @@ def find_records(folder):
     """All recordings below `folder`, at any depth: list of Record, sorted by source and id.
 
     Names that begin with a dot are skipped. Linked folders are followed, except into one that contains them. Raises
-    RecordError if the folder is missing, is not a folder, cannot be listed or holds no header.
+    RecordError if the folder is missing, is not a folder, cannot be listed, has too many folders in it or holds no header.
+    Characters of a name that cannot be printed are escapes in the id and the source.
     """
     folder = os.fspath(folder)
     if not os.path.isdir(folder):
         raise RecordError(f"{folder}: {'is no folder' if os.path.lexists(folder) else 'folder is missing'}")
     records = []
     pending = [(folder, '', ())]
+    n_folders = 0
     while pending:
         path, source, above = pending.pop()
+        n_folders += 1
+        if n_folders > MAX_FOLDERS:
+            raise RecordError(f'{folder}: more than {MAX_FOLDERS} folders in it: do links lead from one to another?')
         try:
             subfolders = _scan(path, source, records)
             if subfolders:
@@ -58,6 +64,7 @@ def find_records(folder):
 def _scan(path, source, records):
     """Appends the records of one folder; -> its subfolders."""
     subfolders = []
+    source = printable(source)
     with os.scandir(path) as entries:
         for entry in entries:
             name = entry.name
@@ -66,7 +73,7 @@ def _scan(path, source, records):
             if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
                 subfolders.append(entry)
             elif name.endswith('.hea'):  # a broken link as well: reading it will say so, nothing is lost silently
-                records.append(Record(name[:-4], entry.path[:-4], source))
+                records.append(Record(printable(name[:-4]), entry.path[:-4], source))
     return subfolders
 
 

@@ -5,6 +5,7 @@ format goes through the wfdb package. Nothing in a file is executed or followed,
 allocated on the word of a header.
 """
 
+import contextlib
 import os
 import stat
 import struct
@@ -76,7 +77,7 @@ def _read_int16(path, header, size):
     if n_samples is None:
         n_samples = max(n_bytes, 0) // (2 * n_leads)
     expected = 2 * n_leads * n_samples
-    with _open(file_path) as file:
+    with _opened(file_path) as file:
         if file_path.endswith('.mat'):
             _check_mat(file_path, file.read(_MAT_HEADER), lead.byte_offset, n_leads, n_samples)
         if n_bytes != expected or not n_samples:
@@ -90,9 +91,12 @@ def _read_int16(path, header, size):
     return adc.T.astype(np.int16, copy=False)
 
 
-def _open(file_path):
+@contextlib.contextmanager
+def _opened(file_path):
+    """The open file; what the system refuses, at opening or while reading, is a RecordError."""
     try:
-        return open(file_path, 'rb', buffering=0)
+        with open(file_path, 'rb', buffering=0) as file:
+            yield file
     except OSError as error:
         raise RecordError(f'{file_path}: cannot be read: {error.strerror}') from None
 
