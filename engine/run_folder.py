@@ -8,6 +8,7 @@
 
 A model file is a dictionary {"members": [state dict, ...]}: a run has one member, an ensemble several.
 """
+import contextlib
 import csv
 import io
 import json
@@ -15,6 +16,8 @@ import os
 import pickle
 import platform
 import subprocess
+import zipfile
+import zlib
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,10 +25,13 @@ from pathlib import Path
 import torch
 
 from data.labels import ClassSet
+from data.locks import locked
 from data.preprocess import SignalConfig
+from engine.checks import check_members
 from models import build_model
 
 FORMAT, VERSION = "12ecg-run", 1
+MAX_CONFIG = 2**24  # bytes
 KEYS = {"format", "version", "signal", "classes", "members", "training", "data", "versions", "git_commit"}
 
 
@@ -50,8 +56,23 @@ class RunFolder:
     def __truediv__(self, name):
         return self.path / name
 
+    def create(self):
+        """Make the folder if it is not there."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.path}: the folder cannot be made: {error.strerror}") from error
+
+    @contextlib.contextmanager
+    def only_writer(self):
+        """RunError if another process holds the folder in this way. The lock ends with the block, or with the process."""
+        with locked(self.path) as free:
+            if not free:
+                raise RunError(f"{self.path} is in use: another process writes into it")
+            yield
+
     def write_bytes(self, name, data):
-        partial = self.path / f".{name}.partial"
+        partial = self.path / f".{zlib.crc32(name.encode()):08x}.partial"  # the name may be as long as names can be
         try:
             with open(partial, "wb") as out:
                 out.write(data)
@@ -59,7 +80,8 @@ class RunFolder:
                 os.fsync(out.fileno())
             partial.replace(self.path / name)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise RunError(f"{self.path / name} cannot be written: {error.strerror}") from error
 
     def write_text(self, name, text):
@@ -86,10 +108,17 @@ class RunFolder:
         """What `save` wrote; never executes code from the file."""
         file = self.path / name
         try:
+            with zipfile.ZipFile(file) as archive:  # unpacked, nothing may be larger than the file itself
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > file.stat().st_size:
+                raise RunError(f"{file} is no plain PyTorch checkpoint: it unpacks to {unpacked} bytes")
             return torch.load(file, map_location="cpu", weights_only=True)
         except FileNotFoundError as error:
             raise RunError(f"{file} is missing") from error
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError,
+                AttributeError, AssertionError, NotImplementedError, OverflowError, MemoryError) as error:
+            if isinstance(error, RunError):
+                raise
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise RunError(f"{file} is damaged or no plain PyTorch checkpoint: {reason}") from error
 
@@ -97,10 +126,12 @@ class RunFolder:
         """Contents of config.json (or of another file `name`), checked: format, version, and that no key is missing or unknown."""
         file = self.path / name
         try:
-            config = json.loads(file.read_text(encoding="utf-8"))
+            if file.stat().st_size > MAX_CONFIG:
+                raise RunError(f"{file} has more than {MAX_CONFIG} bytes")
+            config = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         except FileNotFoundError as error:
             raise RunError(f"{file} is missing: {self.path} is no run folder") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{file} is no readable JSON: {error}") from error
         if not isinstance(config, dict) or config.get("format") != form:
             raise RunError(f"{file} does not describe a run of this software (format {form!r})")
@@ -111,8 +142,14 @@ class RunFolder:
         return config
 
 
+def _refuse_constant(text):
+    raise ValueError(f"{text} is no JSON")
+
+
 def make_config(signal, class_set, members, training, data):
-    """Content of config.json. `members` is a list of {"model": model config, "seq_length": window in samples}."""
+    """Content of config.json. `members` is a list of {"model": model config, "seq_length": window in samples}. Raises
+    ValueError if they are beyond what `load_run` accepts."""
+    check_members(members, len(signal.leads))
     return {"format": FORMAT, "version": VERSION, "signal": signal.to_dict(), "classes": class_set.to_dict(),
             "members": members, "training": training, "data": data, **provenance()}
 
@@ -123,15 +160,14 @@ def load_run(folder, weights="model.pth"):
     config = run.read_config()
     try:
         signal, class_set = SignalConfig.from_dict(config["signal"]), ClassSet.from_dict(config["classes"])
-        seq_lengths = [int(member["seq_length"]) for member in config["members"]]
+        check_members(config["members"], len(signal.leads))
+        seq_lengths = [member["seq_length"] for member in config["members"]]
         models = [build_model(member["model"]) for member in config["members"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{run / 'config.json'}: {type(error).__name__}: {error}") from error
+        raise RunError(f"{run / 'config.json'}: {type(error).__name__}: {str(error)[:500]}") from error
     frequency = config["data"].get("frequency") if isinstance(config["data"], dict) else None
-    if not isinstance(frequency, list) or len(frequency) != len(class_set) or not all(isinstance(f, float) for f in frequency):
+    if not isinstance(frequency, list) or len(frequency) != len(class_set) or not all(isinstance(f, (int, float)) and 0 <= f <= 1 for f in frequency):
         raise RunError(f"{run / 'config.json'}: data.frequency does not give a number for each of the {len(class_set)} classes")
-    if not models or min(seq_lengths) < 1:
-        raise RunError(f"{run / 'config.json'} names no model, or a window without samples")
     content = run.load(weights)
     states = content.get("members") if isinstance(content, dict) else None
     if not isinstance(states, list) or len(states) != len(models):
@@ -140,7 +176,9 @@ def load_run(folder, weights="model.pth"):
         try:
             model.load_state_dict(state, strict=True)
         except (RuntimeError, TypeError, AttributeError) as error:
-            raise RunError(f"{run / weights} does not fit config.json: {error}") from error
+            raise RunError(f"{run / weights} does not fit config.json: {str(error)[:500]}") from error
+        if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
+            raise RunError(f"{run / weights} holds weights that are NaN or infinite")
         if model.head.thresholds.numel() != len(class_set):
             raise RunError(f"{run / weights} has {model.head.thresholds.numel()} outputs for {len(class_set)} classes")
         model.eval()

@@ -1,0 +1,67 @@
+"""Is a model configuration sane? Checked before anything is built from it: it may come from a stranger.
+
+The encoders' and the head's own defaults are the schema: a value must be of the type of its default and within the limits
+below, and a network is first built without memory, to count its weights.
+"""
+import math
+
+import torch
+
+from models import HEAD, build_model, encoder_class
+
+MAX_SIZE = 2**16      # channels, samples, classes: any single number
+MAX_STAGES = 24       # entries of a list
+MAX_BLOCKS = 256      # of a network, all stages together
+MAX_WEIGHTS = 5 * 10**8
+MAX_WINDOW = 2**17    # samples; 22 minutes at 100 Hz
+MAX_MEMBERS = 100     # models in one run folder
+
+
+def check_members(members, n_leads):
+    """Refuse, with a ValueError, a list of {"model": config, "seq_length": samples} from which no model of moderate size
+    for n_leads leads can be built."""
+    if not isinstance(members, list) or not 1 <= len(members) <= MAX_MEMBERS:
+        raise ValueError(f"members is no list of 1 to {MAX_MEMBERS} models")
+    for member in members:
+        if not isinstance(member, dict) or set(member) != {"model", "seq_length"}:
+            raise ValueError("a member needs exactly the keys model and seq_length")
+        _check_number("seq_length", member["seq_length"], 1, 1, MAX_WINDOW)
+        _check_model(member["model"], n_leads)
+
+
+def _check_model(config, n_leads):
+    if not isinstance(config, dict) or not isinstance(config.get("encoder"), str):
+        raise ValueError("a model needs an encoder's name and its sizes")
+    defaults = {**encoder_class(config)[1], **HEAD}
+    for key, default in defaults.items():
+        value = config.get(key, default)
+        if not isinstance(default, (list, tuple)):
+            _check_number(key, value, default, int(key != "n_demographics"), 1 if isinstance(default, float) else MAX_SIZE)
+        elif not isinstance(value, (list, tuple)) or not 1 <= len(value) <= MAX_STAGES:
+            raise ValueError(f"{key} is no list of 1 to {MAX_STAGES} numbers")
+        else:
+            for entry in value:
+                _check_number(key, entry, 1, 1, MAX_SIZE)
+    n_blocks = config.get("depths", config.get("depth", 0))
+    if (n_blocks if isinstance(n_blocks, int) else sum(n_blocks)) > MAX_BLOCKS:
+        raise ValueError(f"more than {MAX_BLOCKS} blocks")
+    if config.get("n_leads", n_leads) != n_leads or config.get("n_demographics", 0) not in (0, 4):
+        raise ValueError(f"the model must read {n_leads} leads and 0 or 4 numbers on the patient")
+    try:
+        with torch.device("meta"):  # shapes only
+            n_weights = sum(weight.numel() for weight in build_model(config).parameters())
+    except (RuntimeError, TypeError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"no such network can be built: {error}") from error
+    if n_weights > MAX_WEIGHTS:
+        raise ValueError(f"{n_weights} weights, more than {MAX_WEIGHTS}")
+
+
+def _check_number(key, value, default, low, high):
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"{key} is {str(value)[:80]}, neither true nor false")
+    elif isinstance(default, float):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and 0 <= value <= high):
+            raise ValueError(f"{key} is {str(value)[:80]}, no number from 0 to {high}")
+    elif isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{key} is {str(value)[:80]}, no whole number from {low} to {high}")
