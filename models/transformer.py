@@ -26,12 +26,27 @@ class Attention(nn.Module):
     def forward(self, x, cos, sin, causal, seen):
         q, k, v = self.qkv(x).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T', E)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        y = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=seen, is_causal=causal)
+        with torch.autocast(x.device.type, enabled=x.device.type != "cpu"):  # CPUs go backwards through attention faster in float32
+            y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=seen, is_causal=causal)
         return self.out(y.transpose(1, 2).flatten(2))
 
 
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): while training, a share of the windows skips a branch; x (B, T', D) -> same.
+    One random number a window, where dropout would need one a value."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.share = share
+
+    def forward(self, x):
+        if not self.training or not self.share:
+            return x
+        return x * (torch.rand(len(x), 1, 1, device=x.device) >= self.share) / (1 - self.share)
+
+
 class TransformerBlock(nn.Module):
-    """Pre-norm block: what it adds to x is small at first, so deep stacks train from the first step. x (B, T', D)."""
+    """Pre-norm block, which trains from the first step even in deep stacks. x (B, T', D) -> same."""
 
     def __init__(self, width, n_heads, dropout):
         super().__init__()
@@ -39,7 +54,7 @@ class TransformerBlock(nn.Module):
         self.attention = Attention(width, n_heads)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = DropPath(dropout)
 
     def forward(self, x, cos, sin, causal, seen):
         x = x + self.dropout(self.attention(self.norm1(x), cos, sin, causal, seen))
@@ -49,7 +64,7 @@ class TransformerBlock(nn.Module):
 class Transformer(nn.Module):
     """x (B, n_leads, L) mV -> (B, width, ceil(L / patch)); a last patch that is not full is filled with zeros.
 
-    `patch` is in samples. With `bidirectional`, frames see the whole window; weights fit both ways.
+    `patch` is in samples; `dropout` is the share of windows that skip a branch while training. With `bidirectional`, frames see the whole window; weights fit both ways.
     """
 
     def __init__(self, patch=8, width=160, depth=4, n_heads=5, dropout=0.1, bidirectional=False, n_leads=12):

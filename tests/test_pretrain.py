@@ -1,0 +1,373 @@
+"""Pre-training: causal encoders, the loss, the baselines, pretrain.py as a user runs it, and what fine-tuning takes over."""
+import csv
+import json
+import math
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pretrain
+from conftest import ROOT
+from data.preprocess import SignalConfig
+from engine.baselines import HISTORY, RIDGE, Persistence, fit_linear
+from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
+from engine.handover import read_pretrained
+from engine.loop import EMA, Trainer, make_optimizer, make_schedule
+from engine.run_folder import RunError, RunFolder
+from models import CAUSAL_ENCODERS, build_encoder, build_model
+from models.next_sample import NextSampleHead, NextSampleModel, samples_ahead
+
+SMALL = {"transformer": {"encoder": "transformer", "patch": 4, "width": 16, "depth": 2, "n_heads": 2},
+         "causal_resnet": {"encoder": "causal_resnet", "stem": 8, "widths": [8, 16], "depths": [2, 2], "kernel": 5}}
+TINY = ("--width", "16", "--depth", "1", "--n_heads", "2", "--epochs", "2", "--seq_length", "400", "--k_steps_ahead", "5", "20")
+
+
+def small_encoder(name, **changes):
+    torch.manual_seed(0)
+    return build_encoder(SMALL[name] | changes)
+
+
+@pytest.mark.parametrize("name", CAUSAL_ENCODERS)
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@given(data=st.data())
+@settings(max_examples=12, deadline=None)
+def test_no_output_depends_on_later_samples(name, mode, data):
+    encoder = small_encoder(name).train(mode == "train")
+    length = data.draw(st.integers(3, 90), label="length")
+    t = data.draw(st.integers(0, length - 1), label="t")
+    x = torch.randn(2, 12, length, generator=torch.Generator().manual_seed(length))
+    changed = x.clone()
+    changed[..., t:] = data.draw(st.sampled_from([0.0, 3.0, -50.0]), label="value")
+    outputs = []
+    for signal in (x, changed):
+        torch.manual_seed(1)  # the same dropout
+        outputs.append(encoder(signal))
+    seen = t // encoder.stride  # frames that end before t
+    assert outputs[0].shape == (2, encoder.out_channels, -(-length // encoder.stride))
+    assert torch.equal(outputs[0][..., :seen], outputs[1][..., :seen])
+    assert not torch.equal(outputs[0][..., seen:], outputs[1][..., seen:])  # and the later ones do see it
+
+
+def test_the_bidirectional_transformer_sees_everything_with_the_same_weights():
+    causal, both = small_encoder("transformer").eval(), small_encoder("transformer", bidirectional=True).eval()
+    both.load_state_dict(causal.state_dict(), strict=True)
+    x = torch.randn(1, 12, 40)
+    changed = x.clone()
+    changed[..., -1] += 1
+    assert torch.equal(causal(x)[..., :9], causal(changed)[..., :9]) and (both(x) != both(changed)).any(1).all()
+
+
+@pytest.mark.parametrize("name, changes", [("transformer", {}), ("transformer", {"bidirectional": True}), ("causal_resnet", {})])
+@pytest.mark.parametrize("n_valid", [1, 21, 24, 37])
+def test_padding_changes_no_valid_frame(name, changes, n_valid):
+    encoder = small_encoder(name, **changes).eval()
+    x = torch.randn(2, 12, 48)
+    alone = encoder(x[:1, :, :n_valid])
+    padded = encoder(x, torch.tensor([n_valid, 48]))  # what lies in the padding is noise here: it must be ignored
+    assert torch.allclose(padded[:1, :, :alone.shape[2]], alone, atol=1e-5)
+    assert torch.allclose(padded[1], encoder(x[1:])[0], atol=1e-5)
+
+
+def test_attention_is_relative_in_time():
+    """Rotary positions: a signal that starts later gives the same states later, when nothing lies before it."""
+    encoder = small_encoder("transformer").eval()
+    q, k = torch.randn(2, 1, 2, 1, 8)
+    cos, sin = encoder.positions(30, "cpu")
+    from models.transformer import rotate
+    score = [(rotate(q, cos[i:i + 1, :4], sin[i:i + 1, :4]) * rotate(k, cos[j:j + 1, :4], sin[j:j + 1, :4])).sum(-1) for i, j in ((5, 2), (25, 22), (25, 2))]
+    assert torch.allclose(score[0], score[1], atol=1e-5) and not torch.allclose(score[0], score[2], atol=1e-3)
+
+
+@pytest.mark.parametrize("stride", [1, 4, 8])
+def test_samples_ahead_against_a_loop(stride):
+    x, n_valid, ks = torch.randn(3, 12, 30), torch.tensor([30, 17, 4]), [1, 3, 9]
+    last, future, valid = samples_ahead(x, n_valid, ks, stride)
+    frames = -(-30 // stride)
+    assert last.shape == (3, 12, 1, frames) and future.shape == (3, 12, 3, frames) and valid.shape == (3, 1, 3, frames)
+    for b in range(3):
+        for i in range(frames):
+            for j, k in enumerate(ks):
+                seen = (i + 1) * stride - 1
+                assert valid[b, 0, j, i] == (seen + k < n_valid[b])
+                if valid[b, 0, j, i]:
+                    assert torch.equal(last[b, :, 0, i], x[b, :, seen]) and torch.equal(future[b, :, j, i], x[b, :, seen + k])
+
+
+def test_an_untrained_head_says_that_nothing_changes():
+    last = torch.randn(2, 12, 1, 5)
+    assert torch.equal(NextSampleHead(8, [1, 4], [0.1] * 12)(torch.randn(2, 8, 5), last), last.expand(2, 12, 2, 5))
+    with pytest.raises(ValueError, match="k_steps_ahead"):
+        NextSampleHead(8, [0, 4], [0.1] * 12)
+
+
+def plain_loss(prediction, x, n_valid, ks, stride, scale):
+    """The loss of engine.forecasting, sample by sample; prediction(b, lead, seen, k) -> mV."""
+    total, count = np.zeros(len(ks)), np.zeros(len(ks))
+    for b, n in enumerate(n_valid):
+        for lead in range(12):
+            signal = x[b, lead, :n].astype(np.float64)
+            unit = max(scale[lead], np.abs(signal - signal.mean()).mean())
+            for seen in range(stride - 1, n, stride):
+                for j, k in enumerate(ks):
+                    if seen + k < n:
+                        error = abs(prediction(b, lead, seen, k) - signal[seen + k]) / unit
+                        total[j] += error**2 / 2 if error < 1 else error - 0.5
+                        count[j] += 1
+    return total / count
+
+
+def windows_of(rng, lengths, n=60):
+    """x (B, 12, n) mV with noise in the padding, and as int16 recordings of those lengths."""
+    x = rng.normal(0, 200, (len(lengths), 12, n)).astype(np.int16)
+    x[0, 3] *= 40  # one noisy lead
+    return [row[:, :length] for row, length in zip(x, lengths)]
+
+
+def test_persistence_and_loss_against_a_plain_loop():
+    signals, ks, stride = windows_of(np.random.default_rng(0), [60, 60, 33]), [1, 7, 20], 4
+    scale = typical_spread(signals)
+    for lead in range(12):
+        spreads = [np.abs(s[lead] / 1000 - np.mean(s[lead] / 1000)).mean() for s in signals]
+        assert scale[lead] == pytest.approx(sorted(spreads)[1], rel=1e-4)
+    x = np.stack([np.pad(s, ((0, 0), (0, 60 - s.shape[1]))) for s in signals]) / 1000
+    expected = plain_loss(lambda b, lead, seen, k: x[b, lead, seen], x, [60, 60, 33], ks, stride, scale)
+    assert losses_ahead(Persistence(ks, stride), signals, 60, ks, stride, scale) == pytest.approx(expected, rel=1e-4)
+
+
+def test_padding_never_counts_in_the_loss():
+    torch.manual_seed(0)
+    model = NextSampleModel(small_encoder("transformer"), [2, 9], [0.1] * 12).eval()
+    torch.nn.init.normal_(model.head.out.weight)
+    x, n_valid = torch.randn(2, 12, 40), torch.tensor([40, 22])
+    noisy = x.clone()
+    noisy[1, :, 22:] = 1000.0
+    sums = []
+    for signal in (x, noisy):
+        prediction, future, valid = model(signal, n_valid)
+        sums.append(huber(prediction, future, valid, error_unit(signal, n_valid, torch.full((12,), 0.1))))
+    assert torch.allclose(sums[0][0], sums[1][0]) and torch.equal(sums[0][1], sums[1][1])
+    assert sums[0][1].tolist() == [12 * (9 + 5), 12 * (7 + 3)]  # frames with a sample 2 and 9 ahead, counted by hand
+
+
+def test_one_noisy_lead_does_not_dominate():
+    x = torch.randn(4, 12, 200) * 0.1
+    x[:, 5] *= 1000
+    n_valid, scale = torch.full((4,), 200), torch.full((12,), 0.08)
+    last, future, valid = samples_ahead(x, n_valid, [10], 4)
+    unit = error_unit(x, n_valid, scale)
+    whole = huber(last, future, valid, unit)[0]
+    noisy = huber(last[:, 5:6], future[:, 5:6], valid, unit[:, 5:6])[0]
+    assert 0.05 < (noisy / whole).item() < 0.15  # a twelfth is 0.083
+
+
+def test_the_linear_predictor_against_least_squares():
+    rng = np.random.default_rng(1)
+    signals = [np.cumsum(rng.normal(0, 30, (12, n)), axis=1).astype(np.int16) for n in (80, 80, 64, 30)]
+    ks, stride, freq = [1, 6], 4, 8.0
+    order, scale = round(HISTORY * freq), typical_spread(signals)
+    rows, targets = [], []
+    for signal in signals:
+        x = signal / 1000 / np.array(scale)[:, None]
+        unit = [max(scale[lead], np.abs(s - s.mean()).mean()) / scale[lead] for lead, s in enumerate(signal / 1000)]
+        for seen in range(stride - 1, x.shape[1], stride):
+            if seen + max(ks) < x.shape[1]:
+                history = [x[lead, max(seen - order + 1 + p, 0)] for lead in range(12) for p in range(order)]
+                rows.append(np.array(history + [1]) / np.mean(unit))
+                targets.append(np.array([x[lead, seen + k] - x[lead, seen] for lead in range(12) for k in ks]) / np.mean(unit))
+    penalty = np.sqrt(RIDGE * len(rows)) * np.eye(12 * order + 1)[:-1]  # ridge as more equations; the constant is free
+    expected = np.linalg.lstsq(np.vstack([rows, penalty]), np.vstack([targets, np.zeros((len(penalty), 24))]), rcond=None)[0]
+    linear = fit_linear(signals, 80, ks, stride, scale, freq)
+    assert np.allclose(linear.weights, expected, atol=1e-4)
+    x = torch.from_numpy(signals[0][None] / 1000).float()
+    history = [x[0, lead, 11 - order + 1 + p] / scale[lead] for lead in range(12) for p in range(order)]
+    by_hand = x[0, 7, 11] + scale[7] * (np.array(history + [1]) @ expected)[7 * 2 + 1]
+    assert linear(x, torch.tensor([80]))[0, 7, 1, 2] == pytest.approx(float(by_hand), abs=1e-4)
+    with pytest.raises(ValueError, match="samples ahead"):
+        fit_linear(signals, 80, [79], stride, scale, freq)
+
+
+@pytest.mark.parametrize("name", CAUSAL_ENCODERS)
+def test_a_model_learns_a_sine(name):
+    torch.manual_seed(0)
+    ks, n_valid, scale = [3, 10], torch.full((8,), 64), torch.full((12,), 0.3)
+    model = NextSampleModel(small_encoder(name, dropout=0.0), ks, scale.tolist())
+    optimizer = make_optimizer(model, 1e-2, 0.0)
+
+    def loss_of(predict, x):
+        _, future, valid = samples_ahead(x, n_valid, ks, 4)
+        error, n = huber(predict(x, n_valid), future, valid, error_unit(x, n_valid, scale))
+        return (error / n).mean()
+
+    def sines():
+        return torch.sin(torch.rand(8, 1, 1) * 6.28 + torch.arange(64) * 0.2) * torch.linspace(-1, 1, 12)[:, None]
+    trainer = Trainer(model, optimizer, make_schedule(optimizer, 60), EMA(model, 0.8),
+                      lambda model, _: loss_of(lambda x, n: model(x, n)[0], sines()), "cpu")
+    trainer.train_one_epoch([SimpleNamespace(index=[])] * 60)
+    x = sines()
+    with torch.no_grad():
+        assert loss_of(lambda x, n: trainer.ema.model(x, n)[0], x) < 0.3 * loss_of(Persistence(ks, 4), x)
+
+
+def rows(file):
+    with open(file, newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory, sample):
+    """A folder of 24 real recordings, some without any diagnosis line."""
+    folder = tmp_path_factory.mktemp("few")
+    for i, header in enumerate(sorted(sample.glob("*/*.hea"))[::6]):
+        lines = header.read_text().splitlines(keepends=True)
+        (folder / header.name).write_text("".join(line for line in lines if i % 2 or not line.startswith("#Dx")))
+        shutil.copy(header.with_suffix(".mat"), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(few, run_script):
+    """A run folder pre-trained for two epochs."""
+    run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY, cwd=few.parent)
+    return few.parent / "run"
+
+
+def test_the_run_folder_is_complete(pretrained):
+    assert {f.name.removeprefix("pretrain_") for f in pretrained.iterdir()} == {
+        "config.json", "model.pth", "final_model.pth", "history.csv", "train_ids.txt", "valid_ids.txt", "skipped_records.csv"}
+    config = json.loads((pretrained / "pretrain_config.json").read_text())
+    assert config["signal"] == SignalConfig().to_dict() and config["encoder"]["width"] == 16 and config["head"]["k_steps_ahead"] == [5, 20]
+    train, valid = ((pretrained / f"pretrain_{part}_ids.txt").read_text().split() for part in ("train", "valid"))
+    assert not set(train) & set(valid) and len(train) + len(valid) == 24
+
+
+def test_the_history_compares_with_both_baselines(pretrained):
+    history = rows(pretrained / "pretrain_history.csv")
+    assert len(history) == 2
+    for row in history:
+        row = {name: float(value) for name, value in row.items()}
+        assert all(map(math.isfinite, row.values()))
+        for baseline in ("persistence", "linear"):
+            for end in ("", "_5", "_20"):
+                assert row[f"skill_{baseline}{end}"] == pytest.approx(1 - row[f"valid_loss{end}"] / row[f"{baseline}_loss{end}"])
+        assert row["valid_loss"] == pytest.approx((row["valid_loss_5"] + row["valid_loss_20"]) / 2)
+    assert history[0]["linear_loss"] == history[1]["linear_loss"] and float(history[1]["train_loss"]) < float(history[0]["train_loss"])
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one(pretrained, few, tmp_path, run_script):
+    command = [sys.executable, str(ROOT / "pretrain.py"), "--input_folder", str(few), "--folder", "run", *TINY]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch   1"):
+            process.kill()
+            break
+    process.wait()
+    assert (tmp_path / "run" / "pretrain_checkpoint.pth").exists() and not (tmp_path / "run" / "pretrain_final_model.pth").exists()
+    refused = run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY, "--lr", "0.1", "--resume", cwd=tmp_path, check=False)
+    assert refused.returncode != 0 and "--lr" in refused.stderr
+    run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY, "--resume", cwd=tmp_path)
+    first, again = (RunFolder(run).load("pretrain_final_model.pth") for run in (pretrained, tmp_path / "run"))
+    for part in ("encoder", "head"):
+        assert first[part].keys() == again[part].keys() and all(torch.equal(first[part][name], again[part][name]) for name in first[part])
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--k_steps_ahead", "0", "5"), "--k_steps_ahead"), (("--k_steps_ahead", "900"), "--seq_length"), (("--encoder", "xresnet"), "--encoder"),
+    (("--widths", "8", "8"), "--widths is no size"), (("--input_folder", "nowhere"), "no such folder"), (("--bidirectional",), "--bidirectional")])
+def test_wrong_flags_are_clear_errors(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        pretrain.parse_args(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_sizes_that_do_not_fit_are_a_clear_error(few, tmp_path, run_script):
+    failed = run_script("pretrain.py", "--input_folder", few, "--width", "15", cwd=tmp_path, check=False)
+    assert failed.returncode != 0 and "width 15" in failed.stderr and "Traceback" not in failed.stderr
+
+
+def test_handover_loads_all_of_the_encoder_and_nothing_else(pretrained):
+    found = read_pretrained(pretrained)
+    assert found.signal == SignalConfig() and len(found.train_ids) + len(found.valid_ids) == 24
+    model = build_model({**found.encoder, "bidirectional": True, "n_classes": 5})
+    head = {name: value.clone() for name, value in model.head.state_dict().items()}
+    found.load_into(model.encoder)
+    saved = RunFolder(pretrained).load("pretrain_model.pth")["encoder"]
+    assert all(torch.equal(value, saved[name]) for name, value in model.encoder.state_dict().items())
+    assert all(torch.equal(value, head[name]) for name, value in model.head.state_dict().items())
+
+
+def test_a_folder_without_pretraining_hands_over_nothing(tmp_path):
+    assert read_pretrained(tmp_path) is None
+
+
+@pytest.mark.parametrize("damage", ["missing key", "extra key", "other sizes", "other encoder", "no weights", "garbage"])
+def test_a_damaged_pretraining_is_refused_by_name(damage, pretrained, tmp_path):
+    shutil.copytree(pretrained, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    content, config = run.load("pretrain_model.pth"), json.loads((run / "pretrain_config.json").read_text())
+    if damage == "missing key":
+        content["encoder"].pop("norm.weight")
+    elif damage == "extra key":
+        content["encoder"]["extra"] = torch.zeros(1)
+    elif damage == "other sizes":
+        config["encoder"]["width"] = 24
+    elif damage == "other encoder":
+        config["encoder"]["encoder"] = "xresnet"
+    run.save("pretrain_model.pth", content)
+    run.write_json("pretrain_config.json", config)
+    if damage == "no weights":
+        (run / "pretrain_model.pth").unlink()
+    elif damage == "garbage":
+        (run / "pretrain_model.pth").write_bytes(b"garbage")
+    with pytest.raises(RunError, match="pretrain_"):
+        read_pretrained(run.path)
+
+
+def test_contradicting_flags_are_errors_and_others_are_filled_in(pretrained):
+    found = read_pretrained(pretrained)
+    args = SimpleNamespace(encoder="xresnet", sample_freq=250.0, width=None, patch=None, depth=None, n_heads=None, dropout=None, fold=None)
+    found.apply(args, given=set())
+    assert (args.encoder, args.sample_freq, args.width, args.patch) == ("transformer", 100.0, 16, 8)
+    for name, value in (("encoder", "xresnet"), ("sample_freq", 250.0), ("width", 99), ("fold", 1)):
+        with pytest.raises(RunError, match=f"--{name} {value} contradicts"):
+            found.apply(SimpleNamespace(**(vars(args) | {name: value})), given={name})
+
+
+def test_recordings_and_patients_stay_on_their_side(pretrained):
+    found = read_pretrained(pretrained)
+    names = sorted(found.train_ids + found.valid_ids) + ["new/of_a_validation_patient", "new/of_nobody"]
+    patients = np.array([f"p{i}" for i in range(len(names))])
+    patients[-2] = patients[names.index(found.valid_ids[0])]
+    order = np.random.default_rng(0).permutation(len(names))
+    train, valid = found.split(names, patients, order[:-5], order[-5:])
+    assert {names[i] for i in train} - {"new/of_nobody"} == set(found.train_ids)
+    assert {names[i] for i in valid} - {"new/of_nobody"} == {*found.valid_ids, "new/of_a_validation_patient"}
+    assert sorted([*train, *valid]) == list(range(len(names)))
+    patients[names.index(found.train_ids[0])] = patients[names.index(found.valid_ids[0])]
+    with pytest.raises(RunError, match="both sides"):
+        found.split(names, patients, order[:-5], order[-5:])
+
+
+def test_a_frozen_encoder_does_not_change_and_a_slow_one_changes_less():
+    torch.manual_seed(0)
+    x = torch.randn(8, 12, 64)
+    moved = {}
+    for factor in (1.0, 0.01):
+        model = build_model(SMALL["transformer"] | {"n_classes": 3})
+        before = model.encoder.embed.weight.clone()
+        optimizer = make_optimizer(model, 1e-3, 0.0, encoder_lr_factor=factor)
+        Trainer(model, optimizer, make_schedule(optimizer, 5), EMA(model, 0.9), lambda m, b: m(x).square().mean(), "cpu").train_one_epoch([SimpleNamespace(index=[])] * 5)
+        moved[factor] = (model.encoder.embed.weight - before).abs().mean().item()
+    assert 0 < moved[0.01] < 0.03 * moved[1.0]
+    model.encoder.requires_grad_(False)
+    before, head = model.encoder.embed.weight.clone(), model.head.linear.weight.clone()
+    optimizer = make_optimizer(model, 1e-3, 0.0)
+    Trainer(model, optimizer, make_schedule(optimizer, 5), EMA(model, 0.9), lambda m, b: m(x).square().mean(), "cpu").train_one_epoch([SimpleNamespace(index=[])] * 5)
+    assert torch.equal(model.encoder.embed.weight, before) and not torch.equal(model.head.linear.weight, head)
+    assert not model.encoder.training and model.head.training
