@@ -3,11 +3,15 @@
     pretrain_config.json   format, signal, encoder, head, training (flags), data, versions, git commit
     pretrain_model.pth     {"encoder": state dict, "head": state dict} of the best epoch
 """
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import torch
 
 from data.preprocess import SignalConfig
+from engine.checks import check_members
 from engine.run_folder import RunError, RunFolder, provenance
 from models import CAUSAL_ENCODERS, build_encoder
 
@@ -52,7 +56,9 @@ class Pretrained:
         try:
             encoder.load_state_dict(self.state, strict=True)
         except (RuntimeError, TypeError, AttributeError) as error:
-            raise RunError(f"{self.run / 'pretrain_model.pth'} does not fit pretrain_config.json: {error}") from error
+            raise RunError(f"{self.run / 'pretrain_model.pth'} does not fit pretrain_config.json: {str(error)[:500]}") from error
+        if not all(torch.isfinite(tensor).all() for tensor in encoder.state_dict().values()):
+            raise RunError(f"{self.run / 'pretrain_model.pth'} holds weights that are NaN or infinite")
 
     def split(self, names, patients, train, valid):
         """Move recordings of a split (rows `train` and `valid`) to the side that they, or their patients, had in pre-training.
@@ -74,16 +80,21 @@ class Pretrained:
 
 
 def read_pretrained(folder):
-    """The Pretrained of a run folder, or None if it holds no pretrain_config.json. Raises RunError naming the file and the fault."""
-    run = RunFolder(folder)
-    if not (run / "pretrain_config.json").exists():
+    """The Pretrained of a run folder, or None if it holds no pretrain_config.json (or is None). Raises RunError naming the
+    file and the fault."""
+    if folder is None or not Path(folder, "pretrain_config.json").exists():
         return None
+    if str(folder).endswith(("/", os.sep)):
+        raise RunError(f"{folder} holds a pre-trained encoder, but ends with a slash, which asks for a new folder inside: leave it out")
+    run = RunFolder(folder)
     config = run.read_config("pretrain_config.json", FORMAT, KEYS)
     content = run.load("pretrain_model.pth")
     try:
         if config["encoder"]["encoder"] not in CAUSAL_ENCODERS:
             raise ValueError(f"{config['encoder']['encoder']!r} is no causal encoder")
-        pretrained = Pretrained(run, SignalConfig.from_dict(config["signal"]), config["encoder"], content["encoder"],
+        signal = SignalConfig.from_dict(config["signal"])
+        check_members([{"model": config["encoder"], "seq_length": 1}], len(signal.leads))
+        pretrained = Pretrained(run, signal, config["encoder"], content["encoder"],
                                 dict(config["training"]), *(read_ids(run, part) for part in ("train", "valid")))
         pretrained.load_into(build_encoder(config["encoder"]))  # now rather than after the data has been read
     except (KeyError, TypeError, ValueError) as error:
