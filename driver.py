@@ -7,7 +7,8 @@
 
 IN is searched at any depth for WFDB records. OUT/ID.csv has four lines: `#Record ID`, classes, 0/1 labels, probabilities.
 Where an ID occurs in several sub-folders, those records are written to OUT/SUBFOLDER/ID.csv. A recording that cannot be
-read is skipped and named at the end, with the reason; the exit status is then 1.
+read is skipped and named at the end and in OUT/skipped_records.csv, with the reason; the exit status is then 1. What is
+suspicious about readable recordings is listed in OUT/record_warnings.csv, and with --strict the exit status is then 1 too.
 """
 import argparse
 import sys
@@ -19,13 +20,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.records import RecordError, find_records, read_record
+from data.inputs import chunks, demographics, read_input
+from data.records import RecordError, find_records
 from engine.adapt import adapt_to_frequencies
 from engine.inference import load_predictor
 from engine.run_folder import RunError, RunFolder
 from run_12ECG_classifier import DEFAULT_MODEL
 
 BATCH = 64  # recordings
+SKIPPED, WARNINGS = "skipped_records.csv", "record_warnings.csv"
 
 
 def parse_args(argv=None):
@@ -33,6 +36,7 @@ def parse_args(argv=None):
     parser.add_argument("folders", nargs="+", metavar="[MODEL] IN OUT", help="model folder (optional), input folder, output folder")
     parser.add_argument("--skip_existing", action="store_true", help="leave recordings alone that already have an output")
     parser.add_argument("--adapt", action="store_true", help="adapt the probabilities to the class frequencies of IN, estimated without labels")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 also if a readable recording is suspicious")
     parser.add_argument("--cuda", action="store_true", help="use a GPU")
     parser.add_argument("--workers", type=int, default=2, help="reading threads (default: 2)")
     args = parser.parse_args(argv)
@@ -54,73 +58,98 @@ def output_files(records, output):
 
 
 def read(predictor, record):
-    """(signal, person), or the RecordError that says why not."""
+    """(signal, person, warnings), or the RecordError that says why not."""
     try:
-        return predictor.read(*read_record(record))
+        signal, header, warnings = read_input(record, predictor.signal_config)
     except RecordError as error:
         return error
+    return signal, demographics(header.age, header.sex), warnings
 
 
 def write_prediction(file, record_id, classes, y_pred, y_score):
     """The official four lines, written atomically."""
     lines = [f"#{record_id}", ",".join(classes), ",".join(str(int(label)) for label in y_pred),
              ",".join(repr(float(score)) for score in y_score)]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    RunFolder(file.parent).write_text(file.name, "\n".join(lines) + "\n")
+    folder = RunFolder(file.parent)
+    folder.create()
+    folder.write_text(file.name, "\n".join(lines) + "\n")
 
 
 def classify(predictor, records, workers, done):
-    """Call done(indices, y_score (b, C)) for one batch of recordings after another; returns [(name, reason)] of the recordings
-    that could not be read."""
-    skipped = []
+    """Call done(indices, y_score (b, C)) for one batch of recordings after another; returns the rows of the two lists: of
+    recordings that could not be read, and of warnings."""
+    skipped, warnings, start = [], [], 0
     with ThreadPoolExecutor(max(1, workers)) as pool, tqdm(total=len(records), desc="Classifying", unit="rec") as bar:
-        for start in range(0, len(records), BATCH):
-            chunk = records[start:start + BATCH]
-            inputs = list(pool.map(lambda record: read(predictor, record), chunk))
-            good = [i for i, item in enumerate(inputs) if not isinstance(item, RecordError)]
-            skipped += [(chunk[i].name, str(item)) for i, item in enumerate(inputs) if isinstance(item, RecordError)]
+        for chunk in chunks(records, BATCH):
+            good = {}
+            for i, item in enumerate(pool.map(lambda record: read(predictor, record), chunk), start):
+                if isinstance(item, RecordError):
+                    skipped.append({"record": records[i].name, "stage": item.stage, "reason": str(item)})
+                else:
+                    good[i] = item[:2]
+                    warnings += [{"record": records[i].name, "warning": text} for text in item[2]]
             if good:
-                y_score = predictor.predict([inputs[i][0] for i in good], np.stack([inputs[i][1] for i in good]))  # (b, C)
-                done([start + i for i in good], y_score)
+                signals, people = zip(*good.values())
+                done(list(good), predictor.predict(signals, np.stack(people)))  # (b, C)
+            start += len(chunk)
             bar.update(len(chunk))
-    return skipped
+    return skipped, warnings
 
 
 def classify_folder(predictor, records, files, workers, adapt):
-    """Write all predictions, batch by batch, or at the end if they are adapted to the folder; returns what was skipped."""
+    """Write all predictions, batch by batch, or at the end if they are adapted to the folder; returns what `classify`
+    does."""
     def write(indices, y_score):
         for i, y_pred, score in zip(indices, predictor.decide(y_score), y_score):
             write_prediction(files[i], records[i].record_id, predictor.class_set.codes, y_pred, score)
     if not adapt:
         return classify(predictor, records, workers, write)
     kept, scores = [], []
-    skipped = classify(predictor, records, workers, lambda indices, y_score: (kept.extend(indices), scores.append(y_score)))
+    trouble = classify(predictor, records, workers, lambda indices, y_score: (kept.extend(indices), scores.append(y_score)))
     if kept:
         y_score, frequency = adapt_to_frequencies(np.concatenate(scores), predictor.frequency)
         write(kept, y_score)
         for name, old, new in zip(predictor.class_set.abbreviations, predictor.frequency, frequency):
             print(f"  {name}: frequency {old:.3f} in training, {new:.3f} here")
-    return skipped
+    return trouble
+
+
+def write_list(folder, name, rows):
+    """A CSV of what went wrong; none where nothing did."""
+    if rows:
+        folder.write_rows(name, rows)
+    else:
+        (folder / name).unlink(missing_ok=True)
 
 
 def main(argv=None):
     args = parse_args(argv)
+    out = RunFolder(args.output)
     try:
         predictor = load_predictor(args.model, "cuda" if args.cuda else "cpu")
         records = find_records(args.input)
         files = output_files(records, args.output)
-        Path(args.output).mkdir(parents=True, exist_ok=True)
-        if args.skip_existing:
-            kept = [(record, file) for record, file in zip(records, files) if not file.exists()]
-            print(f"{len(records) - len(kept)} of {len(records)} recordings have an output already")
-            records, files = [record for record, _ in kept], [file for _, file in kept]
-        skipped = classify_folder(predictor, records, files, args.workers, args.adapt)
+        out.create()
+        with out.only_writer():
+            taken = [{"record": record.name, "stage": "writing", "reason": f"its answer would be {file}, the name of a list"}
+                     for record, file in zip(records, files) if file in (out / SKIPPED, out / WARNINGS)]
+            todo = [(record, file) for record, file in zip(records, files)
+                    if file not in (out / SKIPPED, out / WARNINGS) and not (args.skip_existing and file.exists())]
+            if args.skip_existing:
+                print(f"{len(records) - len(taken) - len(todo)} of {len(records)} recordings have an output already")
+            records, files = [record for record, _ in todo], [file for _, file in todo]
+            skipped, warnings = classify_folder(predictor, records, files, args.workers, args.adapt)
+            n_classified, skipped = len(records) - len(skipped), taken + skipped
+            write_list(out, SKIPPED, skipped)
+            write_list(out, WARNINGS, warnings)
     except (RunError, RecordError) as error:
         sys.exit(f"driver.py: {error}")
-    print(f"{len(records) - len(skipped)} recordings classified into {args.output}, {len(skipped)} skipped")
-    for name, reason in skipped:
-        print(f"  skipped {name}: {reason}")
-    return 1 if skipped else 0
+    print(f"{n_classified} recordings classified into {args.output}, {len(skipped)} skipped, {len(warnings)} warnings")
+    for row in skipped:
+        print(f"  skipped {row['record']}: {row['reason']}")
+    if warnings:
+        print(f"  warnings on readable recordings: {out / WARNINGS}")
+    return 1 if skipped or (args.strict and warnings) else 0
 
 
 if __name__ == "__main__":
