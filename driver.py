@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.inputs import chunks, demographics, read_input
+from data.inputs import chunks, context, read_input
 from data.records import RecordError, find_records
 from engine.adapt import adapt_to_frequencies
 from engine.inference import load_predictor
@@ -58,12 +58,12 @@ def output_files(records, output):
 
 
 def read(predictor, record):
-    """(signal, person, warnings), or the RecordError that says why not."""
+    """(signal, context, warnings), or the RecordError that says why not."""
     try:
         signal, header, warnings = read_input(record, predictor.signal_config)
     except RecordError as error:
         return error
-    return signal, demographics(header.age, header.sex), warnings
+    return signal, context(signal, predictor.signal_config.sample_freq, header.age, header.sex), warnings
 
 
 def write_prediction(file, record_id, classes, y_pred, y_score):
@@ -89,8 +89,8 @@ def classify(predictor, records, workers, done):
                     good[i] = item[:2]
                     warnings += [{"record": records[i].name, "warning": text} for text in item[2]]
             if good:
-                signals, people = zip(*good.values())
-                done(list(good), predictor.predict(signals, np.stack(people)))  # (b, C)
+                signals, contexts = zip(*good.values())
+                done(list(good), predictor.predict(signals, np.stack(contexts)))  # (b, C)
             start += len(chunk)
             bar.update(len(chunk))
     return skipped, warnings

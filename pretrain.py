@@ -17,11 +17,9 @@ pretrain_history.csv, pretrain_train_ids.txt, pretrain_valid_ids.txt and pretrai
 import argparse
 import math
 import sys
-import time
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from data.cache import CacheError
 from data.dataset import TrainBatches, unlabelled_dataset
@@ -32,7 +30,7 @@ from engine.augment import change_gain
 from engine.baselines import Persistence, fit_linear, skill
 from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
 from engine.handover import make_pretrain_config
-from engine.loop import EMA, NanLossError, Trainer, make_optimizer, make_schedule
+from engine.loop import EMA, Trainer, make_optimizer, make_schedule
 from engine.options import (add_data_arguments, add_run_arguments, add_size_arguments, check_arguments, check_same_settings,
                             check_sizes, chosen_sizes, open_recordings, open_run, settings_of_run)
 from engine.run_folder import RunError
@@ -101,13 +99,9 @@ def save(run, name, model):
     run.save(name, {"encoder": model.encoder.state_dict(), "head": model.head.state_dict()})
 
 
-def pretrain(args):
+def pretrain(args, run):
+    """The whole experiment. args: the flags, run: the RunFolder to fill."""
     device = "cuda" if args.cuda else "cpu"
-    run = open_run(args, "pretrain_final_model.pth", "pretrain_config.json", "pretrain_checkpoint.pth")
-    if args.resume and (run / "pretrain_final_model.pth").exists():
-        print(f"{run.path} is finished: nothing to resume")
-        (run / "pretrain_checkpoint.pth").unlink(missing_ok=True)
-        return run.path
 
     # Data: one memory map of preprocessed signals and a split by patient; no labels
     signal_config = SignalConfig(sample_freq=args.sample_freq)
@@ -151,38 +145,33 @@ def pretrain(args):
         head = {"k_steps_ahead": args.k_steps_ahead, "scale": scale}
         run.write_text("pretrain_train_ids.txt", "".join(f"{cache.names[i]}\n" for i in train_rows))
         run.write_text("pretrain_valid_ids.txt", "".join(f"{cache.names[i]}\n" for i in valid_rows))
-        run.write_rows("pretrain_skipped_records.csv", [{"record": name, "reason": why} for name, why in cache.skipped], ["record", "reason"])
+        run.write_rows("pretrain_skipped_records.csv", cache.skipped_rows, ["record", "stage", "reason"])
         run.write_json("pretrain_config.json", make_pretrain_config(signal_config, encoder_config, head, settings_of_run(args), facts))
 
-    for epoch in range(len(history) + 1, args.epochs + 1):
-        torch.manual_seed(args.seed * 100_003 + epoch)       # dropout; a resumed epoch draws what it would have drawn
-        generator.manual_seed(args.seed * 100_003 + epoch)   # amplification
-        start = time.perf_counter()
-        with tqdm(total=len(batches) * batches.batch_size, desc=f"Epoch {epoch}/{args.epochs}", unit="rec", leave=False) as bar:
-            try:
-                train_loss = trainer.train_one_epoch(batches.epoch(epoch), bar)
-            except NanLossError as error:
-                names = ", ".join(cache.names[i] for i in error.rows)
-                raise RunError(f"epoch {epoch}: {error}; pretrain_model.pth keeps the best epoch so far. The batch held {names}") from error
-        seconds = time.perf_counter() - start
+    for epoch, learned, speed in trainer.epochs(batches, len(history) + 1, args.epochs, args.seed, generator, cache.names):
         row = history_row(args.k_steps_ahead, validate(lambda x, n_valid: trainer.ema.model(x, n_valid)[0]), *baselines)
         if row["valid_loss"] < best or epoch == 1:
             best = row["valid_loss"]
             save(run, "pretrain_model.pth", trainer.ema.model)
-        history.append({"epoch": epoch, "lr": schedule.get_last_lr()[0], "train_loss": train_loss, **row, "seconds": round(seconds, 2),
-                        "records_per_second": round(len(batches) * batches.batch_size / seconds, 1)})
+        if epoch == args.epochs:
+            save(run, "pretrain_final_model.pth", trainer.ema.model)
+        history.append({**learned, **row, **speed})
         run.write_rows("pretrain_history.csv", history)
         run.save("pretrain_checkpoint.pth", {"trainer": trainer.state(), "history": history, "best": best, "settings": settings_of_run(args)})
-        print(f"epoch {epoch:3d}  train {train_loss:.4f}  valid {row['valid_loss']:.4f}  skill against persistence {row['skill_persistence']:.3f}, "
-              f"linear {row['skill_linear']:.3f}  {seconds:.1f} s", flush=True)
+        print(f"epoch {epoch:3d}  train {learned['train_loss']:.4f}  valid {row['valid_loss']:.4f}  skill against persistence {row['skill_persistence']:.3f}, "
+              f"linear {row['skill_linear']:.3f}  {speed['seconds']:.1f} s", flush=True)
 
-    save(run, "pretrain_final_model.pth", trainer.ema.model)
     (run / "pretrain_checkpoint.pth").unlink(missing_ok=True)
-    return run.path
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    try:
+        with open_run(args, "pretrain_") as run:
+            pretrain(args, run)
+    except (RunError, RecordError, CacheError, ValueError) as error:
+        sys.exit(f"pretrain.py: {error}")
 
 
 if __name__ == "__main__":
-    try:
-        pretrain(parse_args())
-    except (RunError, RecordError, CacheError, ValueError) as error:
-        sys.exit(f"pretrain.py: {error}")
+    main()

@@ -33,8 +33,8 @@ def run_12ECG_classifier(data, header_data, classes, model=None):
     Raises data.records.RecordError if the recording cannot be used."""
     if model is None:
         classes, model = None, classes
-    signal, person = model.read(np.asarray(data), parse_header(header_data))
-    y_score = model.predict([signal], person[None])         # (1, C)
+    signal, context = model.read(np.asarray(data), parse_header(header_data))
+    y_score = model.predict([signal], context[None])         # (1, C)
     y_pred = model.decide(y_score)[0].astype(int)           # (C,)
     if classes is None:
         return y_pred, y_score[0], list(model.class_set.codes)

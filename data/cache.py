@@ -5,7 +5,8 @@ The first run over a folder reads, resamples and stores every recording; later r
 time of change: a changed folder or another configuration has another key, so a stale cache is never read.
 
     signals.i16   all recordings one after another, each (12, T) int16 in microvolts, C order
-    index.npz     offsets, CRC-32 and age of every recording; names, diagnoses, sex, skipped recordings and warnings as JSON
+    index.npz     offsets, CRC-32 and context (age, sex, rhythm) of every recording; names, diagnoses, skipped recordings
+                  and warnings as JSON
     meta.json     magic word, version, key and sizes; written last, so its absence means a half-written cache
 """
 import hashlib
@@ -21,13 +22,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.inputs import chunks, read_input
+from data.inputs import N_CONTEXT, chunks, context, read_input
 from data.locks import locked
 from data.records import RecordError
 
-MAGIC, VERSION = "ecg-signal-cache", 2
+MAGIC, VERSION = "ecg-signal-cache", 3
 CHUNK = 512  # recordings in flight while building
-TEXTS = ("names", "dx", "sex", "skipped", "warnings")  # kept as JSON: an array is as wide as its longest text
+TEXTS = ("names", "dx", "skipped", "warnings")  # kept as JSON: an array is as wide as its longest text
 DAMAGE = (OSError, ValueError, LookupError, TypeError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile)
 
 
@@ -42,8 +43,7 @@ class SignalCache:
     offsets: np.ndarray    # (R + 1,) int64, in elements of `signals`
     names: list            # R strings 'source/record_id'
     dx: list               # R tuples of diagnosis codes
-    age: np.ndarray        # (R,) float32 years, NaN where unknown
-    sex: np.ndarray        # (R,) str 'Male', 'Female' or ''
+    context: np.ndarray    # (R, N_CONTEXT) float32, see data.inputs.context
     skipped_rows: list     # of recordings that could not be read: {"record": name, "stage": ..., "reason": ...}
     warnings: list         # (name, remark) of readable but suspicious recordings
 
@@ -108,12 +108,13 @@ def _load(path, key):
         raise CacheError("it is not a cache of this format")
     try:
         with np.load(path / "index.npz", allow_pickle=False) as index:
-            offsets, crc, age, texts = index["offsets"], index["crc"], index["age"], json.loads(index["texts"].tobytes())
+            offsets, crc, context, texts = index["offsets"], index["crc"], index["context"], json.loads(index["texts"].tobytes())
         file = path / "signals.i16"
         signals = np.memmap(file, dtype="<i2", mode="r") if file.stat().st_size else np.zeros(0, "<i2")
-        names, dx, sex, skipped, warnings = (texts[name] for name in TEXTS)
+        names, dx, skipped, warnings = (texts[name] for name in TEXTS)
         sizes = np.diff(offsets)
-        agree = (len(offsets) - 1 == len(crc) == len(age) == len(names) == len(dx) == len(sex) == meta["n_records"]
+        agree = (len(offsets) - 1 == len(crc) == len(names) == len(dx) == meta["n_records"]
+                 and context.dtype == np.float32 and context.shape == (len(crc), N_CONTEXT)
                  and offsets.dtype == np.int64 and offsets[0] == 0 and offsets[-1] == len(signals)
                  and (sizes >= 0).all() and not (sizes % 12).any())
     except DAMAGE as error:
@@ -123,7 +124,7 @@ def _load(path, key):
     for i in range(len(crc)):
         if zlib.crc32(signals[offsets[i]:offsets[i + 1]]) != crc[i]:
             raise CacheError(f"recording {i} has another checksum than when it was written")
-    return SignalCache(signals, offsets, names, [tuple(codes) for codes in dx], age, np.array(sex, str), skipped,
+    return SignalCache(signals, offsets, names, [tuple(codes) for codes in dx], context, skipped,
                        [tuple(row) for row in warnings])
 
 
@@ -152,17 +153,18 @@ def _build(records, config, path, key, workers, quiet):
 
 
 def _read(record, config):
-    """What `read_input` gives, or the RecordError that it raised."""
+    """(signal, context, Header, warnings) of a Record, or the RecordError that reading it raised."""
     try:
-        return read_input(record, config)
+        signal, header, warnings = read_input(record, config)
     except RecordError as error:
         return error
+    return signal, context(signal, config.sample_freq, header.age, header.sex), header, warnings
 
 
 def _write_signals(records, config, file, workers, quiet):
     """Write the signals one after another; -> arrays of the index."""
-    age, sizes, crc = [], [], []
-    names, dx, sex, skipped, warnings = lists = [], [], [], [], []
+    contexts, sizes, crc = [], [], []
+    names, dx, skipped, warnings = lists = [], [], [], []
     with open(file, "wb") as out, ThreadPoolExecutor(max(1, workers)) as pool, \
             tqdm(total=len(records), desc="Reading recordings", unit="rec", disable=quiet) as bar:
         for chunk in chunks(records, CHUNK):
@@ -171,15 +173,14 @@ def _write_signals(records, config, file, workers, quiet):
                 if isinstance(result, RecordError):
                     skipped.append({"record": record.name, "stage": result.stage, "reason": str(result)})
                     continue
-                signal, header, remarks = result
+                signal, facts, header, remarks = result
                 data = signal.astype("<i2").tobytes()
                 out.write(data)
                 names.append(record.name), dx.append(header.dx)
-                age.append(header.age), sex.append(header.sex or "")
-                sizes.append(signal.size), crc.append(zlib.crc32(data))
+                contexts.append(facts), sizes.append(signal.size), crc.append(zlib.crc32(data))
                 warnings += [(record.name, remark) for remark in remarks]
         out.flush()
         os.fsync(out.fileno())
     texts = json.dumps(dict(zip(TEXTS, lists))).encode()
-    return {"offsets": np.cumsum([0] + sizes, dtype=np.int64), "crc": np.array(crc, np.uint32), "age": np.array(age, np.float32),
+    return {"offsets": np.cumsum([0] + sizes, dtype=np.int64), "crc": np.array(crc, np.uint32), "context": np.array(contexts, np.float32).reshape(-1, N_CONTEXT),
             "texts": np.frombuffer(texts, np.uint8)}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from data.inputs import demographics, to_millivolts
+from data.inputs import to_millivolts
 
 
 AXIS_CODES = ("39732003", "47665007", "251200008")  # left, right and indeterminate axis deviation
@@ -18,7 +18,7 @@ class Dataset:
     y_true: np.ndarray        # (R, C) bool, what the official scorer sees
     targets: np.ndarray       # (R, C + A) float32, what training asks for: the class set's codes with its training aliases
     known: np.ndarray         # (R, C + A) float32, 0 where a label is simply missing: it is left out of the loss
-    demographics: np.ndarray  # (R, 4) float32, see data.inputs.demographics
+    context: np.ndarray       # (R, N_CONTEXT) float32, see data.inputs.context
     metadata: object          # Metadata
     auxiliary: tuple = ()     # the A codes
 
@@ -32,8 +32,7 @@ def build_dataset(cache, class_set, metadata):
     targets = class_set.encode_all(cache.dx, training=True)
     columns = [class_set.column(code) for code in AXIS_CODES]
     known = _known_axis(targets, [c for c in columns if c is not None], metadata)
-    people = np.stack([demographics(age, sex) for age, sex in zip(cache.age.tolist(), cache.sex.tolist())])
-    return Dataset(cache, class_set.encode_all(cache.dx) > 0, targets, known, people, metadata)
+    return Dataset(cache, class_set.encode_all(cache.dx) > 0, targets, known, cache.context, metadata)
 
 
 def unlabelled_dataset(cache, metadata):
@@ -69,7 +68,7 @@ class Batch:
     y: torch.Tensor             # (B, C + A) float32
     known: torch.Tensor         # (B, C + A) float32
     n_valid: torch.Tensor       # (B,) int64, samples before the padding
-    demographics: torch.Tensor  # (B, 4) float32
+    context: torch.Tensor       # (B, N_CONTEXT) float32
     index: np.ndarray           # (B,) row of each window in the Dataset
 
 
@@ -102,4 +101,4 @@ class TrainBatches:
             x[i, :, :n_valid[i]] = window
         return Batch(torch.from_numpy(to_millivolts(x)), torch.from_numpy(data.targets[rows]),
                      torch.from_numpy(data.known[rows]), torch.from_numpy(n_valid),
-                     torch.from_numpy(data.demographics[rows]), rows)
+                     torch.from_numpy(data.context[rows]), rows)

@@ -6,7 +6,10 @@ import numpy as np
 
 from data.preprocess import Quality, preprocess
 from data.records import RecordError, read_record
+from data.rhythm import N_RHYTHM, rhythm
 
+N_DEMOGRAPHICS = 4
+N_CONTEXT = N_DEMOGRAPHICS + N_RHYTHM
 CHUNK_BYTES = 2**26  # of signal files that are read at once: bounds the memory, whatever the recordings' length
 
 
@@ -64,7 +67,13 @@ def to_millivolts(signal):
     return signal.astype(np.float32) * np.float32(1e-3)
 
 
+def context(signal, sample_freq, age, sex):
+    """(N_CONTEXT,) float32, what a model is told of a whole recording beside its window: age and sex, and its rhythm.
+    signal (12, T) int16 microvolts at sample_freq Hz; age in years or NaN, sex 'Male', 'Female' or anything else."""
+    return np.concatenate([demographics(age, sex), rhythm(to_millivolts(signal), sample_freq)])
+
+
 def demographics(age, sex):
-    """(4,) float32: (age - 60) / 20 in years (0 if unknown), 1 if age is known, sex (1 male, -1 female, 0 unknown), 1 if it is known."""
+    """(N_DEMOGRAPHICS,) float32: (age - 60) / 20 in years (0 if unknown), 1 if age is known, sex (1 male, -1 female, 0 unknown), 1 if it is known."""
     known_age = not math.isnan(age)
     return np.array([(age - 60) / 20 if known_age else 0, known_age, {"Male": 1, "Female": -1}.get(sex, 0), sex in ("Male", "Female")], np.float32)

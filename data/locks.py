@@ -1,13 +1,20 @@
 """One writer a folder: a lock that the operating system takes back when its holder dies, however it dies."""
 import contextlib
-import fcntl
 import os
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 @contextlib.contextmanager
 def locked(folder):
     """Hold the lock of an existing folder; yields whether it was free. Nothing is left behind in the folder. On file systems
-    without locks (some network drives) it counts as free."""
+    without locks (some network drives) and systems without flock (Windows) it counts as free."""
+    if fcntl is None:
+        yield True
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:

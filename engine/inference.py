@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.inputs import demographics, to_microvolts, to_millivolts
+from data.inputs import context, to_microvolts, to_millivolts
 from data.preprocess import preprocess, windows
 from engine.run_folder import RunError, load_run
 
@@ -12,16 +12,16 @@ BATCH = 64  # windows
 
 
 @torch.inference_mode()
-def predict(model, seq_length, signals, people, device="cpu"):
+def predict(model, seq_length, signals, contexts, device="cpu"):
     """Probabilities of one model, the mean over each recording's windows.
 
-    signals: R arrays (12, T_i) int16 microvolts; people (R, 4) demographics -> (R, C) float32. Always in float32: the
+    signals: R arrays (12, T_i) int16 microvolts; contexts (R, N_CONTEXT) -> (R, C) float32. Always in float32: the
     same recording gets the same probabilities wherever it is asked for."""
     model.eval()
     scores, row = [], []
     for x, n_valid, rows in window_batches(signals, seq_length):
         logits = model(torch.from_numpy(x).to(device), torch.from_numpy(n_valid).to(device),
-                       torch.from_numpy(people[rows]).to(device))                       # (b, C)
+                       torch.from_numpy(contexts[rows]).to(device))                       # (b, C)
         scores.append(torch.sigmoid(logits.float()).cpu().numpy())
         row += rows
     scores = np.concatenate(scores)                                                     # (W, C)
@@ -56,12 +56,13 @@ class Predictor:
         self.thresholds = torch.stack([model.head.thresholds.cpu() for model in models]).mean(0).numpy()  # (C,)
 
     def read(self, adc, header):
-        """What the models see of a recording: (signal (12, T) int16 microvolts, demographics (4,)). Raises RecordError."""
-        return to_microvolts(preprocess(adc, header, self.signal_config)), demographics(header.age, header.sex)
+        """What the models see of a recording: (signal (12, T) int16 microvolts, context (N_CONTEXT,)). Raises RecordError."""
+        signal = to_microvolts(preprocess(adc, header, self.signal_config))
+        return signal, context(signal, self.signal_config.sample_freq, header.age, header.sex)
 
-    def predict(self, signals, people):
-        """R signals (12, T_i) int16 microvolts, people (R, 4) -> y_score (R, C) float32, the mean over members."""
-        scores = [predict(model, length, signals, people, self.device) for model, length in zip(self.models, self.seq_lengths)]
+    def predict(self, signals, contexts):
+        """R signals (12, T_i) int16 microvolts, contexts (R, N_CONTEXT) -> y_score (R, C) float32, the mean over members."""
+        scores = [predict(model, length, signals, contexts, self.device) for model, length in zip(self.models, self.seq_lengths)]
         return np.mean(scores, axis=0)
 
     def decide(self, y_score):

@@ -1,9 +1,13 @@
 """Optimizer, schedule and one epoch of training: written once, for every script that trains."""
 import copy
 import math
+import time
 from dataclasses import dataclass
 
 import torch
+from tqdm import tqdm
+
+from engine.run_folder import RunError
 
 
 class NanLossError(RuntimeError):
@@ -65,6 +69,25 @@ class Trainer:
     device: str
     bf16: bool = False
     clip_norm: float = 1.0
+
+    def epochs(self, batches, first, last, seed, generator, names):
+        """Train epochs first ... last; after each yield (epoch, {"epoch", "lr", "train_loss"}, {"seconds", "records_per_second"}),
+        the columns of history.csv that every training has. Dropout and augmentation (`generator`) are seeded by epoch, so a
+        resumed run draws what it would have drawn. `names` of the recordings tell where a loss became NaN."""
+        n_records = len(batches) * batches.batch_size
+        for epoch in range(first, last + 1):
+            torch.manual_seed(seed * 100_003 + epoch)
+            generator.manual_seed(seed * 100_003 + epoch)
+            start = time.perf_counter()
+            with tqdm(total=n_records, desc=f"Epoch {epoch}/{last}", unit="rec", leave=False) as bar:
+                try:
+                    train_loss = self.train_one_epoch(batches.epoch(epoch), bar)
+                except NanLossError as error:
+                    raise RunError(f"epoch {epoch}: {error}; the best epoch so far is kept. The batch held "
+                                   f"{', '.join(names[i] for i in error.rows)}") from error
+            seconds = time.perf_counter() - start
+            yield (epoch, {"epoch": epoch, "lr": self.schedule.get_last_lr()[-1], "train_loss": train_loss},
+                   {"seconds": round(seconds, 2), "records_per_second": round(n_records / seconds, 1)})
 
     def train_one_epoch(self, batches, bar=None):
         """Mean loss of an epoch over `batches`. Raises NanLossError before a bad gradient reaches the weights."""

@@ -1,4 +1,5 @@
 """Flags that every training script shares, and what they decide: device, recordings, run folder."""
+import contextlib
 import os
 from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
@@ -121,17 +122,24 @@ def open_recordings(args, signal_config):
     return cache
 
 
-def open_run(args, finished="final_model.pth", config="config.json", checkpoint="checkpoint.pth"):
-    """The run folder that args names, made if needed. A run that lies there already is resumed, replaced or refused."""
-    path = new_run_path(args.folder)
-    run = RunFolder(path)
-    if (path / config).exists() and not args.resume:
-        if not args.overwrite:
-            raise RunError(f"{path} holds a run already: name another --folder, or give --overwrite or --resume")
-        for name in (finished, checkpoint):
-            (path / name).unlink(missing_ok=True)
-    path.mkdir(parents=True, exist_ok=True)
-    return run
+@contextlib.contextmanager
+def open_run(args, prefix=""):
+    """The run folder that args names, made if needed and locked against other writers. A run that lies there already is
+    resumed, replaced or refused; one that is finished ends the script. `prefix` tells pre-training's files from others."""
+    run = RunFolder(new_run_path(args.folder))
+    finished, checkpoint = run / f"{prefix}final_model.pth", run / f"{prefix}checkpoint.pth"
+    run.create()
+    with run.only_writer():
+        if args.resume and finished.exists():
+            checkpoint.unlink(missing_ok=True)
+            print(f"{run.path} is finished: nothing to resume")
+            raise SystemExit(0)
+        if (run / f"{prefix}config.json").exists() and not args.resume:
+            if not args.overwrite:
+                raise RunError(f"{run.path} holds a run already: name another --folder, or give --overwrite or --resume")
+            finished.unlink(missing_ok=True)
+            checkpoint.unlink(missing_ok=True)
+        yield run
 
 
 def settings_of_run(args):

@@ -12,7 +12,7 @@ from models.transformer import Transformer
 
 ENCODERS = {
     "xresnet": (XResNet1d, {"n_leads": 12, "stem": 32, "widths": [64, 96, 128, 192], "depths": [1, 1, 1, 1],
-                            "kernel": 5, "first_stride": 2, "dropout": 0.1}),
+                            "kernel": 5, "first_stride": 1, "dropout": 0.1}),
     "resnet": (ResNet1d, {"n_leads": 12, "filters": [64, 128, 196, 256, 320], "lengths": [4096, 1024, 256, 64, 16],
                           "kernel": 17, "dropout": 0.5}),
     "transformer": (Transformer, {"n_leads": 12, "patch": 8, "width": 160, "depth": 4, "n_heads": 5, "dropout": 0.1,
@@ -21,23 +21,23 @@ ENCODERS = {
                                      "dropout": 0.1}),
 }
 CAUSAL_ENCODERS = ("transformer", "causal_resnet")  # see no sample after the frame they describe
-HEAD = {"head_dropout": 0.3, "n_demographics": 4, "n_classes": 24}
+HEAD = {"head_dropout": 0.3, "n_context": 23, "n_classes": 24}
 DEFAULT_MODEL = {"encoder": "xresnet", **ENCODERS["xresnet"][1], **HEAD}
 
 
 class ECGModel(nn.Module):
     """An encoder and a head. x (B, n_leads, L) in mV, n_valid (B,) samples before the padding or None,
-    demographics (B, n_demographics) or None -> logits (B, n_classes)."""
+    context (B, n_context), what is known of the whole recording (age, sex, rhythm), or None -> logits (B, n_classes)."""
 
     def __init__(self, encoder, head):
         super().__init__()
         self.encoder = encoder
         self.head = head
 
-    def forward(self, x, n_valid=None, demographics=None):
+    def forward(self, x, n_valid=None, context=None):
         features = self.encoder(x, n_valid)  # (B, D, T')
         n_valid_frames = None if n_valid is None else (n_valid + self.encoder.stride - 1) // self.encoder.stride
-        return self.head(features, n_valid_frames, demographics)
+        return self.head(features, n_valid_frames, context)
 
 
 def encoder_class(config):
@@ -62,4 +62,4 @@ def build_model(config):
     encoder = build_encoder(config)
     head = {key: config.get(key, value) for key, value in HEAD.items()}
     return ECGModel(encoder, ClassificationHead(encoder.out_channels, head["n_classes"], head["head_dropout"],
-                                                head["n_demographics"]))
+                                                head["n_context"]))

@@ -16,22 +16,27 @@ def pool_over_time(features, n_valid_frames=None):
 class ClassificationHead(nn.Module):
     """Pools over time, joins age and sex, and gives one logit per class.
 
-    features (B, n_features, T'), n_valid_frames (B,) int >= 1 or None (no padding), demographics (B, n_demographics)
+    features (B, n_features, T'), n_valid_frames (B,) int >= 1 or None (no padding), context (B, n_context)
     or None -> logits (B, n_classes). `thresholds` (n_classes,) are the probabilities above which a class is called;
     they are a buffer, so they are saved and loaded with the weights.
     """
 
-    def __init__(self, n_features, n_classes, dropout=0.3, n_demographics=0):
+    def __init__(self, n_features, n_classes, dropout=0.3, n_context=0):
         super().__init__()
-        self.n_demographics = n_demographics
+        self.n_context = n_context
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(2 * n_features + n_demographics, n_classes)
+        self.linear = nn.Linear(2 * n_features + n_context, n_classes)
         self.register_buffer("thresholds", torch.full((n_classes,), 0.5))
 
-    def forward(self, features, n_valid_frames=None, demographics=None):
+    @torch.no_grad()
+    def start_at(self, frequency):
+        """Begin with the classes' frequencies (n_classes,) as answer to everything: the first steps need not learn them."""
+        self.linear.bias.copy_(torch.logit(frequency.clamp(1e-3, 1 - 1e-3)))
+
+    def forward(self, features, n_valid_frames=None, context=None):
         pooled = self.dropout(pool_over_time(features, n_valid_frames))  # (B, 2 D)
-        if self.n_demographics:
-            if demographics is None:  # all zero: nothing known
-                demographics = pooled.new_zeros(len(pooled), self.n_demographics)
-            pooled = torch.cat([pooled, demographics.to(pooled.dtype)], 1)
+        if self.n_context:
+            if context is None:  # all zero: nothing known
+                context = pooled.new_zeros(len(pooled), self.n_context)
+            pooled = torch.cat([pooled, context.to(pooled.dtype)], 1)
         return self.linear(pooled)

@@ -6,7 +6,7 @@ import pytest
 
 from conftest import fake_ecg, write_record
 from data.cache import CacheError, cache_key, open_cache
-from data.inputs import demographics, to_microvolts, to_millivolts
+from data.inputs import context, demographics, to_microvolts, to_millivolts
 from data.preprocess import SignalConfig, preprocess
 from data.records import find_records, read_record
 
@@ -20,7 +20,8 @@ def test_cache_holds_what_preprocess_gives(folder_of_records, tmp_path):
             adc, header = read_record(record)
             expected = preprocess(adc, header, config)
             assert cache.signal(i).dtype == np.int16 and np.abs(to_millivolts(cache.signal(i)) - expected).max() <= 0.5001e-3
-            assert cache.dx[i] == header.dx and cache.age[i] == header.age and cache.sex[i] == header.sex
+            assert cache.dx[i] == header.dx
+            assert (cache.context[i] == context(cache.signal(i), 100, header.age, header.sex)).all()
 
 
 def test_key_follows_files_and_configuration(folder_of_records):

@@ -11,9 +11,9 @@ from models import DEFAULT_MODEL, ENCODERS, ECGModel, build_encoder, build_model
 from models.heads import ClassificationHead, pool_over_time
 
 SMALL = [
-    {"encoder": "xresnet", "stem": 8, "widths": [8, 16, 24], "depths": [1, 2, 1], "n_classes": 5, "n_demographics": 4},
-    {"encoder": "xresnet", "stem": 8, "widths": [8, 16], "depths": [2, 1], "first_stride": 1, "n_classes": 5, "n_demographics": 4},
-    {"encoder": "resnet", "filters": [8, 16, 24], "lengths": [64, 16, 4], "kernel": 7, "n_classes": 5, "n_demographics": 4},
+    {"encoder": "xresnet", "stem": 8, "widths": [8, 16, 24], "depths": [1, 2, 1], "n_classes": 5, "n_context": 4},
+    {"encoder": "xresnet", "stem": 8, "widths": [8, 16], "depths": [2, 1], "first_stride": 1, "n_classes": 5, "n_context": 4},
+    {"encoder": "resnet", "filters": [8, 16, 24], "lengths": [64, 16, 4], "kernel": 7, "n_classes": 5, "n_context": 4},
 ]
 
 
@@ -139,8 +139,8 @@ def test_pooling_against_numpy():
         np.testing.assert_allclose(pooled[i], np.concatenate([part.mean(1), part.max(1)]), rtol=1e-5)
 
 
-def test_head_without_demographics_is_the_same_as_unknown():
-    head = ClassificationHead(4, 3, n_demographics=4).eval()
+def test_head_without_context_is_the_same_as_unknown():
+    head = ClassificationHead(4, 3, n_context=4).eval()
     features = torch.randn(2, 4, 7)
     assert torch.equal(head(features), head(features, None, torch.zeros(2, 4)))
     assert not torch.equal(head(features), head(features, None, torch.ones(2, 4)))
