@@ -1,5 +1,6 @@
 """Recordings for tests: the shipped sample, and generated folders in the Challenge's layout."""
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +65,25 @@ def run_script():
         assert not check or done.returncode == 0, f"{script} {args}:\n{done.stdout}\n{done.stderr}"
         return done
     return run
+
+
+TINY_PRETRAINING = ("--width", "16", "--depth", "1", "--n_heads", "2", "--epochs", "2", "--seq_length", "400", "--k_steps_ahead", "5", "20")
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory, sample):
+    """A folder of 24 real recordings, half of them without diagnoses."""
+    folder = tmp_path_factory.mktemp("few")
+    for i, header in enumerate(sorted(sample.glob("*/*.hea"))[::6]):
+        lines = header.read_text().splitlines(keepends=True)
+        (folder / header.name).write_text("".join(line for line in lines if i % 2 or not line.startswith("#Dx")))
+        shutil.copy(header.with_suffix(".mat"), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pretrained(few, tmp_path_factory, run_script):
+    """A run folder pre-trained for two epochs on `few`."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY_PRETRAINING, cwd=folder)
+    return folder / "run"

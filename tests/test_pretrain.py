@@ -1,8 +1,7 @@
-"""Pre-training: causal encoders, the loss, the baselines, pretrain.py as a user runs it, and what fine-tuning takes over."""
+"""Pre-training: causal encoders, the loss, the baselines, and pretrain.py as a user runs it."""
 import csv
 import json
 import math
-import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,19 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pretrain
-from conftest import ROOT
+from conftest import ROOT, TINY_PRETRAINING
 from data.preprocess import SignalConfig
 from engine.baselines import HISTORY, RIDGE, Persistence, fit_linear
 from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
-from engine.handover import read_pretrained
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
-from engine.run_folder import RunError, RunFolder
-from models import CAUSAL_ENCODERS, build_encoder, build_model
+from engine.run_folder import RunFolder
+from models import CAUSAL_ENCODERS, build_encoder
 from models.next_sample import NextSampleHead, NextSampleModel, samples_ahead
 
 SMALL = {"transformer": {"encoder": "transformer", "patch": 4, "width": 16, "depth": 2, "n_heads": 2},
          "causal_resnet": {"encoder": "causal_resnet", "stem": 8, "widths": [8, 16], "depths": [2, 2], "kernel": 5}}
-TINY = ("--width", "16", "--depth", "1", "--n_heads", "2", "--epochs", "2", "--seq_length", "400", "--k_steps_ahead", "5", "20")
 
 
 def small_encoder(name, **changes):
@@ -220,24 +217,6 @@ def rows(file):
         return list(csv.DictReader(lines))
 
 
-@pytest.fixture(scope="module")
-def few(tmp_path_factory, sample):
-    """A folder of 24 real recordings, some without any diagnosis line."""
-    folder = tmp_path_factory.mktemp("few")
-    for i, header in enumerate(sorted(sample.glob("*/*.hea"))[::6]):
-        lines = header.read_text().splitlines(keepends=True)
-        (folder / header.name).write_text("".join(line for line in lines if i % 2 or not line.startswith("#Dx")))
-        shutil.copy(header.with_suffix(".mat"), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def pretrained(few, run_script):
-    """A run folder pre-trained for two epochs."""
-    run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY, cwd=few.parent)
-    return few.parent / "run"
-
-
 def test_the_run_folder_is_complete(pretrained):
     assert {f.name.removeprefix("pretrain_") for f in pretrained.iterdir()} == {
         "config.json", "model.pth", "final_model.pth", "history.csv", "train_ids.txt", "valid_ids.txt", "skipped_records.csv"}
@@ -261,7 +240,7 @@ def test_the_history_compares_with_both_baselines(pretrained):
 
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(pretrained, few, tmp_path, run_script):
-    command = [sys.executable, str(ROOT / "pretrain.py"), "--input_folder", str(few), "--folder", "run", *TINY]
+    command = [sys.executable, str(ROOT / "pretrain.py"), "--input_folder", str(few), "--folder", "run", *TINY_PRETRAINING]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     for line in process.stdout:
         if line.startswith("epoch   1"):
@@ -269,9 +248,9 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(pretrained, few, tmp_path,
             break
     process.wait()
     assert (tmp_path / "run" / "pretrain_checkpoint.pth").exists() and not (tmp_path / "run" / "pretrain_final_model.pth").exists()
-    refused = run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY, "--lr", "0.1", "--resume", cwd=tmp_path, check=False)
+    refused = run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY_PRETRAINING, "--lr", "0.1", "--resume", cwd=tmp_path, check=False)
     assert refused.returncode != 0 and "--lr" in refused.stderr
-    run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY, "--resume", cwd=tmp_path)
+    run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY_PRETRAINING, "--resume", cwd=tmp_path)
     first, again = (RunFolder(run).load("pretrain_final_model.pth") for run in (pretrained, tmp_path / "run"))
     for part in ("encoder", "head"):
         assert first[part].keys() == again[part].keys() and all(torch.equal(first[part][name], again[part][name]) for name in first[part])
@@ -289,85 +268,3 @@ def test_wrong_flags_are_clear_errors(arguments, message, capsys):
 def test_sizes_that_do_not_fit_are_a_clear_error(few, tmp_path, run_script):
     failed = run_script("pretrain.py", "--input_folder", few, "--width", "15", cwd=tmp_path, check=False)
     assert failed.returncode != 0 and "width 15" in failed.stderr and "Traceback" not in failed.stderr
-
-
-def test_handover_loads_all_of_the_encoder_and_nothing_else(pretrained):
-    found = read_pretrained(pretrained)
-    assert found.signal == SignalConfig() and len(found.train_ids) + len(found.valid_ids) == 24
-    model = build_model({**found.encoder, "bidirectional": True, "n_classes": 5})
-    head = {name: value.clone() for name, value in model.head.state_dict().items()}
-    found.load_into(model.encoder)
-    saved = RunFolder(pretrained).load("pretrain_model.pth")["encoder"]
-    assert all(torch.equal(value, saved[name]) for name, value in model.encoder.state_dict().items())
-    assert all(torch.equal(value, head[name]) for name, value in model.head.state_dict().items())
-
-
-def test_a_folder_without_pretraining_hands_over_nothing(tmp_path):
-    assert read_pretrained(tmp_path) is None
-
-
-@pytest.mark.parametrize("damage", ["missing key", "extra key", "other sizes", "other encoder", "no weights", "garbage"])
-def test_a_damaged_pretraining_is_refused_by_name(damage, pretrained, tmp_path):
-    shutil.copytree(pretrained, tmp_path / "run")
-    run = RunFolder(tmp_path / "run")
-    content, config = run.load("pretrain_model.pth"), json.loads((run / "pretrain_config.json").read_text())
-    if damage == "missing key":
-        content["encoder"].pop("norm.weight")
-    elif damage == "extra key":
-        content["encoder"]["extra"] = torch.zeros(1)
-    elif damage == "other sizes":
-        config["encoder"]["width"] = 24
-    elif damage == "other encoder":
-        config["encoder"]["encoder"] = "xresnet"
-    run.save("pretrain_model.pth", content)
-    run.write_json("pretrain_config.json", config)
-    if damage == "no weights":
-        (run / "pretrain_model.pth").unlink()
-    elif damage == "garbage":
-        (run / "pretrain_model.pth").write_bytes(b"garbage")
-    with pytest.raises(RunError, match="pretrain_"):
-        read_pretrained(run.path)
-
-
-def test_contradicting_flags_are_errors_and_others_are_filled_in(pretrained):
-    found = read_pretrained(pretrained)
-    args = SimpleNamespace(encoder="xresnet", sample_freq=250.0, width=None, patch=None, depth=None, n_heads=None, dropout=None, fold=None)
-    found.apply(args, given=set())
-    assert (args.encoder, args.sample_freq, args.width, args.patch) == ("transformer", 100.0, 16, 8)
-    for name, value in (("encoder", "xresnet"), ("sample_freq", 250.0), ("width", 99), ("fold", 1)):
-        with pytest.raises(RunError, match=f"--{name} {value} contradicts"):
-            found.apply(SimpleNamespace(**(vars(args) | {name: value})), given={name})
-
-
-def test_recordings_and_patients_stay_on_their_side(pretrained):
-    found = read_pretrained(pretrained)
-    names = sorted(found.train_ids + found.valid_ids) + ["new/of_a_validation_patient", "new/of_nobody"]
-    patients = np.array([f"p{i}" for i in range(len(names))])
-    patients[-2] = patients[names.index(found.valid_ids[0])]
-    order = np.random.default_rng(0).permutation(len(names))
-    train, valid = found.split(names, patients, order[:-5], order[-5:])
-    assert {names[i] for i in train} - {"new/of_nobody"} == set(found.train_ids)
-    assert {names[i] for i in valid} - {"new/of_nobody"} == {*found.valid_ids, "new/of_a_validation_patient"}
-    assert sorted([*train, *valid]) == list(range(len(names)))
-    patients[names.index(found.train_ids[0])] = patients[names.index(found.valid_ids[0])]
-    with pytest.raises(RunError, match="both sides"):
-        found.split(names, patients, order[:-5], order[-5:])
-
-
-def test_a_frozen_encoder_does_not_change_and_a_slow_one_changes_less():
-    torch.manual_seed(0)
-    x = torch.randn(8, 12, 64)
-    moved = {}
-    for factor in (1.0, 0.01):
-        model = build_model(SMALL["transformer"] | {"n_classes": 3})
-        before = model.encoder.embed.weight.clone()
-        optimizer = make_optimizer(model, 1e-3, 0.0, encoder_lr_factor=factor)
-        Trainer(model, optimizer, make_schedule(optimizer, 5), EMA(model, 0.9), lambda m, b: m(x).square().mean(), "cpu").train_one_epoch([SimpleNamespace(index=[])] * 5)
-        moved[factor] = (model.encoder.embed.weight - before).abs().mean().item()
-    assert 0 < moved[0.01] < 0.03 * moved[1.0]
-    model.encoder.requires_grad_(False)
-    before, head = model.encoder.embed.weight.clone(), model.head.linear.weight.clone()
-    optimizer = make_optimizer(model, 1e-3, 0.0)
-    Trainer(model, optimizer, make_schedule(optimizer, 5), EMA(model, 0.9), lambda m, b: m(x).square().mean(), "cpu").train_one_epoch([SimpleNamespace(index=[])] * 5)
-    assert torch.equal(model.encoder.embed.weight, before) and not torch.equal(model.head.linear.weight, head)
-    assert not model.encoder.training and model.head.training
