@@ -18,6 +18,13 @@ MAX_WINDOW = 2**17    # samples; 22 minutes at 100 Hz
 MAX_MEMBERS = 100     # models in one run folder
 
 
+def check_codes(codes):
+    """Refuse, with a ValueError, codes of classes that would break the lines and columns of an output file."""
+    for code in codes:
+        if not code.strip() or not code.isprintable() or "," in code or code.startswith("#"):
+            raise ValueError(f"{code!r} cannot be the code of a class: it is empty, begins with # or holds a comma or a line end")
+
+
 def check_members(members, n_leads):
     """Refuse, with a ValueError, a list of {"model": config, "seq_length": samples} from which no model of moderate size
     for n_leads leads can be built."""

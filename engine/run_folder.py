@@ -24,10 +24,11 @@ from pathlib import Path
 
 import torch
 
+from data.headers import printable
 from data.labels import ClassSet
 from data.locks import locked
 from data.preprocess import SignalConfig
-from engine.checks import check_members
+from engine.checks import check_codes, check_members
 from models import build_model
 
 FORMAT, VERSION = "12ecg-run", 1
@@ -37,6 +38,9 @@ KEYS = {"format", "version", "signal", "classes", "members", "training", "data",
 
 class RunError(RuntimeError):
     """A run folder cannot be read or written; the message names the file and the fault."""
+
+    def __init__(self, message):
+        super().__init__(printable(message))
 
 
 def new_run_path(folder=None):
@@ -150,6 +154,7 @@ def make_config(signal, class_set, members, training, data):
     """Content of config.json. `members` is a list of {"model": model config, "seq_length": window in samples}. Raises
     ValueError if they are beyond what `load_run` accepts."""
     check_members(members, len(signal.leads))
+    check_codes(class_set.codes)
     return {"format": FORMAT, "version": VERSION, "signal": signal.to_dict(), "classes": class_set.to_dict(),
             "members": members, "training": training, "data": data, **provenance()}
 
@@ -161,6 +166,7 @@ def load_run(folder, weights="model.pth"):
     try:
         signal, class_set = SignalConfig.from_dict(config["signal"]), ClassSet.from_dict(config["classes"])
         check_members(config["members"], len(signal.leads))
+        check_codes(class_set.codes)
         seq_lengths = [member["seq_length"] for member in config["members"]]
         models = [build_model(member["model"]) for member in config["members"]]
     except (KeyError, TypeError, ValueError) as error:

@@ -179,7 +179,7 @@ def _decisions(lines):
     text = ",".join(lines)
     marks = np.frombuffer(text.encode(), np.uint8)
     yes, no = marks[::2] == ord("1"), marks[::2] == ord("0")
-    if (yes | no).all() and (marks[1::2] == ord(",")).all():  # single digits and commas in turn, as nearly all write them
+    if len(marks) % 2 and (yes | no).all() and (marks[1::2] == ord(",")).all():  # single digits and commas in turn, as nearly all write them
         return yes
     return np.array([field.strip() in POSITIVE for field in text.split(",")])
 

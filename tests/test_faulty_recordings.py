@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import driver
+import faulty_headers  # noqa: F401  its part of the catalogue
 from conftest import LEADS, fake_ecg, write_record
 from data.cache import open_cache
 from data.inputs import read_input

@@ -1,0 +1,187 @@
+"""Files that are wrong on purpose: only the documented exceptions come out, quickly, and nothing large is allocated."""
+import json
+import pickle
+import random
+import resource
+import string
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conftest import LEADS
+from data.labels import load_class_set
+from data.preprocess import SignalConfig
+from data.records import RecordError, parse_header, read_record
+from engine.run_folder import RunError, RunFolder, load_run, make_config
+from engine.score_files import find_pairs, read_outputs
+from fuzz import TARGETS, fuzz
+from models import DEFAULT_MODEL, ENCODERS, HEAD, build_model
+
+quickly = settings(max_examples=60, deadline=2000, derandomize=True, suppress_health_check=list(HealthCheck))
+SIZES = {**DEFAULT_MODEL, "stem": 8, "widths": [8, 8], "depths": [1, 1]}
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory():
+    """6 GB of addresses are plenty for everything here."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_short_run_of_the_fuzzer(target, tmp_path):
+    outcomes, failures = fuzz(target, tmp_path / "files", random.Random(0), lambda n: n >= 150)
+    assert not failures, failures[0][1]
+    assert outcomes.total() == 150 and len(outcomes) > 1  # some read, some refused: it is no test of one kind
+
+
+HEADER = "\n".join(["x 12 500 1000 12:00:00 01/02/2020", *(f"x.mat 16+24 1000(0)/mV 16 0 -5 123 0 {lead}" for lead in LEADS),
+                    "#Age: 50", "#Sex: Male", "#Dx: 426783006,164889003"])
+
+
+@quickly
+@given(st.lists(st.tuples(st.integers(0, len(HEADER)), st.integers(0, 20), st.text(max_size=12) | st.text("0123456789./()+-x: #~\n", max_size=20)),
+                min_size=1, max_size=6))
+def test_mutated_headers_raise_record_errors_only(changes):
+    text = HEADER
+    for place, length, new in changes:
+        text = text[:place] + new + text[place + length:]
+    try:
+        header = parse_header(text.split("\n"), "x.hea")
+    except RecordError as error:
+        assert str(error).startswith("x.hea, line ") and str(error).isprintable()
+        return
+    assert len(header.leads) == header.n_leads <= 256 and 0 < header.sample_freq <= 1e6
+    assert all("/" not in lead.file_name and lead.file_name not in (".", "..") for lead in header.leads)
+
+
+@pytest.mark.parametrize("line", ["x " * 500_000, "x" * 10**6, "x 12 " + "9" * 10**6, "x 12 500 1000" + " " * 10**6 + "y", "x\t" + "\t" * 10**6,
+                                  "x 12 1" + "0" * 10**6, "x 1 500 9\nx.mat " + "1(" * 10**6, "x 1 500 9\nx.mat 16 " + "1" * 10**6 + " 1 1 1 1"])
+def test_long_lines_take_no_time(line):
+    start = time.perf_counter()
+    with pytest.raises(RecordError) as caught:
+        parse_header(line.split("\n"))
+    assert time.perf_counter() - start < 1 and len(str(caught.value)) < 5000
+
+
+@quickly
+@given(data=st.binary(max_size=400), n_leads=st.integers(1, 12), n_samples=st.integers(0, 40), offset=st.sampled_from(("", "+24", "+7")),
+       ending=st.sampled_from(("mat", "dat")), announced=st.booleans())
+def test_random_bytes_as_16_bit_signals(data, n_leads, n_samples, offset, ending, announced, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp()
+    if announced:  # what a file should hold, so that the samples are reached
+        data = np.array([30, n_leads, n_samples, 0, 4], "<i4").tobytes() + b"val\0" + data[:2 * n_leads * n_samples]
+    (folder / f"r.{ending}").write_bytes(data)
+    lines = [f"r {n_leads} 500 {n_samples}"] + [f"r.{ending} 16{offset} 200/mV 16 0 0 0 0 {lead}" for lead in LEADS[:n_leads]]
+    (folder / "r.hea").write_text("\n".join(lines))
+    try:
+        adc, header = read_record(folder / "r", [])
+    except RecordError as error:
+        assert "r." in str(error)
+        return
+    start = int(offset or 0)
+    assert adc.shape == (n_leads, header.n_samples) and adc.dtype == np.int16
+    assert adc.T.astype("<i2").tobytes() == data[start:]  # every byte of the file is a sample, and nothing else is
+
+
+@quickly
+@given(lines=st.lists(st.text("01,.eTrue#\n\r nan-_٣" + string.ascii_lowercase[:3], max_size=40), max_size=5))
+def test_random_output_files_are_scored_or_reported(lines, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp() / "outputs"
+    folder.mkdir(exist_ok=True)
+    (folder / "a.hea").write_text("a 1 1 1\n#Dx: 1\n")
+    (folder / "a.csv").write_bytes("\n".join(["#a", "1,0", *lines]).encode())
+    (folder / "b.hea").write_text("b 1 1 1\n#Dx: 1\n")
+    (folder / "b.csv").write_bytes(b"#b\n1,0\n1,0\n0.25,0.75\n")
+    y_pred, y_score, malformed = read_outputs(find_pairs(folder, folder).outputs, [("1",), ("0",)])
+    assert y_pred.shape == y_score.shape == (2, 2) and not np.isnan(y_score).any()
+    assert y_pred[1].tolist() == [True, False] and y_score[1].tolist() == [0.25, 0.75]  # whatever its neighbour holds
+    assert not malformed or not (y_pred[0].any() or y_score[0].any())
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunFolder(tmp_path)
+    members = [{"model": SIZES, "seq_length": 250}]
+    run.write_json("config.json", make_config(SignalConfig(), load_class_set("cinc2020"), members, {}, {"frequency": [0.1] * 24}))
+    run.save("model.pth", {"members": [build_model(SIZES).state_dict()]})
+    load_run(run.path)
+    return run
+
+
+def change(run, path, value):
+    config = json.loads((run / "config.json").read_text())
+    place = config
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    run.write_text("config.json", json.dumps(config))
+
+
+MODEL = ("members", 0, "model")
+ENORMOUS = [((*MODEL, "stem"), 10**9), ((*MODEL, "widths"), [10**9, 10**9]), ((*MODEL, "widths"), [30000] * 8), ((*MODEL, "depths"), [10**6, 1]),
+            ((*MODEL, "depths"), [250, 250]), ((*MODEL, "widths"), [8] * 10**6), ((*MODEL, "kernel"), 10**9 + 1), ((*MODEL, "n_leads"), 10**9),
+            ((*MODEL, "n_classes"), 10**9), (("members", 0, "seq_length"), 10**9), (("members",), [{"model": SIZES, "seq_length": 250}] * 10**4),
+            (MODEL, {"encoder": "transformer", "width": 10**6, "depth": 10}), (MODEL, {"encoder": "transformer", "depth": 10**6})]
+NONSENSE = [((*MODEL, "stem"), 0), ((*MODEL, "stem"), True), ((*MODEL, "stem"), "8"), ((*MODEL, "widths"), []), ((*MODEL, "dropout"), -1),
+            ((*MODEL, "dropout"), 1e400), ((*MODEL, "kernel"), 4), ((*MODEL, "encoder"), ["xresnet"]), ((*MODEL, "surprise"), 1), (MODEL, None),
+            (("members",), {}), (("members", 0, "seq_length"), "250"), (("members", 0, "seq_length"), 2.5), (("version",), 2), (("format",), "other"),
+            (("signal", "clip"), float("nan")), (("signal", "leads"), ["I", "II"]), (("classes", "codes", 0), "1,2"),
+            (("classes", "codes", 0), "1\n2"), (("classes", "codes"), []), (("data", "frequency"), [2.0] * 24)]
+
+
+@pytest.mark.parametrize("path, value", ENORMOUS + NONSENSE, ids=lambda value: str(value)[:60])
+def test_configurations_beyond_the_limits_are_refused_at_once(path, value, run):
+    change(run, path, value)
+    start = time.perf_counter()
+    with pytest.raises(RunError, match="config.json"):
+        load_run(run.path)
+    assert time.perf_counter() - start < 2
+
+
+def test_deeply_nested_json_is_refused(run):
+    (run / "config.json").write_text("[" * 10**6)
+    with pytest.raises(RunError, match="config.json"):
+        load_run(run.path)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_default_networks_are_within_the_limits(encoder, tmp_path):
+    sizes = {"encoder": encoder, **ENCODERS[encoder][1], **HEAD}
+    make_config(SignalConfig(), load_class_set("cinc2020"), [{"model": sizes, "seq_length": 4096}], {}, {})
+
+
+def test_weights_that_are_no_numbers_are_refused(run):
+    states = run.load("model.pth")["members"]
+    states[0]["head.thresholds"][3] = float("nan")
+    run.save("model.pth", {"members": states})
+    with pytest.raises(RunError, match="NaN"):
+        load_run(run.path)
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_itself_is_refused(run):
+    with zipfile.ZipFile(run / "model.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * 10**8)
+    with pytest.raises(RunError, match="unpacks to 100000000 bytes"):
+        load_run(run.path)
+
+
+class Attack:
+    def __reduce__(self):
+        return print, ("code from a file was executed",)
+
+
+@pytest.mark.parametrize("write", [lambda file: file.write_bytes(pickle.dumps(Attack())), lambda file: torch.save({"members": [Attack()]}, file),
+                                   lambda file: torch.save({"members": [Attack()]}, file, _use_new_zipfile_serialization=False)])
+def test_code_in_a_checkpoint_is_refused(write, run, capsys):
+    write(run / "model.pth")
+    with pytest.raises(RunError, match="model.pth"):
+        load_run(run.path)
+    assert "executed" not in capsys.readouterr().out
