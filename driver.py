@@ -8,7 +8,7 @@
 IN is searched at any depth for WFDB records. OUT/ID.csv has four lines: `#Record ID`, classes, 0/1 labels, probabilities.
 Where an ID occurs in several sub-folders, those records are written to OUT/SUBFOLDER/ID.csv. A recording that cannot be
 read is skipped and named at the end and in OUT/skipped_records.csv, with the reason; the exit status is then 1. What is
-suspicious about readable recordings is listed in OUT/record_warnings.csv, and with --strict the exit status is then 1 too.
+suspicious about readable recordings is listed in OUT/record_warnings.txt, and with --strict the exit status is then 1 too.
 """
 import argparse
 import sys
@@ -28,7 +28,7 @@ from engine.run_folder import RunError, RunFolder
 from run_12ECG_classifier import DEFAULT_MODEL
 
 BATCH = 64  # recordings
-SKIPPED, WARNINGS = "skipped_records.csv", "record_warnings.csv"
+SKIPPED, WARNINGS = "skipped_records.csv", "record_warnings.txt"
 
 
 def parse_args(argv=None):

@@ -10,6 +10,7 @@ from data.rhythm import N_RHYTHM, rhythm
 
 N_DEMOGRAPHICS = 4
 N_CONTEXT = N_DEMOGRAPHICS + N_RHYTHM
+SATURATED = 0.001  # share of saturated samples that is remarked upon; a plateau or two at a peak is common
 CHUNK_BYTES = 2**26  # of signal files that are read at once: bounds the memory, whatever the recordings' length
 
 
@@ -29,8 +30,11 @@ def read_input(record, config):
         error = RecordError(f"{record.path}: does not fit into memory")
         error.stage = stage
         raise error from None
-    counts = {"invalid samples, interpolated": quality.n_nan, "saturated samples": quality.n_saturated}
-    return signal, header, warnings + quality.warnings + [f"{n} {what}" for what, n in counts.items() if n]
+    if quality.n_nan:
+        warnings.append(f"{quality.n_nan} invalid samples, interpolated")
+    if quality.n_saturated > SATURATED * adc.size:
+        warnings.append(f"{quality.n_saturated} saturated samples")
+    return signal, header, warnings + quality.warnings
 
 
 def chunks(records, n):

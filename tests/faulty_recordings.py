@@ -189,9 +189,9 @@ def dat_truncated(folder, name):
     (folder / f"{name}.dat").write_bytes((folder / f"{name}.dat").read_bytes()[:-2])
 
 
-@entry(WARNED, "saturated")
+@entry(READ)
 def dat_of_8_bits(folder, name):
-    write(folder, name, ecg() // 16, gain=62.5)  # so coarse that the peaks are flat
+    write(folder, name, ecg() // 16, gain=62.5)
     hea(folder, name).write_text(hea(folder, name).read_text().replace(".mat 16+24", ".dat 80"))
     np.ascontiguousarray((ecg() // 16 + 128).astype(np.uint8).T).tofile(folder / f"{name}.dat")
 

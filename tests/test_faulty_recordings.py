@@ -113,7 +113,7 @@ def test_one_folder_of_them_all_through_the_driver(run, tmp_path, run_script, ca
     done = run_script("driver.py", run, folder, "out", cwd=tmp_path, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     skipped = {row["record"]: row for row in rows(tmp_path / "out" / "skipped_records.csv")}
-    warned = {row["record"] for row in rows(tmp_path / "out" / "record_warnings.csv")}
+    warned = {row["record"] for row in rows(tmp_path / "out" / "record_warnings.txt")}
     answered = {file.name[:-4] for file in (tmp_path / "out").iterdir()} - {"skipped_records", "record_warnings"}
     assert answered | set(skipped) == {record.record_id for record in find_records(folder)} and not answered & set(skipped)
     assert skipped["skipped_records"]["stage"] == "writing"
@@ -140,7 +140,7 @@ def test_strict_makes_warnings_a_failure_and_lists_are_no_answers(run, tmp_path,
     good[8] = 0
     write_record(tmp_path / "in", "b", good)
     assert driver.main(arguments) == 0 and driver.main([*arguments, "--strict"]) == 1
-    assert rows(tmp_path / "out" / "record_warnings.csv") == [{"record": "b", "warning": "flat: V3"}]
+    assert rows(tmp_path / "out" / "record_warnings.txt") == [{"record": "b", "warning": "flat: V3"}]
     np.testing.assert_equal(evaluate_12ECG_score(tmp_path / "in", tmp_path / "out")[0], before[0])
 
 
