@@ -142,7 +142,7 @@ class XResNet1d(nn.Module):
     x (B, n_leads, L) -> (B, widths[-1], ceil(L / stride)).
     """
 
-    def __init__(self, stem=32, widths=(64, 96, 128, 192), depths=(1, 1, 1, 1), kernel=5, first_stride=2, dropout=0.1,
+    def __init__(self, stem=32, widths=(64, 96, 128, 192), depths=(1, 1, 1, 1), kernel=5, first_stride=1, dropout=0.1,
                  n_leads=12):
         super().__init__()
         if len(widths) != len(depths):
