@@ -146,8 +146,11 @@ def _build(records, config, path, key, workers, quiet):
             np.savez(partial / "index.npz", **index)
             meta = {"magic": MAGIC, "version": VERSION, "key": key, "n_records": len(index["crc"]), "signal": config.to_dict()}
             (partial / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-            if not (path / "meta.json").exists():  # or else another process was faster
+            try:
                 partial.rename(path)
+            except OSError:
+                if not (path / "meta.json").exists():  # or else another process was faster
+                    raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

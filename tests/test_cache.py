@@ -7,6 +7,7 @@ import pytest
 from conftest import fake_ecg, write_record
 from data.cache import CacheError, cache_key, open_cache
 from data.inputs import context, demographics, to_microvolts, to_millivolts
+from data.locks import locked
 from data.preprocess import SignalConfig, preprocess
 from data.records import find_records, read_record
 
@@ -84,3 +85,57 @@ def test_microvolts_round_trip_and_clip():
 def test_demographics_mark_the_unknown():
     assert np.allclose(demographics(50.0, "Male"), [-0.5, 1, 1, 1]) and np.allclose(demographics(float("nan"), None), 0)
     assert np.allclose(demographics(80.0, "Female"), [1, 1, -1, 1])
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing(folder_of_records, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(CacheError, match="No space left"):
+        open_cache(find_records(folder_of_records), SignalConfig(), tmp_path / "cache", quiet=True)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_what_a_killed_builder_left_is_cleared_away_but_not_what_another_still_writes(folder_of_records, tmp_path):
+    records, config = find_records(folder_of_records), SignalConfig()
+    dead, alive = (tmp_path / f"{cache_key(records, config)}.partial-{i}" for i in (1, 2))
+    for partial in (dead, alive):
+        partial.mkdir()
+        (partial / "signals.i16").write_bytes(b"half")
+    with locked(alive):
+        assert len(open_cache(records, config, tmp_path, quiet=True)) == 24
+        assert alive.exists() and not dead.exists()
+
+
+def test_of_two_builders_the_first_wins(folder_of_records, tmp_path, monkeypatch):
+    records, config = find_records(folder_of_records), SignalConfig()
+    real = np.savez
+
+    def slow(*args, **kwargs):
+        monkeypatch.setattr("numpy.savez", real)
+        monkeypatch.setattr("os.getpid", lambda: 1)
+        open_cache(records, config, tmp_path, quiet=True)  # another process comes, and is done first
+        monkeypatch.undo()
+        real(*args, **kwargs)
+    monkeypatch.setattr("numpy.savez", slow)
+    cache = open_cache(records, config, tmp_path, quiet=True)
+    assert len(cache) == 24 and [file.name for file in tmp_path.iterdir() if file.name != "in"] == [cache_key(records, config)]
+
+
+def test_one_enormous_header_does_not_make_the_index_enormous(folder_of_records, tmp_path):
+    """An array of texts is as wide as the longest of them: 24 recordings would take 60 MB."""
+    header = folder_of_records / "a" / "R00.hea"
+    header.write_text(header.read_text().replace("#Dx: ", "#Dx: " + "1234567," * 80_000))
+    cache = open_cache(find_records(folder_of_records), SignalConfig(), tmp_path / "cache", quiet=True)
+    index, = (tmp_path / "cache").rglob("index.npz")
+    assert len(cache) == 24 and index.stat().st_size < 2**21
+
+
+def test_an_index_that_does_not_fit_is_not_trusted(folder_of_records, tmp_path, capsys):
+    records, config = find_records(folder_of_records), SignalConfig()
+    open_cache(records, config, tmp_path / "cache", quiet=True)
+    file, = (tmp_path / "cache").rglob("index.npz")
+    with np.load(file) as index:
+        good = dict(index)
+    for name, value in (("offsets", good["offsets"][:-1]), ("offsets", good["offsets"][::-1]), ("offsets", np.zeros(0, np.int64)), ("crc", good["crc"][:3]),
+                        ("texts", np.frombuffer(b"[]", np.uint8)), ("texts", np.frombuffer(b"{", np.uint8)), ("context", good["context"][:, :1])):
+        np.savez(file, **good | {name: value})
+        assert len(open_cache(records, config, tmp_path / "cache", quiet=True)) == 24 and "rebuilt" in capsys.readouterr().out
