@@ -27,9 +27,16 @@ from engine.validation import official_weights
 ROOT = Path(__file__).resolve().parent.parent
 FOLDS = Path(__file__).resolve().parent / "ptbxl_folds.csv"
 MIN_POSITIVES = 5
+PLAIN = ["--n_context", "0", "--auxiliary", "0", "--gain", "0", "--band", "0", "--wander", "0", "--noise", "0", "--lead_dropout", "0", "--mixup", "0"]
 CONFIGURATIONS = {
     "recipe (the defaults)": [],
-    "plain ResNet (Ribeiro et al.)": ["--encoder", "resnet"],
+    "without rhythm, age and sex": ["--n_context", "0"],
+    "without auxiliary codes": ["--auxiliary", "0"],
+    "without recorder filters, wander, noise": ["--band", "0", "--wander", "0", "--noise", "0"],
+    "without mixup": ["--mixup", "0"],
+    "8 s windows": ["--seq_length", "800", "--first_stride", "2"],
+    "plain ResNet, 10 s, nothing else": ["--encoder", "resnet", "--lengths", "1024", "256", "64", "16", "4", "--seq_length", "1000",
+                                         "--epochs", "15", "--lr", "0.001", *PLAIN],
 }
 
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from data.inputs import to_millivolts
+from data.inputs import N_DEMOGRAPHICS, to_millivolts
+from data.labels import NORMAL
+from data.rhythm import RATES
 
-
+SINUS_BRADYCARDIA = "426177001"
 AXIS_CODES = ("39732003", "47665007", "251200008")  # left, right and indeterminate axis deviation
 
 
@@ -27,11 +29,16 @@ class Dataset:
 
 
 def build_dataset(cache, class_set, metadata):
-    """Dataset of a SignalCache, a ClassSet and a Metadata. Where the metadata says that the heart axis was never
-    annotated, the axis deviations are unknown rather than absent."""
+    """Dataset of a SignalCache, a ClassSet and a Metadata. Two labels are unknown rather than absent: axis deviations where
+    the metadata says that the heart axis was never annotated, and sinus bradycardia in a sinus rhythm of 50 to 60 beats per
+    minute, for hospitals draw that line at 50 (PTB-XL) or at 60 (the textbook, most others)."""
     targets = class_set.encode_all(cache.dx, training=True)
     columns = [class_set.column(code) for code in AXIS_CODES]
     known = _known_axis(targets, [c for c in columns if c is not None], metadata)
+    slow, sinus = class_set.column(SINUS_BRADYCARDIA), class_set.column(NORMAL)
+    if slow is not None and sinus is not None:
+        above_50, above_60 = (cache.context[:, N_DEMOGRAPHICS + RATES.index(rate)] > 0 for rate in (50, 60))
+        known[above_50 & ~above_60 & (targets[:, sinus] > 0) & (targets[:, slow] == 0), slow] = 0
     return Dataset(cache, class_set.encode_all(cache.dx) > 0, targets, known, cache.context, metadata)
 
 
