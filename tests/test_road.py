@@ -123,7 +123,7 @@ def test_driver_goes_on_past_bad_recordings_and_skips_existing(trained, folder_o
     (folder_of_records / "b" / "R03.hea").write_text("no header at all")
     done = run_script("driver.py", trained, folder_of_records, tmp_path / "out", cwd=tmp_path, check=False)
     assert done.returncode == 1 and "a/R00" in done.stdout and "b/R03" in done.stdout and "Traceback" not in done.stderr
-    assert len(list((tmp_path / "out").glob("*.csv"))) == 22
+    assert len(list((tmp_path / "out").glob("R*.csv"))) == 22 and [row["record"] for row in rows(tmp_path / "out" / "skipped_records.csv")] == ["a/R00", "b/R03"]
     kept = tmp_path / "out" / "R05.csv"
     kept.write_text("mine")
     run_script("driver.py", trained, folder_of_records, tmp_path / "out", "--skip_existing", cwd=tmp_path, check=False)
