@@ -32,7 +32,7 @@ from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
 from engine.handover import make_pretrain_config
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
 from engine.options import (add_data_arguments, add_run_arguments, add_size_arguments, check_arguments, check_same_settings,
-                            check_sizes, chosen_sizes, open_recordings, open_run, settings_of_run)
+                            check_sizes, chosen_sizes, open_recordings, open_run, settings_of_run, write_trouble)
 from engine.run_folder import RunError
 from models import CAUSAL_ENCODERS, ENCODERS, build_encoder
 from models.next_sample import NextSampleModel
@@ -145,7 +145,7 @@ def pretrain(args, run):
         head = {"k_steps_ahead": args.k_steps_ahead, "scale": scale}
         run.write_text("pretrain_train_ids.txt", "".join(f"{cache.names[i]}\n" for i in train_rows))
         run.write_text("pretrain_valid_ids.txt", "".join(f"{cache.names[i]}\n" for i in valid_rows))
-        run.write_rows("pretrain_skipped_records.csv", cache.skipped_rows, ["record", "stage", "reason"])
+        write_trouble(run, cache, "pretrain_")
         run.write_json("pretrain_config.json", make_pretrain_config(signal_config, encoder_config, head, settings_of_run(args), facts))
 
     for epoch, learned, speed in trainer.epochs(batches, len(history) + 1, args.epochs, args.seed, generator, cache.names):
@@ -153,11 +153,12 @@ def pretrain(args, run):
         if row["valid_loss"] < best or epoch == 1:
             best = row["valid_loss"]
             save(run, "pretrain_model.pth", trainer.ema.model)
-        if epoch == args.epochs:
-            save(run, "pretrain_final_model.pth", trainer.ema.model)
         history.append({**learned, **row, **speed})
         run.write_rows("pretrain_history.csv", history)
-        run.save("pretrain_checkpoint.pth", {"trainer": trainer.state(), "history": history, "best": best, "settings": settings_of_run(args)})
+        if epoch < args.epochs:
+            run.save("pretrain_checkpoint.pth", {"trainer": trainer.state(), "history": history, "best": best, "settings": settings_of_run(args)})
+        else:  # last of all: it marks the run as finished
+            save(run, "pretrain_final_model.pth", trainer.ema.model)
         print(f"epoch {epoch:3d}  train {learned['train_loss']:.4f}  valid {row['valid_loss']:.4f}  skill against persistence {row['skill_persistence']:.3f}, "
               f"linear {row['skill_linear']:.3f}  {speed['seconds']:.1f} s", flush=True)
 

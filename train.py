@@ -13,7 +13,7 @@ The predecessor's network and input:
                     --sample_freq 400 --seq_length 4096
 
 The run folder holds config.json, model.pth (best epoch), final_model.pth (last epoch), history.csv, train_ids.txt,
-valid_ids.txt, valid_predictions.csv and skipped_records.csv. `python driver.py RUN IN OUT` uses it.
+valid_ids.txt, valid_predictions.csv, skipped_records.csv and record_warnings.txt. `python driver.py RUN IN OUT` uses it.
 """
 import argparse
 import math
@@ -33,7 +33,7 @@ from engine.handover import read_pretrained
 from engine.inference import predict
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
 from engine.options import (add_data_arguments, add_run_arguments, add_size_arguments, check_arguments, check_same_settings,
-                            check_sizes, chosen_sizes, given_flags, open_recordings, open_run, settings_of_run)
+                            check_sizes, chosen_sizes, given_flags, open_recordings, open_run, settings_of_run, write_trouble)
 from engine.run_folder import RunError, make_config
 from engine.validation import prediction_rows, score_validation
 from models import ENCODERS, HEAD, build_model
@@ -149,7 +149,7 @@ def train(args, given, run):
         member = {"model": config, "seq_length": args.seq_length}
         run.write_text("train_ids.txt", "".join(f"{cache.names[i]}\n" for i in train_rows))
         run.write_text("valid_ids.txt", "".join(f"{name}\n" for name in valid_names))
-        run.write_rows("skipped_records.csv", cache.skipped_rows, ["record", "stage", "reason"])
+        write_trouble(run, cache)
         run.write_json("config.json", make_config(signal_config, class_set, [member], settings_of_run(args), facts))
 
     for epoch, learned, speed in trainer.epochs(batches, len(history) + 1, args.epochs, args.seed, generator, cache.names):
@@ -159,11 +159,12 @@ def train(args, given, run):
             best = scores["auroc"]
             run.save("model.pth", {"members": [answers.state_dict()]})
             run.write_rows("valid_predictions.csv", prediction_rows(valid_names, valid_dx, class_set, y_score))
-        if epoch == args.epochs:
-            run.save("final_model.pth", {"members": [answers.state_dict()]})
         history.append({**learned, **scores, **speed})
         run.write_rows("history.csv", history)
-        run.save("checkpoint.pth", {"trainer": trainer.state(), "history": history, "best": best, "settings": settings_of_run(args)})
+        if epoch < args.epochs:
+            run.save("checkpoint.pth", {"trainer": trainer.state(), "history": history, "best": best, "settings": settings_of_run(args)})
+        else:  # last of all: it marks the run as finished
+            run.save("final_model.pth", {"members": [answers.state_dict()]})
         print(f"epoch {epoch:3d}  train {learned['train_loss']:.4f}  valid {scores['valid_loss']:.4f}  AUROC {scores['auroc']:.4f}  "
               f"challenge {scores['challenge_metric']:.4f}  {speed['seconds']:.1f} s", flush=True)
     (run / "checkpoint.pth").unlink(missing_ok=True)

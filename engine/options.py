@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from data.cache import open_cache
-from data.records import find_records
+from data.records import RecordError, find_records
 from engine.run_folder import RunError, RunFolder, new_run_path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_INPUT, SAMPLE = "./Training_WFDB", ROOT / "data" / "sample"
-NOT_PART_OF_A_RUN = ("resume", "overwrite", "workers", "cache", "cuda", "folder")  # may differ when a run is resumed
+NOT_PART_OF_A_RUN = ("resume", "overwrite", "workers", "cache", "cuda", "folder", "strict")  # may differ when a run is resumed
 
 
 def add_data_arguments(parser):
@@ -22,6 +22,7 @@ def add_data_arguments(parser):
     group.add_argument("--n_total", type=int, default=None, help="use only so many recordings, drawn by --seed (default: all)")
     group.add_argument("--cache", default="./.ecg_cache", help="folder for the preprocessed signals (default: %(default)s)")
     group.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that read recordings (default: all cores, here %(default)s)")
+    group.add_argument("--strict", action="store_true", help="stop if a recording cannot be read or is suspicious")
     group = parser.add_argument_group("split into training and validation, always by patient")
     group.add_argument("--valid_split", type=float, default=0.2, help="share of the patients that validates (default: %(default)s)")
     group.add_argument("--valid_fold", type=int, default=None, help="validate on this strat_fold of the metadata")
@@ -119,7 +120,16 @@ def open_recordings(args, signal_config):
         records = [records[i] for i in sorted(chosen.tolist())]
     cache = open_cache(records, signal_config, args.cache, args.workers)
     print(f"{len(cache)} recordings in {args.input_folder}, {len(cache.skipped)} skipped, {len(cache.warnings)} remarks")
+    if args.strict and (cache.skipped or cache.warnings):
+        name, reason = (cache.skipped + cache.warnings)[0]
+        raise RecordError(f"--strict: {len(cache.skipped)} recordings skipped, {len(cache.warnings)} remarks; the first is {name}: {reason}")
     return cache
+
+
+def write_trouble(run, cache, prefix=""):
+    """Lists of the recordings that could not be read, and of what is suspicious about others."""
+    run.write_rows(f"{prefix}skipped_records.csv", cache.skipped_rows, ["record", "stage", "reason"])
+    run.write_rows(f"{prefix}record_warnings.txt", [{"record": name, "warning": text} for name, text in cache.warnings], ["record", "warning"])
 
 
 @contextlib.contextmanager
@@ -137,8 +147,8 @@ def open_run(args, prefix=""):
         if (run / f"{prefix}config.json").exists() and not args.resume:
             if not args.overwrite:
                 raise RunError(f"{run.path} holds a run already: name another --folder, or give --overwrite or --resume")
-            finished.unlink(missing_ok=True)
-            checkpoint.unlink(missing_ok=True)
+            for file in (run / f"{prefix}config.json", finished, checkpoint, run / f"{prefix}model.pth", run / f"{prefix}history.csv"):
+                file.unlink(missing_ok=True)
         yield run
 
 

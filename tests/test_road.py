@@ -54,7 +54,7 @@ def trained(tmp_path_factory, sample, run_script):
 
 def test_run_folder_is_complete(trained):
     assert {f.name for f in trained.iterdir()} == {"config.json", "model.pth", "final_model.pth", "history.csv", "train_ids.txt",
-                                                   "valid_ids.txt", "valid_predictions.csv", "skipped_records.csv"}
+                                                   "valid_ids.txt", "valid_predictions.csv", "skipped_records.csv", "record_warnings.txt"}
     config = json.loads((trained / "config.json").read_text())
     assert config["signal"]["unit"] == "mV" and config["signal"]["sample_freq"] == 100 and len(config["classes"]["codes"]) == 24
     train, valid = ((trained / f"{part}_ids.txt").read_text().split() for part in ("train", "valid"))
@@ -172,3 +172,20 @@ def test_wrong_flags_are_clear_errors(arguments, message, tmp_path, run_script):
 def test_history_is_finite(trained):
     for row in rows(trained / "history.csv"):
         assert math.isfinite(float(row["train_loss"])) and math.isfinite(float(row["valid_loss"])) and float(row["records_per_second"]) > 0
+
+
+def test_folds_join_into_one_run_with_out_of_fold_scores(sample, tmp_path, run_script):
+    for k in (1, 2):
+        run_script("train.py", "--input_folder", sample, "--fold", k, "--n_folds", 2, "--folder", f"fold_{k}", *TINY, cwd=tmp_path)
+    folds = [{row["record"]: row for row in rows(tmp_path / f"fold_{k}" / "valid_predictions.csv")} for k in (1, 2)]
+    assert not folds[0].keys() & folds[1].keys() and len(folds[0]) + len(folds[1]) == 140
+    from engine.ensemble import main
+    main([str(tmp_path / "both"), str(tmp_path / "fold_1"), str(tmp_path / "fold_2"), "--threshold", "SB=0.125"])
+    assert {row["record"]: float(row["426177001"]) for row in rows(tmp_path / "both" / "valid_predictions.csv")} == \
+        {name: float(row["426177001"]) for name, row in {**folds[0], **folds[1]}.items()}
+    both, parts = load_predictor(tmp_path / "both"), [load_predictor(tmp_path / f"fold_{k}") for k in (1, 2)]
+    assert both.thresholds[both.class_set.column("SB")] == 0.125 and len(both.models) == 2
+    rng = np.random.default_rng(0)
+    signal, context = rng.integers(-500, 500, (12, 1000)).astype(np.int16), np.zeros((1, 23), np.float32)
+    mean = np.mean([part.predict([signal], context) for part in parts], axis=0)
+    assert np.allclose(both.predict([signal], context), mean, atol=1e-7)
