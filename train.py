@@ -19,6 +19,7 @@ import argparse
 import math
 import sys
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -27,7 +28,7 @@ from data.dataset import TrainBatches, build_dataset, with_auxiliary
 from data.labels import load_class_set
 from data.preprocess import SignalConfig
 from data.records import RecordError
-from data.splits import read_metadata, train_valid_split
+from data.splits import read_metadata, share_of, train_valid_split
 from engine.augment import DEFAULT_AUGMENT, augment
 from engine.handover import read_pretrained
 from engine.inference import predict
@@ -55,6 +56,7 @@ def parse_args(argv=None):
     group.add_argument("--lr", type=float, default=0.01, help="peak learning rate (default: %(default)s)")
     group.add_argument("--weight_decay", type=float, default=0.01, help="default: %(default)s")
     group.add_argument("--ema_decay", type=float, default=0.99, help="of the averaged weights (default: %(default)s)")
+    group.add_argument("--train_share", type=float, default=1.0, help="train on this share of the training recordings only, drawn by --seed, in as many steps (default: %(default)s)")
     group.add_argument("--auxiliary", type=int, default=10, metavar="N", help="learn every further code with N training recordings beside the classes; 0: none (default: %(default)s)")
     group.add_argument("--hide_context", type=float, default=0.2, help="share of windows trained without age, sex and rhythm (default: %(default)s)")
     for name, value in DEFAULT_AUGMENT.items():
@@ -64,9 +66,15 @@ def parse_args(argv=None):
     group.add_argument("--encoder_lr_factor", type=float, default=0.3, help="learning rate of a pre-trained encoder relative to the head's (default: %(default)s)")
     add_run_arguments(parser)
     args = parser.parse_args(argv)
+    given = given_flags(parser, args, argv)
     check_arguments(parser, args)
+    pretrained = read_pretrained(args.folder)
+    if pretrained is not None:
+        pretrained.apply(args, given)
+    elif args.freeze_encoder:
+        parser.error("--freeze_encoder needs a --folder with a pre-trained encoder, see pretrain.py")
     check_sizes(parser, args, sizes, {**ENCODERS[args.encoder][1], **HEAD})
-    return args, given_flags(parser, args, argv)
+    return args
 
 
 def make_loss(args, device, generator):
@@ -98,14 +106,9 @@ def validate(model, data, rows, args, class_set, device):
     return scores, y_score
 
 
-def train(args, given, run):
-    """The whole experiment. args: the flags, given: names of those on the command line, run: the RunFolder to fill."""
+def train(args, run):
+    """The whole experiment. args: the flags, run: the RunFolder to fill."""
     device = "cuda" if args.cuda else "cpu"
-    pretrained = read_pretrained(run.path)
-    if pretrained is not None:
-        pretrained.apply(args, given)
-    elif args.freeze_encoder:
-        raise RunError(f"--freeze_encoder: {run.path} holds no pre-trained encoder (pretrain_config.json)")
 
     # Data: one memory map of preprocessed signals, labels, and a split by patient
     signal_config = SignalConfig(sample_freq=args.sample_freq)
@@ -114,10 +117,13 @@ def train(args, given, run):
     data = build_dataset(cache, class_set, read_metadata(args.metadata, cache.names))
     train_rows, valid_rows = train_valid_split(data.targets, cache.sources, data.metadata, args.valid_split, args.seed,
                                                args.fold, args.n_folds, args.hold_out, args.valid_fold)
+    pretrained = read_pretrained(run.path)
     if pretrained is not None:
         train_rows, valid_rows = pretrained.split(cache.names, data.metadata.patients, train_rows, valid_rows)
+    n_windows = len(train_rows)  # an epoch has as many steps with few recordings as with all
+    train_rows = share_of(train_rows, args.train_share, args.seed)
     data = with_auxiliary(data, class_set, train_rows, args.auxiliary)
-    batches = TrainBatches(data, train_rows, args.seq_length, args.batch_size, args.seed)
+    batches = TrainBatches(data, np.resize(train_rows, n_windows), args.seq_length, args.batch_size, args.seed)
     frequency = data.targets[train_rows].mean(0)                                              # (C + A,)
     valid_names, valid_dx = [cache.names[i] for i in valid_rows], [cache.dx[i] for i in valid_rows]
     print(f"{len(train_rows)} recordings train, {len(valid_rows)} validate, {len(class_set)} classes and {len(data.auxiliary)} auxiliary codes; {run.path}")
@@ -171,10 +177,10 @@ def train(args, given, run):
 
 
 def main(argv=None):
-    args, given = parse_args(argv)
     try:
+        args = parse_args(argv)
         with open_run(args) as run:
-            train(args, given, run)
+            train(args, run)
     except (RunError, RecordError, CacheError, ValueError) as error:
         sys.exit(f"train.py: {error}")
 

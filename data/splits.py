@@ -78,3 +78,10 @@ def train_valid_split(y, sources, metadata, valid_split, seed, fold=None, n_fold
     if not len(train) or not len(valid):
         raise ValueError(f"the split leaves {len(train)} recordings for training and {len(valid)} for validation")
     return train, valid
+
+
+def share_of(rows, share, seed):
+    """A share of some recordings, at least one, drawn by seed; a smaller share is part of a larger one. -> rows, sorted."""
+    if not 0 < share <= 1:
+        raise ValueError(f"a share of {share} of the recordings is not within 0 and 1")
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:max(1, round(share * len(rows)))])

@@ -1,4 +1,5 @@
 """What fine-tuning takes over from pre-training: the encoder, its settings and the split; and nothing else."""
+import csv
 import json
 import shutil
 from types import SimpleNamespace
@@ -8,9 +9,11 @@ import pytest
 import torch
 
 from data.preprocess import SignalConfig
+from data.splits import share_of
 from engine.handover import read_pretrained
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
 from engine.run_folder import RunError, RunFolder
+from evaluate_12ECG_score import evaluate_12ECG_score
 from models import build_model
 
 
@@ -94,3 +97,63 @@ def test_a_frozen_encoder_does_not_change_and_a_slow_one_changes_less():
     Trainer(model, optimizer, make_schedule(optimizer, 5), EMA(model, 0.9), lambda m, b: m(x).square().mean(), "cpu").train_one_epoch([SimpleNamespace(index=[])] * 5)
     assert torch.equal(model.encoder.embed.weight, before) and not torch.equal(model.head.linear.weight, head)
     assert not model.encoder.training and model.head.training
+
+
+@pytest.fixture(params=[("--bidirectional",), ("--freeze_encoder",)], ids=["fine-tuned", "frozen"])
+def fine_tuned(request, pretrained, few, tmp_path, run_script):
+    """(flags, run folder) of two epochs of train.py in a copy of the pre-trained folder."""
+    shutil.copytree(pretrained, tmp_path / "run")
+    run_script("train.py", "--input_folder", few, "--folder", "run", "--epochs", "2", "--batch_size", "8", *request.param, cwd=tmp_path)
+    return request.param, tmp_path / "run"
+
+
+def test_pretrain_train_driver_evaluate(fine_tuned, pretrained, few, tmp_path, run_script):
+    flags, run = fine_tuned
+    model = json.loads((run / "config.json").read_text())["members"][0]["model"]
+    assert (model["encoder"], model["width"], model["bidirectional"]) == ("transformer", 16, "--bidirectional" in flags)
+    for part in ("train", "valid"):
+        assert sorted((run / f"{part}_ids.txt").read_text().split()) == sorted((pretrained / f"pretrain_{part}_ids.txt").read_text().split())
+
+    encoder, trained = RunFolder(pretrained).load("pretrain_model.pth")["encoder"], RunFolder(run).load("final_model.pth")["members"][0]
+    same = [torch.equal(value, trained[f"encoder.{name}"]) for name, value in encoder.items()]
+    assert all(same) if "--freeze_encoder" in flags else not any(same)
+
+    for file in run.glob("pretrain_*"):  # the fine-tuned run works alone
+        file.unlink()
+    valid = tmp_path / "valid"
+    valid.mkdir()
+    for name in (run / "valid_ids.txt").read_text().split():
+        for ending in (".hea", ".mat"):
+            shutil.copy(few / (name + ending), valid)
+        header = valid / f"{name}.hea"
+        if "#Dx" not in header.read_text():
+            header.write_text(header.read_text() + "#Dx: \n")
+    run_script("driver.py", run, valid, tmp_path / "out", cwd=tmp_path)
+    with open(run / "history.csv", newline="") as lines:
+        history = list(csv.DictReader(lines))
+    best = max(history, key=lambda row: float(row["auroc"]))
+    scores = evaluate_12ECG_score(valid, tmp_path / "out")[1]
+    for name in ("auroc", "auprc", "accuracy", "f_measure", "challenge_metric"):
+        assert scores[name] == pytest.approx(float(best[name]), abs=1e-12, nan_ok=True), name
+
+
+@pytest.mark.parametrize("flags, message", [
+    (("--folder", "run", "--encoder", "xresnet"), "--encoder xresnet contradicts"), (("--folder", "run", "--width", "32"), "--width 32 contradicts"),
+    (("--folder", "run", "--fold", "1"), "--fold 1 contradicts"), (("--folder", "run/"), "slash"), (("--folder", "other", "--freeze_encoder"), "--freeze_encoder needs")])
+def test_train_refuses_flags_that_contradict(flags, message, pretrained, tmp_path, monkeypatch, capsys):
+    import train
+    shutil.copytree(pretrained, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["--input_folder", str(pretrained), *flags])
+    assert message in f"{stopped.value}{capsys.readouterr().err}"
+
+
+def test_a_smaller_share_is_part_of_a_larger_one():
+    rows = np.arange(100, 300)
+    one, ten, all_of_them = (share_of(rows, share, 3) for share in (0.01, 0.1, 1.0))
+    assert len(one) == 2 and len(ten) == 20 and set(one) < set(ten) and all_of_them.tolist() == rows.tolist()
+    assert share_of(rows, 0.1, 4).tolist() != ten.tolist() and len(share_of(rows, 1e-6, 3)) == 1
+    for share in (0, 1.5):
+        with pytest.raises(ValueError, match="share"):
+            share_of(rows, share, 3)
