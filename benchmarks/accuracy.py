@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.labels import load_class_set
 from data.records import find_records, read_header
 from engine.ensemble import read_predictions
 from engine.inference import load_predictor
@@ -27,6 +28,7 @@ from engine.validation import official_weights
 ROOT = Path(__file__).resolve().parent.parent
 FOLDS = Path(__file__).resolve().parent / "ptbxl_folds.csv"
 MIN_POSITIVES = 5
+CLASS_SET = load_class_set("cinc2020")
 PLAIN = ["--n_context", "0", "--auxiliary", "0", "--gain", "0", "--band", "0", "--wander", "0", "--noise", "0", "--lead_dropout", "0", "--mixup", "0"]
 CONFIGURATIONS = {
     "recipe (the defaults)": [],
@@ -56,30 +58,36 @@ def train(name, flags, seed, args):
     return folder, sum(float(row.split(",")[column]) for row in history[1:])
 
 
-def validation_scores(folder):
-    """(y_true (R, C), y_score (R, C), thresholds, class set) of a run's validation recordings."""
+def read_validation(folder):
+    """(y_true, y_score, y_pred), all (R, C), of a run's validation recordings."""
     predictor = load_predictor(folder)
     rows = read_predictions(RunFolder(folder), predictor.class_set)
-    y_true = predictor.class_set.encode_all([dx for dx, _ in rows.values()]) > 0
-    return y_true, np.array([score for _, score in rows.values()]), predictor.thresholds, predictor.class_set
+    y_score = np.array([score for _, score in rows.values()])
+    return CLASS_SET.encode_all([dx for dx, _ in rows.values()]) > 0, y_score, predictor.decide(y_score)
 
 
-def outside_scores(folder, output, outside):
+def read_outside(folder, output, outside):
     """The same for the recordings in `outside`, through driver.py."""
     subprocess.run([sys.executable, str(ROOT / "driver.py"), str(folder), str(outside), str(output)], check=True,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    predictor, records = load_predictor(folder), find_records(outside)
-    y_true = predictor.class_set.encode_all([read_header(record.path).dx for record in records]) > 0
-    lines = [(output / f"{record.record_id}.csv").read_text().splitlines()[3] for record in records]
-    return y_true, np.array([line.split(",") for line in lines], float), predictor.thresholds, predictor.class_set
+    return read_outputs(outside, output)
 
 
-def scores(y_true, y_score, thresholds, class_set, rows=slice(None), classes=None):
-    """{auroc, challenge} on some rows; `classes` fixes which classes count."""
+def read_outputs(inputs, output):
+    """(y_true, y_score, y_pred), all (R, C), of the answers that driver.py wrote into `output`."""
+    records = find_records(inputs)
+    answers = [(output / f"{record.record_id}.csv").read_text().splitlines() for record in records]
+    return (CLASS_SET.encode_all([read_header(record.path).dx for record in records]) > 0,
+            np.array([answer[3].split(",") for answer in answers], float), np.array([answer[2].split(",") for answer in answers], int) > 0)
+
+
+def scores(y_true, y_score, y_pred, class_set, rows=slice(None), classes=None):
+    """{auroc, challenge} on some rows; `classes` fixes which classes count. AUROC is NaN where none has enough positives."""
     weights, normal = official_weights(class_set)
     classes = y_true.sum(0) >= MIN_POSITIVES if classes is None else classes
-    return {"auroc": float(np.nanmean(auroc_per_class(y_true[rows][:, classes], y_score[rows][:, classes]))),
-            "challenge": challenge_metric(y_true[rows], y_score[rows] > thresholds, weights, normal)}
+    auroc = auroc_per_class(y_true[rows][:, classes], y_score[rows][:, classes])
+    return {"auroc": float(np.nanmean(auroc)) if np.isfinite(auroc).any() else float("nan"),
+            "challenge": challenge_metric(y_true[rows], y_pred[rows], weights, normal)}
 
 
 def bootstrap(runs, n=200):
@@ -87,7 +95,7 @@ def bootstrap(runs, n=200):
     rng, n_records = np.random.default_rng(0), len(runs[0][0])
     classes = runs[0][0].sum(0) >= MIN_POSITIVES
     draws = [rng.integers(0, n_records, n_records) for _ in range(n)]
-    means = [{k: np.mean([scores(*run, rows=rows, classes=classes)[k] for run in runs]) for k in ("auroc", "challenge")} for rows in draws]
+    means = [{k: np.mean([scores(*run, CLASS_SET, rows, classes)[k] for run in runs]) for k in ("auroc", "challenge")} for rows in draws]
     return {k: [float(v) for v in np.percentile([m[k] for m in means], (2.5, 97.5))] for k in ("auroc", "challenge")}
 
 
@@ -98,11 +106,11 @@ def summarise(name, flags, args):
         folder, seconds = train(name, flags, seed, args)
         row = {"configuration": name, "seed": seed, "seconds": round(seconds, 1),
                "parameters": sum(p.numel() for p in load_predictor(folder).models[0].parameters())}
-        for where, found in (("validation", validation_scores(folder)),
-                             ("outside", args.outside and outside_scores(folder, folder / "outside", args.outside))):
+        for where, found in (("validation", read_validation(folder)),
+                             ("outside", args.outside and read_outside(folder, folder / "outside", args.outside))):
             if found:
                 runs[where].append(found)
-                row |= {f"{where}_{k}": v for k, v in scores(*found).items()}
+                row |= {f"{where}_{k}": v for k, v in scores(*found, CLASS_SET).items()}
         rows.append(row)
         print(json.dumps(row), flush=True)
     entry = {"flags": flags, "seeds": args.seeds, "parameters": rows[0]["parameters"], "seconds": float(np.mean([row["seconds"] for row in rows]))}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import FOLDS, ROOT, scores, validation_scores
+from benchmarks.accuracy import CLASS_SET, FOLDS, ROOT, read_validation, scores
 from engine.handover import MAY_DIFFER, read_pretrained
 from engine.run_folder import RunFolder
 
@@ -57,7 +57,7 @@ def train(mode, share, seed, pretrained, args):
         run_script("train.py", folder, args, *flags)
     history = (folder / "history.csv").read_text().splitlines()
     column = history[0].split(",").index("seconds")
-    return scores(*validation_scores(folder)) | {"seconds": round(sum(float(row.split(",")[column]) for row in history[1:]), 1)}
+    return scores(*read_validation(folder), CLASS_SET) | {"seconds": round(sum(float(row.split(",")[column]) for row in history[1:]), 1)}
 
 
 def summarise(rows):

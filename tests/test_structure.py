@@ -63,3 +63,10 @@ def test_no_file_named_utils():
 def test_ci_runs_the_readmes_test_command():
     command = (ROOT / ".ci" / "run").read_text().strip().splitlines()[-1]
     assert "pytest" in command and command in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_benchmarks_import_what_they_measure():
+    """Benchmarks do not run here, but a change of an interface must not leave them behind."""
+    import importlib
+    for file in sorted((ROOT / "benchmarks").glob("*.py")):
+        importlib.import_module(f"benchmarks.{file.stem}")
