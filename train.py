@@ -30,6 +30,7 @@ from data.preprocess import SignalConfig
 from data.records import RecordError
 from data.splits import read_metadata, share_of, train_valid_split
 from engine.augment import DEFAULT_AUGMENT, augment
+from engine.decision import default_rule
 from engine.handover import read_pretrained
 from engine.inference import predict
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
@@ -47,6 +48,7 @@ def parse_args(argv=None):
     group.add_argument("--classes", default="cinc2020", help="cinc2020, cinc2021, cpsc2018, dset (all codes in the data) or a CSV (default: %(default)s)")
     group.add_argument("--sample_freq", type=float, default=100.0, help="Hz (default: %(default)s)")
     group.add_argument("--seq_length", type=int, default=250, help="samples in a window (default: %(default)s)")
+    group.add_argument("--decision", choices=("reward", "thresholds"), default=None, help="how probabilities become diagnoses: highest expected Challenge reward, or a threshold per class (default: reward for cinc2020 and cinc2021, else thresholds)")
     group = parser.add_argument_group("model")
     group.add_argument("--encoder", choices=sorted(ENCODERS), default="xresnet", help="default: %(default)s")
     sizes = add_size_arguments(group, {**{name: defaults for name, (_, defaults) in ENCODERS.items()}, "head": HEAD})
@@ -97,11 +99,11 @@ def keep_answers(trained, answers):
     answers.load_state_dict(state)
 
 
-def validate(model, data, rows, args, class_set, device):
+def validate(model, data, rows, args, class_set, rule, device):
     """Choose thresholds on validation, keep them in the model, and score; -> (dict of scores, y_score (R, C))."""
     n_classes = len(class_set)
     y_score = predict(model, args.seq_length, [data.cache.signal(i) for i in rows], data.context[rows], device)  # (R, C)
-    thresholds, scores = score_validation(data.y_true[rows], data.targets[rows, :n_classes], data.known[rows, :n_classes], y_score, class_set)
+    thresholds, scores = score_validation(data.y_true[rows], data.targets[rows, :n_classes], data.known[rows, :n_classes], y_score, class_set, rule)
     model.head.thresholds.copy_(torch.from_numpy(thresholds))
     return scores, y_score
 
@@ -114,6 +116,9 @@ def train(args, run):
     signal_config = SignalConfig(sample_freq=args.sample_freq)
     cache = open_recordings(args, signal_config)
     class_set = load_class_set(args.classes, cache.dx)
+    rule = {"rule": "thresholds"} if args.decision == "thresholds" else default_rule(class_set)
+    if args.decision == "reward" and rule["rule"] != "reward":
+        raise RunError(f"--decision reward: the Challenge gives no rewards for the classes {args.classes}")
     data = build_dataset(cache, class_set, read_metadata(args.metadata, cache.names))
     train_rows, valid_rows = train_valid_split(data.targets, cache.sources, data.metadata, args.valid_split, args.seed,
                                                args.fold, args.n_folds, args.hold_out, args.valid_fold)
@@ -156,11 +161,11 @@ def train(args, run):
         run.write_text("train_ids.txt", "".join(f"{cache.names[i]}\n" for i in train_rows))
         run.write_text("valid_ids.txt", "".join(f"{name}\n" for name in valid_names))
         write_trouble(run, cache)
-        run.write_json("config.json", make_config(signal_config, class_set, [member], settings_of_run(args), facts))
+        run.write_json("config.json", make_config(signal_config, class_set, rule, [member], settings_of_run(args), facts))
 
     for epoch, learned, speed in trainer.epochs(batches, len(history) + 1, args.epochs, args.seed, generator, cache.names):
         keep_answers(trainer.ema.model, answers)
-        scores, y_score = validate(answers, data, valid_rows, args, class_set, device)
+        scores, y_score = validate(answers, data, valid_rows, args, class_set, rule, device)
         if not scores["auroc"] <= best or epoch == 1:        # NaN (no class has positives) counts as better
             best = scores["auroc"]
             run.save("model.pth", {"members": [answers.state_dict()]})

@@ -6,8 +6,8 @@ trains every configuration below with seeds 1, 2, 3 on folds 1 to 7 of benchmark
 `train.py --valid_fold 8` does, then classifies the recordings in --outside, which no training sees. It writes OUT/accuracy.csv (one row per
 run), OUT/accuracy.json and prints a table. Runs that are finished are not repeated, so it can be interrupted.
 
-AUROC is the mean over the scored classes with at least 5 positives among the recordings at hand; the Challenge metric uses thresholds
-that were chosen on fold 8 (the outside recordings choose nothing). The interval of the mean over seeds is a bootstrap over recordings.
+AUROC is the mean over the scored classes with at least 5 positives among the recordings at hand; the Challenge metric is that of
+the decisions that driver.py writes. The interval of the mean over seeds is a bootstrap over recordings.
 """
 import argparse
 import json

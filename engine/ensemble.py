@@ -5,7 +5,6 @@
 
 Every run has predicted the recordings that it never trained on. Together these out-of-fold predictions cover the whole data:
 the ensemble's thresholds are chosen on them, its scores are reported on them, and they are kept as valid_predictions.csv.
-Where the recordings at hand draw a line elsewhere than the places that the model is for, --threshold SB=0.1 sets it by hand.
 """
 import argparse
 import csv
@@ -15,6 +14,7 @@ from collections import defaultdict
 import numpy as np
 import torch
 
+from engine.decision import decide
 from engine.metrics import choose_thresholds, compute_scores, expected_calibration_error
 from engine.run_folder import RunError, RunFolder, load_run, make_config
 from engine.validation import SCORES, official_weights, prediction_rows
@@ -42,22 +42,18 @@ def out_of_fold(runs, class_set):
     return records, [dx[r] for r in records], np.array([np.mean(scores[r], axis=0) for r in records])
 
 
-def join(out, folders, fixed=()):
-    """Write the ensemble of the run `folders` into the folder `out`, with the thresholds `fixed`, pairs (class, value), set by
-    hand; -> its out-of-fold scores."""
+def join(out, folders):
+    """Write the ensemble of the run `folders` into the folder `out`; -> its out-of-fold scores."""
     runs, loaded = [RunFolder(folder) for folder in folders], [load_run(folder) for folder in folders]
-    _, _, signal, class_set, _ = loaded[0]
-    for folder, (_, _, other_signal, other_classes, _) in zip(folders, loaded):
-        if (other_signal, other_classes) != (signal, class_set):
-            raise RunError(f"{folder} has another signal configuration or other classes than {folders[0]}")
+    _, _, signal, class_set, first = loaded[0]
+    rule = first["decision"]
+    for folder, (_, _, other_signal, other_classes, config) in zip(folders, loaded):
+        if (other_signal, other_classes, config["decision"]) != (signal, class_set, rule):
+            raise RunError(f"{folder} has another signal configuration, other classes or another decision rule than {folders[0]}")
     records, dx, y_score = out_of_fold(runs, class_set)
     y_true, (weights, normal) = class_set.encode_all(dx) > 0, official_weights(class_set)
     thresholds = choose_thresholds(class_set.encode_all(dx, training=True) > 0, y_score, weights, normal)
-    for name, value in fixed:
-        if class_set.column(name) is None:
-            raise RunError(f"--threshold {name}: no such class")
-        thresholds[class_set.column(name)] = value
-    scores = compute_scores(y_true, y_score > thresholds, y_score, weights, normal)
+    scores = compute_scores(y_true, decide(y_score, thresholds, rule), y_score, weights, normal)
     scores["calibration_error"] = expected_calibration_error(y_true, y_score)
 
     models, history = [], []
@@ -68,8 +64,8 @@ def join(out, folders, fixed=()):
     for model in models:
         model.head.thresholds.copy_(torch.from_numpy(thresholds))
     configs = [config for *_, config in loaded]
-    config = make_config(signal, class_set, [member for c in configs for member in c["members"]],
-                         {"fixed_thresholds": dict(fixed), "members": [{"run": RunFolder(f).path.name, **c["training"]} for f, c in zip(folders, configs)]},
+    config = make_config(signal, class_set, rule, [member for c in configs for member in c["members"]],
+                         {"members": [{"run": RunFolder(f).path.name, **c["training"]} for f, c in zip(folders, configs)]},
                          {**configs[0]["data"], "n_train": len(records), "n_valid": len(records),
                           "frequency": class_set.encode_all(dx, training=True).mean(0).tolist(),
                           "out_of_fold": {name: scores[name] for name in (*SCORES, "calibration_error")}})
@@ -82,19 +78,13 @@ def join(out, folders, fixed=()):
     return scores
 
 
-def class_and_value(text):
-    name, _, value = text.partition("=")
-    return name, float(value)
-
-
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", help="folder of the ensemble")
     parser.add_argument("runs", nargs="+", help="finished run folders")
-    parser.add_argument("--threshold", type=class_and_value, action="append", default=[], metavar="CLASS=VALUE", help="set a class's threshold by hand")
     args = parser.parse_args(argv)
     try:
-        scores = join(args.out, args.runs, args.threshold)
+        scores = join(args.out, args.runs)
     except (RunError, OSError) as error:
         sys.exit(f"ensemble: {error}")
     print("Out of fold: " + ", ".join(f"{name} {scores[name]:.4f}" for name in (*SCORES, "calibration_error")))

@@ -6,6 +6,7 @@ import torch
 
 from data.inputs import context, to_microvolts, to_millivolts
 from data.preprocess import preprocess, windows
+from engine.decision import decide
 from engine.run_folder import RunError, load_run
 
 BATCH = 64  # windows
@@ -46,13 +47,14 @@ def window_batches(signals, seq_length):
 class Predictor:
     """A trained run, or an ensemble of runs: recordings in, probabilities and decisions out.
 
-    `signal_config` and `class_set` are the data contract stored with the model(s), `frequency` (C,) how often each class
+    `signal_config` and `class_set` are the data contract stored with the model(s), `decision` the rule
+    that makes diagnoses of probabilities, `frequency` (C,) how often each class
     occurred in training."""
 
-    def __init__(self, models, seq_lengths, signal_config, class_set, frequency, device="cpu"):
+    def __init__(self, models, seq_lengths, signal_config, class_set, decision, frequency, device="cpu"):
         self.models = [model.to(device).eval() for model in models]
         self.seq_lengths, self.signal_config, self.class_set, self.device = seq_lengths, signal_config, class_set, device
-        self.frequency = np.asarray(frequency, np.float64)
+        self.decision, self.frequency = decision, np.asarray(frequency, np.float64)
         self.thresholds = torch.stack([model.head.thresholds.cpu() for model in models]).mean(0).numpy()  # (C,)
 
     def read(self, adc, header):
@@ -67,7 +69,7 @@ class Predictor:
 
     def decide(self, y_score):
         """y_score (R, C) -> y_pred (R, C) bool."""
-        return y_score > self.thresholds
+        return decide(y_score, self.thresholds, self.decision)
 
 
 def load_predictor(folder, device="cpu"):
@@ -86,7 +88,7 @@ def load_predictor(folder, device="cpu"):
         run_models, run_lengths, signal, class_set, config = load_run(run)
         models, lengths = models + run_models, lengths + run_lengths
         frequencies.append(config["data"]["frequency"])
-        contracts.append((signal, class_set))
+        contracts.append((signal, class_set, config["decision"]))
         if contracts[-1] != contracts[0]:
-            raise RunError(f"{run} has another signal configuration or other classes than {runs[0]}: they cannot be averaged")
+            raise RunError(f"{run} has another signal configuration, other classes or another decision rule than {runs[0]}: they cannot be averaged")
     return Predictor(models, lengths, *contracts[0], np.mean(frequencies, axis=0), device)

@@ -29,11 +29,12 @@ from data.labels import ClassSet
 from data.locks import locked
 from data.preprocess import SignalConfig
 from engine.checks import check_codes, check_members
+from engine.decision import check_rule
 from models import build_model
 
 FORMAT, VERSION = "12ecg-run", 1
 MAX_CONFIG = 2**24  # bytes
-KEYS = {"format", "version", "signal", "classes", "members", "training", "data", "versions", "git_commit"}
+KEYS = {"format", "version", "signal", "classes", "decision", "members", "training", "data", "versions", "git_commit"}
 
 
 class RunError(RuntimeError):
@@ -150,13 +151,14 @@ def _refuse_constant(text):
     raise ValueError(f"{text} is no JSON")
 
 
-def make_config(signal, class_set, members, training, data):
-    """Content of config.json. `members` is a list of {"model": model config, "seq_length": window in samples}. Raises
-    ValueError if they are beyond what `load_run` accepts."""
+def make_config(signal, class_set, decision, members, training, data):
+    """Content of config.json. `decision` is a rule of engine.decision, `members` a list of {"model": model config, "seq_length":
+    window in samples}. Raises ValueError if they are beyond what `load_run` accepts."""
+    check_rule(decision, class_set)
     check_members(members, len(signal.leads))
     check_codes(class_set.codes)
     return {"format": FORMAT, "version": VERSION, "signal": signal.to_dict(), "classes": class_set.to_dict(),
-            "members": members, "training": training, "data": data, **provenance()}
+            "decision": decision, "members": members, "training": training, "data": data, **provenance()}
 
 
 def load_run(folder, weights="model.pth"):
@@ -167,6 +169,7 @@ def load_run(folder, weights="model.pth"):
         signal, class_set = SignalConfig.from_dict(config["signal"]), ClassSet.from_dict(config["classes"])
         check_members(config["members"], len(signal.leads))
         check_codes(class_set.codes)
+        check_rule(config["decision"], class_set)
         seq_lengths = [member["seq_length"] for member in config["members"]]
         models = [build_model(member["model"]) for member in config["members"]]
     except (KeyError, TypeError, ValueError) as error:

@@ -1,6 +1,7 @@
 """Score predictions of whole recordings, choose thresholds, and write them down."""
 import numpy as np
 
+from engine.decision import decide
 from engine.metrics import choose_thresholds, compute_scores, load_weights
 
 SCORES = ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_measure", "challenge_metric")
@@ -13,8 +14,8 @@ def official_weights(class_set):
     return load_weights(int(class_set.name[-4:]))[1], class_set.column("426783006")
 
 
-def score_validation(y_true, targets, known, y_score, class_set):
-    """Thresholds (C,) chosen on these recordings, and the dictionary of scores that they give.
+def score_validation(y_true, targets, known, y_score, class_set, rule):
+    """Thresholds (C,) chosen on these recordings, and the dictionary of scores that the decision rule gives.
 
     y_true (R, C) bool as the official scorer sees it; targets, known (R, C) as training does; y_score (R, C). Thresholds
     are chosen on what training asked for: where a source writes a class by an alias only (PTB-XL's ventricular ectopics), the
@@ -23,7 +24,7 @@ def score_validation(y_true, targets, known, y_score, class_set):
     thresholds = np.full(y_true.shape[1], 0.5, np.float32)
     if targets.any():
         thresholds = choose_thresholds(targets > 0, y_score, weights, normal)
-    scores = compute_scores(y_true, y_score > thresholds, y_score, weights, normal)
+    scores = compute_scores(y_true, decide(y_score, thresholds, rule), y_score, weights, normal)
     p = np.clip(y_score.astype(np.float64), 1e-7, 1 - 1e-7)
     loss = -(known * (targets * np.log(p) + (1 - targets) * np.log(1 - p))).sum() / max(known.sum(), 1)
     return thresholds, {"valid_loss": float(loss), **{name: scores[name] for name in SCORES}}

@@ -193,7 +193,7 @@ class Runs(Fuzzer):
         run = RunFolder(self.folder)
         run.save("model.pth", {"members": [build_model(sizes).state_dict()]})
         members = [{"model": sizes, "seq_length": 250}]
-        self.config = make_config(SignalConfig(), load_class_set("cinc2020"), members, {}, {"frequency": [0.1] * 24})
+        self.config = make_config(SignalConfig(), load_class_set("cinc2020"), {"rule": "thresholds"}, members, {}, {"frequency": [0.1] * 24})
         run.write_json("config.json", self.config)
         return [{"config.json": (run / "config.json").read_bytes()}]
 

@@ -62,7 +62,7 @@ def test_a_nan_loss_stops_before_the_weights_change():
 def saved(tmp_path):
     model, run = build_model(MODEL), RunFolder(tmp_path)
     model.head.thresholds.uniform_()
-    run.write_json("config.json", make_config(SignalConfig(), load_class_set("cinc2020"), [{"model": MODEL, "seq_length": 250}], {}, {"frequency": [0.1] * 24}))
+    run.write_json("config.json", make_config(SignalConfig(), load_class_set("cinc2020"), {"rule": "thresholds"}, [{"model": MODEL, "seq_length": 250}], {}, {"frequency": [0.1] * 24}))
     run.save("model.pth", {"members": [model.state_dict()]})
     return model, run
 
@@ -100,7 +100,7 @@ def test_bad_weights_are_refused_by_name(damage, saved, capsys):
 
 @pytest.mark.parametrize("change", [{"version": 99}, {"format": "other"}, {"surprise": 1}, {"members": []},
                                     {"members": [{"model": {"encoder": "nonsense"}, "seq_length": 1}]},
-                                    {"signal": {"sample_freq": 100}}, {"classes": None}, {"data": {}}, {"data": {"frequency": [0.5]}}])
+                                    {"signal": {"sample_freq": 100}}, {"classes": None}, {"decision": {"rule": "oracle"}}, {"data": {}}, {"data": {"frequency": [0.5]}}])
 def test_bad_configs_are_refused_by_name(change, saved):
     _, run = saved
     config = json.loads((run / "config.json").read_text())

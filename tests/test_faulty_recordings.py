@@ -96,7 +96,7 @@ def run(tmp_path_factory):
     """An untrained model in a run folder."""
     sizes = {**DEFAULT_MODEL, "stem": 8, "widths": [8, 8], "depths": [1, 1]}
     run = RunFolder(tmp_path_factory.mktemp("run"))
-    config = make_config(CONFIG, load_class_set("cinc2020"), [{"model": sizes, "seq_length": 5000}], {}, {"frequency": [0.1] * 24})
+    config = make_config(CONFIG, load_class_set("cinc2020"), {"rule": "thresholds"}, [{"model": sizes, "seq_length": 5000}], {}, {"frequency": [0.1] * 24})
     run.write_json("config.json", config)
     run.save("model.pth", {"members": [build_model(sizes).state_dict()]})
     return run.path

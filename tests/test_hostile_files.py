@@ -110,7 +110,7 @@ def test_random_output_files_are_scored_or_reported(lines, tmp_path_factory):
 def run(tmp_path):
     run = RunFolder(tmp_path)
     members = [{"model": SIZES, "seq_length": 250}]
-    run.write_json("config.json", make_config(SignalConfig(), load_class_set("cinc2020"), members, {}, {"frequency": [0.1] * 24}))
+    run.write_json("config.json", make_config(SignalConfig(), load_class_set("cinc2020"), {"rule": "thresholds"}, members, {}, {"frequency": [0.1] * 24}))
     run.save("model.pth", {"members": [build_model(SIZES).state_dict()]})
     load_run(run.path)
     return run
@@ -155,7 +155,7 @@ def test_deeply_nested_json_is_refused(run):
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_the_default_networks_are_within_the_limits(encoder, tmp_path):
     sizes = {"encoder": encoder, **ENCODERS[encoder][1], **HEAD}
-    make_config(SignalConfig(), load_class_set("cinc2020"), [{"model": sizes, "seq_length": 4096}], {}, {})
+    make_config(SignalConfig(), load_class_set("cinc2020"), {"rule": "thresholds"}, [{"model": sizes, "seq_length": 4096}], {}, {})
 
 
 def test_weights_that_are_no_numbers_are_refused(run):
