@@ -7,9 +7,11 @@ CONFIDENCE = 0.8  # share of each probability that counts: probabilities from an
 
 
 def default_rule(class_set):
-    """The decision rule of a class set, as config.json keeps it: by reward where a Challenge gives one, else by threshold."""
+    """The decision rule of a class set, as config.json keeps it: by reward where a Challenge gives one, else by threshold.
+    `odds` (C,) multiply the odds of each class before deciding, where it should be called more or less often than its
+    probability says; probabilities stay as they are."""
     if class_set.name in ("cinc2020", "cinc2021"):
-        return {"rule": "reward", "year": int(class_set.name[-4:]), "confidence": CONFIDENCE}
+        return {"rule": "reward", "year": int(class_set.name[-4:]), "confidence": CONFIDENCE, "odds": [1.0] * len(class_set)}
     return {"rule": "thresholds"}
 
 
@@ -17,10 +19,13 @@ def check_rule(rule, class_set):
     """Refuse, with a ValueError, what `decide` cannot follow."""
     if rule == {"rule": "thresholds"}:
         return
-    if not isinstance(rule, dict) or set(rule) != {"rule", "year", "confidence"} or rule["rule"] != "reward":
+    if not isinstance(rule, dict) or set(rule) != {"rule", "year", "confidence", "odds"} or rule["rule"] != "reward":
         raise ValueError(f"unknown decision rule {rule!r}")
     if rule["year"] not in (2020, 2021) or not isinstance(rule["confidence"], float) or not 0 < rule["confidence"] <= 1:
         raise ValueError(f"decision rule {rule!r}: year is 2020 or 2021, confidence a number within 0 and 1")
+    odds = rule["odds"]
+    if not isinstance(odds, list) or len(odds) != len(class_set) or not all(isinstance(o, float) and 1e-3 <= o <= 1e3 for o in odds):
+        raise ValueError(f"decision rule: odds are no list of {len(class_set)} numbers within 0.001 and 1000")
     if load_weights(rule["year"])[0] != list(class_set.members):
         raise ValueError(f"decision rule {rule!r} is for other classes than {class_set.name}")
 
@@ -29,7 +34,8 @@ def decide(y_score, thresholds, rule):
     """y_score (R, C) probabilities, thresholds (C,), a rule as in config.json -> y_pred (R, C) bool."""
     if rule["rule"] == "thresholds":
         return y_score > thresholds
-    return decide_by_reward(y_score, load_weights(rule["year"])[1], rule["confidence"])
+    p, odds = y_score.astype(np.float64), np.array(rule["odds"])
+    return decide_by_reward(p * odds / (1 - p + p * odds), load_weights(rule["year"])[1], rule["confidence"])
 
 
 def decide_by_reward(y_score, weights, confidence=CONFIDENCE):

@@ -5,8 +5,10 @@
 
 Every run has predicted the recordings that it never trained on. Together these out-of-fold predictions cover the whole data:
 the ensemble's thresholds are chosen on them, its scores are reported on them, and they are kept as valid_predictions.csv.
+`--odds SB=0.5` calls a class less (below 1) or more often (above 1) than its probability says.
 """
 import argparse
+import copy
 import csv
 import sys
 from collections import defaultdict
@@ -42,14 +44,19 @@ def out_of_fold(runs, class_set):
     return records, [dx[r] for r in records], np.array([np.mean(scores[r], axis=0) for r in records])
 
 
-def join(out, folders):
-    """Write the ensemble of the run `folders` into the folder `out`; -> its out-of-fold scores."""
+def join(out, folders, odds=()):
+    """Write the ensemble of the run `folders` into the folder `out`, with `odds`, pairs (class, factor), in its decision
+    rule; -> its out-of-fold scores."""
     runs, loaded = [RunFolder(folder) for folder in folders], [load_run(folder) for folder in folders]
     _, _, signal, class_set, first = loaded[0]
-    rule = first["decision"]
+    rule = copy.deepcopy(first["decision"])
     for folder, (_, _, other_signal, other_classes, config) in zip(folders, loaded):
-        if (other_signal, other_classes, config["decision"]) != (signal, class_set, rule):
+        if (other_signal, other_classes, config["decision"]) != (signal, class_set, first["decision"]):
             raise RunError(f"{folder} has another signal configuration, other classes or another decision rule than {folders[0]}")
+    for name, factor in odds:
+        if class_set.column(name) is None or "odds" not in rule:
+            raise RunError(f"--odds {name}: no such class, or the runs decide by thresholds")
+        rule["odds"][class_set.column(name)] = factor
     records, dx, y_score = out_of_fold(runs, class_set)
     y_true, (weights, normal) = class_set.encode_all(dx) > 0, official_weights(class_set)
     thresholds = choose_thresholds(class_set.encode_all(dx, training=True) > 0, y_score, weights, normal)
@@ -78,14 +85,20 @@ def join(out, folders):
     return scores
 
 
+def class_and_factor(text):
+    name, _, factor = text.partition("=")
+    return name, float(factor)
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", help="folder of the ensemble")
     parser.add_argument("runs", nargs="+", help="finished run folders")
+    parser.add_argument("--odds", type=class_and_factor, nargs="+", default=[], metavar="CLASS=FACTOR", help="factors for the odds of classes when deciding")
     args = parser.parse_args(argv)
     try:
-        scores = join(args.out, args.runs)
-    except (RunError, OSError) as error:
+        scores = join(args.out, args.runs, args.odds)
+    except (RunError, OSError, ValueError) as error:
         sys.exit(f"ensemble: {error}")
     print("Out of fold: " + ", ".join(f"{name} {scores[name]:.4f}" for name in (*SCORES, "calibration_error")))
 

@@ -58,8 +58,16 @@ def test_default_rules_hold(name):
 
 
 @pytest.mark.parametrize("rule", [None, {}, {"rule": "oracle"}, {"rule": "reward"}, {"rule": "reward", "year": 2019, "confidence": 0.8},
-                                  {"rule": "reward", "year": 2021, "confidence": 0.8}, {"rule": "reward", "year": 2020, "confidence": 0.0},
-                                  {"rule": "reward", "year": 2020, "confidence": "much"}])
+                                  {"rule": "reward", "year": 2021, "confidence": 0.8, "odds": [1.0] * 24}, {"rule": "reward", "year": 2020, "confidence": 0.0, "odds": [1.0] * 24}, {"rule": "reward", "year": 2020, "confidence": 0.8, "odds": [1.0] * 23},
+                                  {"rule": "reward", "year": 2020, "confidence": "much", "odds": [1.0] * 24},
+                                  {"rule": "reward", "year": 2020, "confidence": 0.8, "odds": [0.0] * 24}])
 def test_foreign_rules_are_refused(rule):
     with pytest.raises(ValueError, match="rule"):
         check_rule(rule, load_class_set("cinc2020"))
+
+
+def test_odds_change_how_often_a_class_is_called():
+    class_set = load_class_set("cinc2020")
+    p, rule = np.random.default_rng(4).random((200, 24)) ** 3, default_rule(class_set)
+    called = [decide(p, None, {**rule, "odds": [odds] + [1.0] * 23})[:, 0].sum() for odds in (0.2, 1.0, 5.0)]
+    assert called[0] < called[1] < called[2]
