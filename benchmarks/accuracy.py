@@ -7,7 +7,8 @@ trains every configuration below with seeds 1, 2, 3 on folds 1 to 7 of benchmark
 run), OUT/accuracy.json and prints a table. Runs that are finished are not repeated, so it can be interrupted.
 
 AUROC is the mean over the scored classes with at least 5 positives among the recordings at hand; the Challenge metric is that of
-the decisions that driver.py writes. The interval of the mean over seeds is a bootstrap over recordings.
+the decisions that driver.py writes. Cells read: mean over seeds +- standard deviation (95 % interval of the mean, a bootstrap over recordings);
+the seeds' probabilities averaged.
 """
 import argparse
 import json
@@ -19,6 +20,7 @@ import numpy as np
 
 from data.labels import load_class_set
 from data.records import find_records, read_header
+from engine.decision import decide, default_rule
 from engine.ensemble import read_predictions
 from engine.inference import load_predictor
 from engine.metrics import auroc_per_class, challenge_metric
@@ -121,13 +123,17 @@ def summarise(name, flags, args):
         if runs[where]:
             for score, interval in bootstrap(runs[where]).items():
                 entry[f"{where}_{score}"]["interval"] = interval
+            y_true, y_score = runs[where][0][0], np.mean([run[1] for run in runs[where]], axis=0)
+            together = scores(y_true, y_score, decide(y_score, None, default_rule(CLASS_SET)), CLASS_SET)
+            for score in together:
+                entry[f"{where}_{score}"]["averaged"] = together[score]
     return rows, entry
 
 
 def table(summary):
     """Markdown."""
     def cell(value):
-        return "" if value is None else f"{value['mean']:.3f} +- {value['sd'] or 0:.3f} ({value['interval'][0]:.3f} to {value['interval'][1]:.3f})"
+        return "" if value is None else f"{value['mean']:.3f} +- {value['sd'] or 0:.3f} ({value['interval'][0]:.3f} to {value['interval'][1]:.3f}); {value['averaged']:.3f}"
     names = ("validation_auroc", "validation_challenge", "outside_auroc", "outside_challenge")
     lines = ["| configuration | parameters | training, s | " + " | ".join(n.replace("_", " ") for n in names) + " |", "|---" * 7 + "|"]
     for name, entry in summary.items():
