@@ -12,7 +12,7 @@ loss beside two baselines in the same unit, "nothing changes" (persistence) and 
 skill, the share of a baseline's loss that the model saves. engine/forecasting.py defines the unit.
 
 The run folder holds pretrain_config.json, pretrain_model.pth (best epoch), pretrain_final_model.pth (last epoch),
-pretrain_history.csv, pretrain_train_ids.txt, pretrain_valid_ids.txt and pretrain_skipped_records.csv.
+pretrain_history.csv, pretrain_train_ids.txt, pretrain_valid_ids.txt, pretrain_skipped_records.csv and pretrain_record_warnings.txt.
 """
 import argparse
 import math
@@ -31,8 +31,8 @@ from engine.baselines import Persistence, fit_linear, skill
 from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
 from engine.handover import make_pretrain_config
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
-from engine.options import (add_data_arguments, add_run_arguments, add_size_arguments, check_arguments, check_same_settings,
-                            check_sizes, chosen_sizes, open_recordings, open_run, settings_of_run, write_trouble)
+from engine.options import (add_data_arguments, add_run_arguments, add_size_arguments, check_arguments,
+                            check_sizes, chosen_sizes, open_recordings, open_run, resume, settings_of_run, write_trouble)
 from engine.run_folder import RunError
 from models import CAUSAL_ENCODERS, ENCODERS, build_encoder
 from models.next_sample import NextSampleModel
@@ -133,14 +133,9 @@ def pretrain(args, run):
     if np.isnan(baselines).any():
         raise RunError(f"no validation recording shows {max(args.k_steps_ahead)} samples ahead")
 
-    history, best = [], math.inf
-    if args.resume and (run / "pretrain_checkpoint.pth").exists():
-        state = run.load("pretrain_checkpoint.pth")
-        check_same_settings(run, state["settings"], args)
-        trainer.load_state(state["trainer"])
-        history, best = state["history"], state["best"]
-        print(f"Resumed after epoch {len(history)}")
-    else:
+    resumed = resume(run, trainer, args, "pretrain_")
+    history, best = resumed or ([], math.inf)
+    if resumed is None:
         facts = {"n_train": len(train_rows), "n_valid": len(valid_rows), "n_skipped": len(cache.skipped), "sources": sorted(set(cache.sources))}
         head = {"k_steps_ahead": args.k_steps_ahead, "scale": scale}
         run.write_text("pretrain_train_ids.txt", "".join(f"{cache.names[i]}\n" for i in train_rows))

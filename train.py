@@ -34,8 +34,8 @@ from engine.decision import default_rule
 from engine.handover import read_pretrained
 from engine.inference import predict
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
-from engine.options import (add_data_arguments, add_run_arguments, add_size_arguments, check_arguments, check_same_settings,
-                            check_sizes, chosen_sizes, given_flags, open_recordings, open_run, settings_of_run, write_trouble)
+from engine.options import (add_data_arguments, add_run_arguments, add_size_arguments, check_arguments,
+                            check_sizes, chosen_sizes, given_flags, open_recordings, open_run, resume, settings_of_run, write_trouble)
 from engine.run_folder import RunError, make_config
 from engine.validation import prediction_rows, score_validation
 from models import ENCODERS, HEAD, build_model
@@ -147,14 +147,9 @@ def train(args, run):
     generator = torch.Generator(device)
     trainer = Trainer(model, optimizer, schedule, EMA(model, args.ema_decay), make_loss(args, device, generator), device, args.bf16)
 
-    history, best = [], -math.inf
-    if args.resume and (run / "checkpoint.pth").exists():
-        state = run.load("checkpoint.pth")
-        check_same_settings(run, state["settings"], args)
-        trainer.load_state(state["trainer"])
-        history, best = state["history"], state["best"]
-        print(f"Resumed after epoch {len(history)}")
-    else:
+    resumed = resume(run, trainer, args)
+    history, best = resumed or ([], -math.inf)
+    if resumed is None:
         facts = {"n_train": len(train_rows), "n_valid": len(valid_rows), "n_skipped": len(cache.skipped),
                  "sources": sorted(set(cache.sources)), "frequency": frequency[:len(class_set)].tolist()}
         member = {"model": config, "seq_length": args.seq_length}

@@ -157,9 +157,22 @@ def settings_of_run(args):
     return {name: value for name, value in vars(args).items() if name not in NOT_PART_OF_A_RUN}
 
 
-def check_same_settings(run, saved, args):
-    """A run is resumed only with the flags that it was started with."""
-    new = settings_of_run(args)
-    different = [f"--{name} {new.get(name)!r} (was {saved.get(name)!r})" for name in sorted(new | saved) if new.get(name) != saved.get(name)]
-    if different:
-        raise RunError(f"{run.path} was started with other settings: {', '.join(different)}")
+def resume(run, trainer, args, prefix=""):
+    """Put the trainer back to the last finished epoch of an interrupted run; -> (history, best score so far), or None if there
+    is nothing to go on with. A run is resumed only with the flags that it was started with."""
+    if not args.resume or not (run / f"{prefix}checkpoint.pth").exists():
+        return None
+    state = run.load(f"{prefix}checkpoint.pth")
+    try:
+        saved, new = state["settings"], settings_of_run(args)
+        different = [f"--{name} {new.get(name)!r} (was {saved.get(name)!r})" for name in sorted(new | saved) if new.get(name) != saved.get(name)]
+        if different:
+            raise RunError(f"{run.path} was started with other settings: {', '.join(different)}")
+        trainer.load_state(state["trainer"])
+        history, best = state["history"], state["best"]
+    except RunError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{run / f'{prefix}checkpoint.pth'} is no checkpoint of this training: {error!r}"[:500]) from error
+    print(f"Resumed after epoch {len(history)}")
+    return history, best
