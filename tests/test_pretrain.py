@@ -219,7 +219,7 @@ def rows(file):
 
 def test_the_run_folder_is_complete(pretrained):
     assert {f.name.removeprefix("pretrain_") for f in pretrained.iterdir()} == {
-        "config.json", "model.pth", "final_model.pth", "history.csv", "train_ids.txt", "valid_ids.txt", "skipped_records.csv"}
+        "config.json", "model.pth", "final_model.pth", "history.csv", "train_ids.txt", "valid_ids.txt", "skipped_records.csv", "record_warnings.txt"}
     config = json.loads((pretrained / "pretrain_config.json").read_text())
     assert config["signal"] == SignalConfig().to_dict() and config["encoder"]["width"] == 16 and config["head"]["k_steps_ahead"] == [5, 20]
     train, valid = ((pretrained / f"pretrain_{part}_ids.txt").read_text().split() for part in ("train", "valid"))
