@@ -108,7 +108,7 @@ def pretrain(args, run):
     cache = open_recordings(args, signal_config)
     data = unlabelled_dataset(cache, read_metadata(args.metadata, cache.names))
     train_rows, valid_rows = train_valid_split(data.targets, cache.sources, data.metadata, args.valid_split, args.seed,
-                                               args.fold, args.n_folds, args.hold_out, args.valid_fold)
+                                               args.fold, args.n_folds, args.hold_out, args.valid_fold, args.split)
     batches = TrainBatches(data, train_rows, args.seq_length, args.batch_size, args.seed)
     train_signals, valid_signals = ([cache.signal(i) for i in rows] for rows in (train_rows, valid_rows))
     print(f"{len(train_rows)} recordings train, {len(valid_rows)} validate; {run.path}")

@@ -121,7 +121,7 @@ def train(args, run):
         raise RunError(f"--decision reward: the Challenge gives no rewards for the classes {args.classes}")
     data = build_dataset(cache, class_set, read_metadata(args.metadata, cache.names))
     train_rows, valid_rows = train_valid_split(data.targets, cache.sources, data.metadata, args.valid_split, args.seed,
-                                               args.fold, args.n_folds, args.hold_out, args.valid_fold)
+                                               args.fold, args.n_folds, args.hold_out, args.valid_fold, args.split)
     pretrained = read_pretrained(run.path)
     if pretrained is not None:
         train_rows, valid_rows = pretrained.split(cache.names, data.metadata.patients, train_rows, valid_rows)

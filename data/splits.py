@@ -54,9 +54,14 @@ def stratified_by_patient(y, patients, proportions, seed):
     return part[group]
 
 
-def train_valid_split(y, sources, metadata, valid_split, seed, fold=None, n_folds=None, hold_out=None, valid_fold=None):
-    """(train, valid) indices. In this order of precedence: hold out a source; the metadata's own fold `valid_fold`;
-    fold `fold` of `n_folds` (1-based, patient-wise and stratified); a share `valid_split` of the patients."""
+def train_valid_split(y, sources, metadata, valid_split, seed, fold=None, n_folds=None, hold_out=None, valid_fold=None, split="patient"):
+    """(train, valid) indices. In this order of precedence: hold out a source; the metadata's own fold `valid_fold` (with
+    split="fold" its highest fold, if none is named); fold `fold` of `n_folds` (1-based, patient-wise and stratified); a share
+    `valid_split` of the patients."""
+    if split == "fold" and valid_fold is None:
+        valid_fold = int(metadata.folds.max())
+        if valid_fold == 0:
+            raise ValueError("--split fold needs --metadata with a column strat_fold")
     if hold_out is not None:
         valid = np.array([source == hold_out or source.startswith(hold_out + "/") for source in sources])
         if not valid.any():

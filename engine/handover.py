@@ -18,7 +18,7 @@ from models import CAUSAL_ENCODERS, build_encoder
 FORMAT, VERSION = "12ecg-pretraining", 1
 KEYS = {"format", "version", "signal", "encoder", "head", "training", "data", "versions", "git_commit"}
 MAY_DIFFER = ("bidirectional", "dropout", "n_leads")  # sizes of an encoder that its weights do not depend on, or that no flag sets
-SPLIT = ("valid_split", "valid_fold", "fold", "n_folds", "hold_out")
+SPLIT = ("split", "valid_split", "valid_fold", "fold", "n_folds", "hold_out")
 
 
 def make_pretrain_config(signal, encoder, head, training, data):

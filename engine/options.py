@@ -25,6 +25,7 @@ def add_data_arguments(parser):
     group.add_argument("--strict", action="store_true", help="stop if a recording cannot be read or is suspicious")
     group = parser.add_argument_group("split into training and validation, always by patient")
     group.add_argument("--valid_split", type=float, default=0.2, help="share of the patients that validates (default: %(default)s)")
+    group.add_argument("--split", choices=("patient", "fold"), default="patient", help="patient: --valid_split, --fold or --hold_out; fold: the metadata's strat_fold, of which the highest validates (default: %(default)s)")
     group.add_argument("--valid_fold", type=int, default=None, help="validate on this strat_fold of the metadata")
     group.add_argument("--fold", type=int, default=None, help="validate on fold K of --n_folds, stratified by diagnosis")
     group.add_argument("--n_folds", type=int, default=5, help="number of folds for --fold (default: %(default)s)")

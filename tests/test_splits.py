@@ -51,6 +51,15 @@ def test_a_patient_on_both_sides_is_an_error():
         train_valid_split(y, [""] * 4, meta, 0.2, 1, valid_fold=2)
 
 
+def test_a_fold_table_decides_and_its_highest_fold_validates_by_default():
+    y, _ = table(6)
+    meta = metadata_of(np.array(list("pqrstu")), folds=np.array([1, 2, 3, 3, 1, 2]))
+    assert train_valid_split(y, [""] * 6, meta, 0.2, 1, split="fold")[1].tolist() == [2, 3]
+    assert train_valid_split(y, [""] * 6, meta, 0.2, 1, split="fold", valid_fold=1)[1].tolist() == [0, 4]
+    with pytest.raises(ValueError, match="strat_fold"):
+        train_valid_split(y, [""] * 6, metadata_of(np.array(list("pqrstu"))), 0.2, 1, split="fold")
+
+
 def test_metadata_is_matched_by_name_and_the_unknown_stay_alone(tmp_path):
     file = tmp_path / "meta.csv"
     file.write_text("ecg_id,patient_id,strat_fold,heart_axis\n7,p1,3,\n8,p1,4,LAD\n")
