@@ -12,6 +12,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 torch.set_num_threads(1)
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # another number of threads rounds differently
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
 
@@ -60,8 +61,7 @@ def folder_of_records(tmp_path):
 def run_script():
     """Run one of the scripts as a user does, from another working directory; returns the finished process."""
     def run(script, *args, cwd, check=True):
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([sys.executable, str(ROOT / script), *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, str(ROOT / script), *map(str, args)], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True)
         assert not check or done.returncode == 0, f"{script} {args}:\n{done.stdout}\n{done.stderr}"
         return done
     return run

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from conftest import ROOT
+from conftest import ENVIRONMENT, ROOT
 from engine.inference import load_predictor
 from evaluate_12ECG_score import evaluate_12ECG_score
 
@@ -71,7 +71,7 @@ def test_same_seed_same_history(trained, sample, tmp_path, run_script):
 def test_a_resumed_run_ends_like_an_uninterrupted_one(trained, sample, tmp_path, run_script):
     """Stop after the first epoch by taking the second one's checkpoint away: the process is killed at the first checkpoint."""
     command = [sys.executable, str(ROOT / "train.py"), "--input_folder", str(sample), "--folder", "run", *TINY]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     for line in process.stdout:
         if line.startswith("epoch   1"):
             process.kill()
