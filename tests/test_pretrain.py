@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pretrain
-from conftest import ROOT, TINY_PRETRAINING
+from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING
 from data.preprocess import SignalConfig
 from engine.baselines import HISTORY, RIDGE, Persistence, fit_linear
 from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
@@ -241,7 +241,7 @@ def test_the_history_compares_with_both_baselines(pretrained):
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(pretrained, few, tmp_path, run_script):
     command = [sys.executable, str(ROOT / "pretrain.py"), "--input_folder", str(few), "--folder", "run", *TINY_PRETRAINING]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     for line in process.stdout:
         if line.startswith("epoch   1"):
             process.kill()
