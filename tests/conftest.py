@@ -87,3 +87,14 @@ def pretrained(few, tmp_path_factory, run_script):
     folder = tmp_path_factory.mktemp("pretrained")
     run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY_PRETRAINING, cwd=folder)
     return folder / "run"
+
+
+def kill_after_first_epoch(script, *args, cwd):
+    """Start a training script and kill it (SIGKILL) as soon as it reports its first epoch."""
+    command = [sys.executable, str(ROOT / script), *map(str, args)]
+    process = subprocess.Popen(command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch   1"):
+            process.kill()
+            break
+    process.wait()

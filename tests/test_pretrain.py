@@ -2,8 +2,6 @@
 import csv
 import json
 import math
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pretrain
-from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING
+from conftest import TINY_PRETRAINING, kill_after_first_epoch
 from data.preprocess import SignalConfig
 from engine.baselines import HISTORY, RIDGE, Persistence, fit_linear
 from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
@@ -240,13 +238,7 @@ def test_the_history_compares_with_both_baselines(pretrained):
 
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(pretrained, few, tmp_path, run_script):
-    command = [sys.executable, str(ROOT / "pretrain.py"), "--input_folder", str(few), "--folder", "run", *TINY_PRETRAINING]
-    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    for line in process.stdout:
-        if line.startswith("epoch   1"):
-            process.kill()
-            break
-    process.wait()
+    kill_after_first_epoch("pretrain.py", "--input_folder", few, "--folder", "run", *TINY_PRETRAINING, cwd=tmp_path)
     assert (tmp_path / "run" / "pretrain_checkpoint.pth").exists() and not (tmp_path / "run" / "pretrain_final_model.pth").exists()
     refused = run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY_PRETRAINING, "--lr", "0.1", "--resume", cwd=tmp_path, check=False)
     assert refused.returncode != 0 and "--lr" in refused.stderr

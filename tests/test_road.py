@@ -3,13 +3,11 @@ import csv
 import json
 import math
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from conftest import ENVIRONMENT, ROOT
+from conftest import kill_after_first_epoch
 from engine.inference import load_predictor
 from evaluate_12ECG_score import evaluate_12ECG_score
 
@@ -69,14 +67,7 @@ def test_same_seed_same_history(trained, sample, tmp_path, run_script):
 
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(trained, sample, tmp_path, run_script):
-    """Stop after the first epoch by taking the second one's checkpoint away: the process is killed at the first checkpoint."""
-    command = [sys.executable, str(ROOT / "train.py"), "--input_folder", str(sample), "--folder", "run", *TINY]
-    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    for line in process.stdout:
-        if line.startswith("epoch   1"):
-            process.kill()
-            break
-    process.wait()
+    kill_after_first_epoch("train.py", "--input_folder", sample, "--folder", "run", *TINY, cwd=tmp_path)
     assert (tmp_path / "run" / "checkpoint.pth").exists() and not (tmp_path / "run" / "final_model.pth").exists()
     refused = run_script("train.py", "--input_folder", sample, "--folder", "run", *TINY, cwd=tmp_path, check=False)
     assert refused.returncode != 0 and "--resume" in refused.stderr
