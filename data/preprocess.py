@@ -223,21 +223,13 @@ def _finish(x, header, config):
     return np.clip(x, -config.clip, config.clip, out=x)
 
 
-def windows(signal, seq_length, overlap=0):
-    """signal (n_leads, T) -> x (W, n_leads, seq_length) float32, n_valid (W,) int64.
-
-    Windows are spread evenly over the whole recording, the first at its start, the last at its end, neighbours sharing at
-    least `overlap` samples: W = ceil((T - overlap) / (seq_length - overlap)). A shorter recording gives one window, with
-    zeros after its n_valid = T samples.
-    """
+def window_starts(n, seq_length, overlap=0):
+    """First samples of the windows over a recording of n samples, a list of int: spread evenly over the whole recording, the first
+    at its start, the last at its end, neighbours sharing at least `overlap` samples: W = ceil((n - overlap) / (seq_length - overlap)).
+    A recording that is no longer than a window has one."""
     if not 0 <= overlap < seq_length:
         raise ValueError(f'overlap {overlap} is not within 0 to seq_length - 1 = {seq_length - 1}')
-    n_leads, n = signal.shape
     if n <= seq_length:
-        x = np.zeros((1, n_leads, seq_length), np.float32)
-        x[0, :, :n] = signal
-        return x, np.array([n], np.int64)
+        return [0]
     n_windows = -(-(n - overlap) // (seq_length - overlap))
-    starts = np.arange(n_windows) * (n - seq_length) // (n_windows - 1)
-    x = np.stack([signal[:, start:start + seq_length] for start in starts.tolist()]).astype(np.float32, copy=False)
-    return x, np.full(n_windows, seq_length, np.int64)
+    return (np.arange(n_windows) * (n - seq_length) // (n_windows - 1)).tolist()

@@ -1,11 +1,12 @@
 """From preprocessed recordings to probabilities and decisions: the one way that validation, driver and API share."""
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from data.inputs import context, to_microvolts, to_millivolts
-from data.preprocess import preprocess, windows
+from data.preprocess import preprocess, window_starts
 from engine.decision import decide
 from engine.run_folder import RunError, load_run
 
@@ -32,16 +33,19 @@ def predict(model, seq_length, signals, contexts, device="cpu"):
 
 
 def window_batches(signals, seq_length):
-    """Yield (x (b, 12, L) float32 mV, n_valid (b,), row of each window) with b <= BATCH, all windows in order."""
-    xs, lengths, rows = [], [], []
-    for i, signal in enumerate(signals):
-        for x, n_valid in zip(*windows(to_millivolts(signal), seq_length, overlap=seq_length // 2)):
-            xs.append(x), lengths.append(n_valid), rows.append(i)
-            if len(xs) == BATCH:
-                yield np.stack(xs), np.array(lengths), rows
-                xs, lengths, rows = [], [], []
-    if xs:
-        yield np.stack(xs), np.array(lengths), rows
+    """Yield (x (b, 12, L) float32 mV, n_valid (b,), row of each window) with b <= BATCH, all windows in order.
+
+    Half-overlapping windows (`data.preprocess.window_starts`), a shorter recording zero-padded after its n_valid samples.
+    No more than one batch is in memory beside the signals, however long they are."""
+    places = ((row, start) for row, signal in enumerate(signals)
+              for start in window_starts(signal.shape[1], seq_length, overlap=seq_length // 2))
+    while batch := list(islice(places, BATCH)):
+        x, n_valid = np.zeros((len(batch), 12, seq_length), np.int16), np.empty(len(batch), np.int64)
+        for i, (row, start) in enumerate(batch):
+            window = signals[row][:, start:start + seq_length]                            # (12, <= L)
+            n_valid[i] = window.shape[1]
+            x[i, :, :n_valid[i]] = window
+        yield to_millivolts(x), n_valid, [row for row, _ in batch]
 
 
 class Predictor:

@@ -2,14 +2,17 @@
 import json
 import math
 import pickle
+import tracemalloc
 
+import numpy as np
 import pytest
 import torch
 
+from engine.inference import BATCH, window_batches
 from engine.loop import EMA, NanLossError, Trainer, make_optimizer, make_schedule
 from engine.run_folder import RunError, RunFolder, load_run, make_config, new_run_path
 from data.labels import load_class_set
-from data.preprocess import SignalConfig
+from data.preprocess import SignalConfig, window_starts
 from models import build_model
 
 MODEL = {"encoder": "xresnet", "stem": 8, "widths": [8, 8], "depths": [1, 1], "n_classes": 24}
@@ -122,3 +125,28 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(RunError, match="No space left"):
         run.write_text("a.txt", "new")
     assert (tmp_path / "a.txt").read_text() == "old" and [f.name for f in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_window_batches_hold_all_windows_of_all_recordings_and_pad_the_short():
+    rng = np.random.default_rng(0)
+    signals = [rng.integers(-2000, 2000, (12, n), np.int16) for n in (7, 250, 251, 1000, 20_000)]
+    seen = {row: [] for row in range(len(signals))}
+    for x, n_valid, rows in window_batches(signals, 250):
+        assert x.dtype == np.float32 and len(x) <= BATCH
+        for window, n, row in zip(x, n_valid, rows):
+            assert not window[:, n:].any()
+            seen[row].append(window[:, :n])
+    for row, signal in enumerate(signals):
+        starts = window_starts(signal.shape[1], 250, 125)
+        assert len(seen[row]) == len(starts)
+        for window, start in zip(seen[row], starts):
+            np.testing.assert_allclose(window, signal[:, start:start + 250] / 1000, atol=1e-6)
+
+
+def test_windows_of_a_day_are_made_batch_by_batch():
+    day = np.lib.stride_tricks.as_strided(np.zeros(1, np.int16), (12, 100 * 86_400), (0, 0))  # takes no memory itself
+    tracemalloc.start()
+    batches = sum(1 for _ in window_batches([day], 250))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert batches == math.ceil(len(window_starts(100 * 86_400, 250, 125)) / BATCH) and peak < 50e6

@@ -1,7 +1,6 @@
 """data/preprocess.py and data/resample.py against plain float64 arithmetic, wfdb's physical values and scipy's resample_poly."""
 import json
 import math
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +10,7 @@ from scipy.signal import resample_poly
 
 from conftest import fake_ecg
 from data import preprocess as module
-from data.preprocess import LEADS, Quality, SignalConfig, lead_name, preprocess, windows
+from data.preprocess import LEADS, Quality, SignalConfig, lead_name, preprocess, window_starts
 from data.records import RecordError, find_records, parse_header, read_record
 from data.resample import ratio, resample
 
@@ -227,41 +226,21 @@ def test_long_recordings_lead_by_lead_give_the_same(monkeypatch):
     assert by_lead == at_once
 
 
-def test_faster_than_scipy():
-    x = np.random.default_rng(0).standard_normal((12, 5000)).astype(np.float32)
-    seconds = {}
-    for name, function in (("ours", lambda: resample(x, 500, 100)), ("scipy", lambda: slow_resample(x, 500, 100))):
-        function()
-        times = []
-        for _ in range(15):
-            start = time.perf_counter()
-            function()
-            times.append(time.perf_counter() - start)
-        seconds[name] = min(times)
-    assert seconds["scipy"] > 2.5 * seconds["ours"], seconds
-
-
 # Windows and configuration ----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("n, length, overlap", [(1000, 1000, 0), (1001, 1000, 0), (2500, 1000, 0), (12000, 1000, 0), (5001, 1000, 500),
                                                 (1999, 1000, 999), (3, 2, 1)])
 def test_windows_cover_a_recording(n, length, overlap):
-    signal = np.arange(2 * n, dtype=np.float32).reshape(2, n)
-    x, n_valid = windows(signal, length, overlap)
-    assert x.dtype == np.float32 and x.shape[1:] == (2, length) and (n_valid == length).all() and n_valid.dtype == np.int64
-    starts = x[:, 0, 0].astype(int)
-    assert starts[0] == 0 and starts[-1] == n - length and len(x) == math.ceil((n - overlap) / (length - overlap))
+    starts = window_starts(n, length, overlap)
+    assert starts[0] == 0 and starts[-1] == n - length and len(starts) == math.ceil((n - overlap) / (length - overlap))
     assert (np.diff(starts) <= length - overlap).all() and np.ptp(np.diff(starts)) <= 1 if len(starts) > 1 else n == length
-    for window, start in zip(x, starts):
-        np.testing.assert_array_equal(window, signal[:, start:start + length])
 
 
-def test_a_short_recording_is_padded():
-    x, n_valid = windows(np.ones((12, 7), np.float32), 10)
-    assert x.shape == (1, 12, 10) and n_valid.tolist() == [7] and x[0].sum(axis=1).tolist() == [7] * 12 and not x[..., 7:].any()
+def test_a_short_recording_has_one_window():
+    assert window_starts(7, 10) == [0]
     for overlap in (10, -1):
         with pytest.raises(ValueError, match="overlap"):
-            windows(np.ones((12, 7), np.float32), 10, overlap)
+            window_starts(7, 10, overlap)
 
 
 def test_config_goes_through_json():
