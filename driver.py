@@ -24,7 +24,8 @@ from data.inputs import chunks, context, read_input
 from data.records import RecordError, find_records
 from engine.adapt import adapt_to_frequencies
 from engine.inference import load_predictor
-from engine.run_folder import RunError, RunFolder
+from engine.run_folder import RunFolder
+from engine.script import one_line_end
 from run_12ECG_classifier import DEFAULT_MODEL
 
 BATCH = 64  # recordings
@@ -123,27 +124,28 @@ def write_list(folder, name, rows):
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    out = RunFolder(args.output)
-    try:
-        predictor = load_predictor(args.model, "cuda" if args.cuda else "cpu")
-        records = find_records(args.input)
-        files = output_files(records, args.output)
-        out.create()
-        with out.only_writer():
-            taken = [{"record": record.name, "stage": "writing", "reason": f"its answer would be {file}, the name of a list"}
-                     for record, file in zip(records, files) if file in (out / SKIPPED, out / WARNINGS)]
-            todo = [(record, file) for record, file in zip(records, files)
-                    if file not in (out / SKIPPED, out / WARNINGS) and not (args.skip_existing and file.exists())]
-            if args.skip_existing:
-                print(f"{len(records) - len(taken) - len(todo)} of {len(records)} recordings have an output already")
-            records, files = [record for record, _ in todo], [file for _, file in todo]
-            skipped, warnings = classify_folder(predictor, records, files, args.workers, args.adapt)
-            n_classified, skipped = len(records) - len(skipped), taken + skipped
-            write_list(out, SKIPPED, skipped)
-            write_list(out, WARNINGS, warnings)
-    except (RunError, RecordError) as error:
-        sys.exit(f"driver.py: {error}")
+    with one_line_end("driver.py", "go on with --skip_existing"):
+        return run(parse_args(argv))
+
+
+def run(args):
+    """Everything that the flags ask for; returns the exit status."""
+    predictor = load_predictor(args.model, "cuda" if args.cuda else "cpu")
+    records = find_records(args.input)
+    files, out = output_files(records, args.output), RunFolder(args.output)
+    out.create()
+    with out.only_writer():
+        taken = [{"record": record.name, "stage": "writing", "reason": f"its answer would be {file}, the name of a list"}
+                 for record, file in zip(records, files) if file in (out / SKIPPED, out / WARNINGS)]
+        todo = [(record, file) for record, file in zip(records, files)
+                if file not in (out / SKIPPED, out / WARNINGS) and not (args.skip_existing and file.exists())]
+        if args.skip_existing:
+            print(f"{len(records) - len(taken) - len(todo)} of {len(records)} recordings have an output already")
+        records, files = [record for record, _ in todo], [file for _, file in todo]
+        skipped, warnings = classify_folder(predictor, records, files, args.workers, args.adapt)
+        n_classified, skipped = len(records) - len(skipped), taken + skipped
+        write_list(out, SKIPPED, skipped)
+        write_list(out, WARNINGS, warnings)
     print(f"{n_classified} recordings classified into {args.output}, {len(skipped)} skipped, {len(warnings)} warnings")
     for row in skipped:
         print(f"  skipped {row['record']}: {row['reason']}")

@@ -16,15 +16,12 @@ pretrain_history.csv, pretrain_train_ids.txt, pretrain_valid_ids.txt, pretrain_s
 """
 import argparse
 import math
-import sys
 
 import numpy as np
 import torch
 
-from data.cache import CacheError
 from data.dataset import TrainBatches, unlabelled_dataset
 from data.preprocess import SignalConfig
-from data.records import RecordError
 from data.splits import read_metadata, train_valid_split
 from engine.augment import change_gain
 from engine.baselines import Persistence, fit_linear, skill
@@ -34,6 +31,7 @@ from engine.loop import EMA, Trainer, make_optimizer, make_schedule
 from engine.options import (add_data_arguments, add_run_arguments, add_size_arguments, check_arguments,
                             check_sizes, chosen_sizes, open_recordings, open_run, resume, settings_of_run, write_trouble)
 from engine.run_folder import RunError
+from engine.script import one_line_end
 from models import CAUSAL_ENCODERS, ENCODERS, build_encoder
 from models.next_sample import NextSampleModel
 
@@ -161,12 +159,10 @@ def pretrain(args, run):
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    try:
+    with one_line_end("pretrain.py", "go on with --resume"):
+        args = parse_args(argv)
         with open_run(args, "pretrain_") as run:
             pretrain(args, run)
-    except (RunError, RecordError, CacheError, ValueError) as error:
-        sys.exit(f"pretrain.py: {error}")
 
 
 if __name__ == "__main__":

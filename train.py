@@ -17,17 +17,14 @@ valid_ids.txt, valid_predictions.csv, skipped_records.csv and record_warnings.tx
 """
 import argparse
 import math
-import sys
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data.cache import CacheError
 from data.dataset import TrainBatches, build_dataset, with_auxiliary
 from data.labels import load_class_set
 from data.preprocess import SignalConfig
-from data.records import RecordError
 from data.splits import read_metadata, share_of, train_valid_split
 from engine.augment import DEFAULT_AUGMENT, augment
 from engine.decision import default_rule
@@ -37,6 +34,7 @@ from engine.loop import EMA, Trainer, make_optimizer, make_schedule
 from engine.options import (add_data_arguments, add_run_arguments, add_size_arguments, check_arguments,
                             check_sizes, chosen_sizes, given_flags, open_recordings, open_run, resume, settings_of_run, write_trouble)
 from engine.run_folder import RunError, make_config
+from engine.script import one_line_end
 from engine.validation import prediction_rows, score_validation
 from models import ENCODERS, HEAD, build_model
 
@@ -177,12 +175,10 @@ def train(args, run):
 
 
 def main(argv=None):
-    try:
+    with one_line_end("train.py", "go on with --resume"):
         args = parse_args(argv)
         with open_run(args) as run:
             train(args, run)
-    except (RunError, RecordError, CacheError, ValueError) as error:
-        sys.exit(f"train.py: {error}")
 
 
 if __name__ == "__main__":

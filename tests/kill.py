@@ -1,23 +1,28 @@
-"""Kill train.py and driver.py at random moments, many times, and see whether what they leave behind can be gone on with.
+"""Kill train.py, pretrain.py and driver.py at random moments, many times, and see whether what they leave behind can be gone on with.
 
     python tests/kill.py --n 50            50 kills of each; prints what was survived, exit status 1 at the first fault
-    python tests/kill.py --n 0 --writes 99 kill train.py before each file that it writes or removes, one after another
+    python tests/kill.py --n 0 --writes 99 kill the trainings before each file that they write or remove, one after another
+    python tests/kill.py --n 0 --disks 20  let the disk be full at 20 sizes
 
 Each run is a process of its own that is killed (SIGKILL, now and then SIGTERM or Ctrl-C) at a random moment of the time that an
 undisturbed run takes: while the cache is built, in an epoch, while a file is written. The same command is then given again,
 with --resume or --skip_existing, until it comes to its end; the result must be that of the undisturbed run, bit by bit.
+A full disk is a limit on the size of files: the write fails as it does where no space is left.
 """
 import argparse
 import csv
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
@@ -26,13 +31,19 @@ import numpy as np
 import torch
 
 import driver
+import pretrain
 import train
 from conftest import fake_ecg, write_record
 from engine.run_folder import RunFolder
+from engine.script import INTERRUPTED, TERMINATED
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+SCRIPTS = (("train.py", train.main, "", ("--stem", "8", "--widths", "8", "8", "--depths", "1", "1")),
+           ("pretrain.py", pretrain.main, "pretrain_", ("--width", "16", "--depth", "1", "--n_heads", "2", "--k_steps_ahead", "5", "20")))
 TIMING = ("seconds", "records_per_second")
 N_RECORDS = 48
+SMALLEST_DISK = 20_000  # bytes, for the log must fit
 
 
 def die_at_write(number):
@@ -68,12 +79,16 @@ def start(main, arguments, log, write=None):
                 print(f"\nwrites: {write - left[0]}", flush=True)
     except SystemExit as error:
         os.write(2, str(error.code).encode())
-        status = 0 if error.code in (None, 0) else 1
+        status = error.code if isinstance(error.code, int) else 1
+    except KeyboardInterrupt:  # before the script has begun, or after its end
+        status = INTERRUPTED
     finally:
-        if status:
-            traceback.print_exc()
-            sys.stderr.flush()
-        os._exit(status)
+        try:
+            if status:
+                traceback.print_exc()
+                sys.stderr.flush()
+        finally:
+            os._exit(status)  # whatever happens, the child must not go on as its parent
 
 
 def finish(main, arguments, log):
@@ -86,17 +101,24 @@ def finish(main, arguments, log):
 
 
 def disturb(main, arguments, log, seconds, rng):
-    """Run and kill after up to `seconds`; -> whether it was killed before it came to its end."""
+    """Run and kill after up to `seconds`; -> name of the signal, or None if it came to its end before."""
     pid, chosen = start(main, arguments, log), rng.choice(SIGNALS)
     time.sleep(rng.uniform(0, seconds))
     os.kill(pid, chosen)
     status = os.waitpid(pid, 0)[1]
     if status == 0:
-        return False
-    killed = os.WIFSIGNALED(status) or chosen == signal.SIGINT
-    if not killed:
+        return None
+    if not (os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == STATUS.get(chosen)):
         raise AssertionError(f"{' '.join(arguments)} failed:\n{Path(log).read_text()}")
-    return True
+    return chosen.name
+
+
+def fill_disk(main, arguments, log, n_bytes):
+    """Run where no file can be larger than n_bytes; -> whether that ended it."""
+    def limited(args):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
+        return main(args)
+    return os.waitpid(start(limited, arguments, log), 0)[1] != 0
 
 
 def table(file):
@@ -123,61 +145,97 @@ def same(a, b):
     return len(a) == len(b) and all(map(same, a, b)) if isinstance(a, list) else a == b
 
 
-def training(folder, name):
-    """Arguments of train.py for the run folder `name`."""
-    return ["--input_folder", str(folder / "in"), "--folder", str(folder / name), "--cache", str(folder / f"{name}_cache"), "--encoder", "xresnet",
-            "--stem", "8", "--widths", "8", "8", "--depths", "1", "1", "--epochs", "2", "--batch_size", "8", "--workers", "2", "--resume"]
+@dataclass
+class Training:
+    """train.py or pretrain.py on the recordings in folder / "in", each run with a cache of its own."""
+    main: object
+    folder: Path
+    prefix: str
+    flags: tuple
 
+    def arguments(self, name):
+        return ["--input_folder", str(self.folder / "in"), "--folder", str(self.folder / name), "--cache", str(self.folder / f"{name}_cache"),
+                "--epochs", "2", "--batch_size", "8", "--workers", "2", "--resume", *self.flags]
 
-def check_same(folder):
-    """The folder `run` holds what `reference` does."""
-    for name in ("model.pth", "final_model.pth"):
-        assert same(RunFolder(folder / "run").load(name), RunFolder(folder / "reference").load(name)), f"{name} is another one"
-    assert table(folder / "run" / "history.csv") == table(folder / "reference" / "history.csv"), "history.csv is another one"
-    names = [sorted(file.name for file in (folder / run).iterdir()) for run in ("run", "reference")]
-    assert [name for name in names[0] if not name.endswith(".partial")] == names[1], names
+    def check(self):
+        """The folder `run` holds what `reference` does, and one cache."""
+        run, reference = RunFolder(self.folder / "run"), RunFolder(self.folder / "reference")
+        for name in (f"{self.prefix}model.pth", f"{self.prefix}final_model.pth"):
+            assert same(run.load(name), reference.load(name)), f"{name} is another one"
+        assert table(run / f"{self.prefix}history.csv") == table(reference / f"{self.prefix}history.csv"), "the history is another one"
+        names = [sorted(file.name for file in folder.path.iterdir()) for folder in (run, reference)]
+        assert [name for name in names[0] if not name.endswith(".partial")] == names[1], names
+        assert len(list((self.folder / "run_cache").iterdir())) == 1, "abandoned caches are left over"
 
-
-def kill_training(folder, n, rng):
-    """-> number of kills, and of runs that came to their end in spite of them."""
-    arguments, log = training(folder, "run"), folder / "log"
-    seconds = finish(train.main, training(folder, "reference"), log)
-    n_kills = n_runs = 0
-    while n_kills < n or (folder / "run").exists():
-        if n_kills < n and disturb(train.main, arguments, log, 0.9 * seconds, rng):
-            n_kills += 1
-            if (folder / "run").exists():
-                check_whole(folder / "run")
-            continue
-        finish(train.main, arguments, log)
-        check_same(folder)
-        assert len(list((folder / "run_cache").iterdir())) == 1, "abandoned caches are left over"
-        n_runs += 1
+    def remove(self):
         for name in ("run", "run_cache"):
-            shutil.rmtree(folder / name)
-    return n_kills, n_runs
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def finish(self, log):
+        """Go on to the end, and compare; the folders are then free for the next run."""
+        finish(self.main, self.arguments("run"), log)
+        self.check()
+        self.remove()
 
 
-def kill_at_writes(folder, n):
-    """Kill a training at each of its last n writes; -> number of kills, and of runs that came to their end in spite of them."""
-    arguments, log = training(folder, "run"), folder / "log"
-    os.waitpid(start(train.main, arguments, log, 10**6), 0)
+def phase(run, prefix):
+    """How far a killed training had come."""
+    if (run / f"{prefix}final_model.pth").exists():
+        return "at its end"
+    if (run / f"{prefix}checkpoint.pth").exists():
+        return "after the first epoch"
+    return "before the end of the first epoch" if (run / f"{prefix}config.json").exists() else "reading recordings"
+
+
+def kill_training(training, n, rng):
+    """-> Counter of (signal, phase) of the kills, and the number of runs that came to their end in spite of them."""
+    log, kills, n_runs = training.folder / "log", Counter(), 0
+    seconds = finish(training.main, training.arguments("reference"), log)
+    while kills.total() < n or (training.folder / "run").exists():
+        name = disturb(training.main, training.arguments("run"), log, 0.9 * seconds, rng) if kills.total() < n else None
+        if name:
+            kills[name, phase(training.folder / "run", training.prefix)] += 1
+            if (training.folder / "run").exists():
+                check_whole(training.folder / "run")
+            continue
+        training.finish(log)
+        n_runs += 1
+    return kills, n_runs
+
+
+def kill_at_writes(training, n):
+    """Kill a training at each of its last n writes; -> number of kills, after each of which it came to its end."""
+    arguments, log = training.arguments("run"), training.folder / "log"
+    os.waitpid(start(training.main, arguments, log, 10**6), 0)
     total = int(log.read_text().rpartition("writes: ")[2])
-    check_same(folder)
-    shutil.rmtree(folder / "run")
+    training.check()
+    training.remove()
     for write in range(max(total - n, 0), total):
-        os.waitpid(start(train.main, arguments, log, write), 0)
-        check_whole(folder / "run")
-        finish(train.main, arguments, log)
-        check_same(folder)
-        shutil.rmtree(folder / "run")
-    return min(n, total), min(n, total)
+        os.waitpid(start(training.main, arguments, log, write), 0)
+        check_whole(training.folder / "run")
+        training.finish(log)
+    return min(n, total)
+
+
+def fill_disks(training, n):
+    """Let the disk be full for files of n sizes, up to that of the largest file of a run; -> number of runs that this ended, after which
+    each came to its end."""
+    log, n_ended = training.folder / "log", 0
+    largest = max(file.stat().st_size for folder in ("reference", "reference_cache") for file in (training.folder / folder).rglob("*"))
+    for n_bytes in np.geomspace(SMALLEST_DISK, largest, n, endpoint=False).astype(int):
+        if fill_disk(training.main, training.arguments("run"), log, int(n_bytes)):
+            assert "cannot be written" in log.read_text() and "Traceback" not in log.read_text(), log.read_text()
+            n_ended += 1
+        if (training.folder / "run").exists():
+            check_whole(training.folder / "run")
+        training.finish(log)
+    return n_ended
 
 
 def kill_driver(folder, n, rng):
     """-> number of kills, and of folders that were completed in spite of them."""
     def arguments(name):
-        return [str(folder / "reference"), str(folder / "in"), str(folder / name), "--skip_existing"]
+        return [str(folder / "reference"), str(folder / "in"), str(folder / name), "--skip_existing", "--workers", "2"]
     seconds = finish(driver.main, arguments("answers"), folder / "log")
     expected = {file.name: file.read_bytes() for file in (folder / "answers").iterdir()}
     assert len(expected) == N_RECORDS
@@ -200,19 +258,25 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=50, help="kills of each script (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--writes", type=int, default=99, help="so many of the last writes of train.py to kill it at (default: all)")
+    parser.add_argument("--writes", type=int, default=99, help="so many of the last writes of a training to kill it at (default: all)")
+    parser.add_argument("--disks", type=int, default=10, help="so many sizes of a full disk (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
-        folder, noise = Path(folder), np.random.default_rng(0)
-        for i in range(N_RECORDS):
-            write_record(folder / "in", f"R{i:02d}", fake_ecg(noise), dx=("426783006", "164889003", "270492004")[i % 3])
-        killings = [("train.py", lambda: kill_training(folder, args.n, rng)), ("train.py at its writes", lambda: kill_at_writes(folder, args.writes)),
-                    ("driver.py", lambda: kill_driver(folder, args.n, rng))]
-        for name, kill in killings:
-            n_kills, n_runs = kill()
-            print(f"{name}: {n_kills} kills, {n_runs} runs ended like an undisturbed one", flush=True)
+        noise = np.random.default_rng(0)
+        for script, main, prefix, flags in SCRIPTS:
+            training = Training(main, Path(folder, script), prefix, flags)
+            for i in range(N_RECORDS):
+                write_record(training.folder / "in", f"R{i:02d}", fake_ecg(noise), dx=("426783006", "164889003", "270492004")[i % 3])
+            kills, n_runs = kill_training(training, args.n, rng)
+            print(f"{script}: {kills.total()} kills, {n_runs} runs ended like an undisturbed one", flush=True)
+            for (name, place), count in sorted(kills.items()):
+                print(f"    {count:3d} {name} {place}")
+            print(f"{script} at its writes: {kill_at_writes(training, args.writes)} kills, all ended like an undisturbed one", flush=True)
+            print(f"{script} on a full disk: {fill_disks(training, args.disks)} failures, all ended like an undisturbed one", flush=True)
+        n_kills, n_runs = kill_driver(Path(folder, "train.py"), args.n, rng)
+        print(f"driver.py: {n_kills} kills, {n_runs} folders ended like an undisturbed one", flush=True)
 
 
 if __name__ == "__main__":

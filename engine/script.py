@@ -1,0 +1,44 @@
+"""How the scripts end early: one line on standard error and an exit status instead of a traceback."""
+import contextlib
+import signal
+import sys
+import threading
+
+from data.cache import CacheError
+from data.records import RecordError
+from engine.run_folder import RunError
+
+INTERRUPTED, TERMINATED = 130, 143  # exit statuses, as shells count signals: 128 + the signal's number
+
+
+class Terminated(BaseException):
+    """SIGTERM came. Like KeyboardInterrupt it passes every `except Exception` and still lets files and locks be cleared away."""
+
+
+def _terminate(number, frame):
+    raise Terminated
+
+
+@contextlib.contextmanager
+def one_line_end(name, advice):
+    """Around a script's main: input that cannot be used or a full disk end it with status 1, Ctrl-C with 130, SIGTERM (what
+    clusters send before they kill) with 143. `advice` tells how to go on after an interruption."""
+    in_main_thread = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be handled
+    before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
+    try:
+        yield
+    except (RunError, RecordError, CacheError, ValueError) as error:
+        sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt:
+        _say(f"{name}: interrupted; {advice}")
+        sys.exit(INTERRUPTED)
+    except Terminated:
+        _say(f"{name}: terminated; {advice}")
+        sys.exit(TERMINATED)
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _say(text):
+    print(f"\n{text}", file=sys.stderr, flush=True)
