@@ -6,7 +6,8 @@
 
 Each run is a process of its own that is killed (SIGKILL, now and then SIGTERM or Ctrl-C) at a random moment of the time that an
 undisturbed run takes: while the cache is built, in an epoch, while a file is written. The same command is then given again,
-with --resume or --skip_existing, until it comes to its end; the result must be that of the undisturbed run, bit by bit.
+with --resume or --skip_existing, until it comes to its end; the result must be that of the undisturbed run:
+trained models bit by bit, the driver's probabilities to 1e-6.
 A full disk is a limit on the size of files: the write fails as it does where no space is left.
 """
 import argparse
@@ -232,12 +233,19 @@ def fill_disks(training, n):
     return n_ended
 
 
+def same_answer(text, expected):
+    """Whether two answers are the same; a recording's neighbours in a batch may change the last digits of its probabilities."""
+    *lines, scores, end = text.split("\n")
+    *expected_lines, expected_scores, _ = expected.split("\n")
+    return (lines, end) == (expected_lines, "") and np.allclose(np.array(scores.split(","), float), np.array(expected_scores.split(","), float), rtol=0, atol=1e-6)
+
+
 def kill_driver(folder, n, rng):
     """-> number of kills, and of folders that were completed in spite of them."""
     def arguments(name):
         return [str(folder / "reference"), str(folder / "in"), str(folder / name), "--skip_existing", "--workers", "2"]
     seconds = finish(driver.main, arguments("answers"), folder / "log")
-    expected = {file.name: file.read_bytes() for file in (folder / "answers").iterdir()}
+    expected = {file.name: file.read_text() for file in (folder / "answers").iterdir()}
     assert len(expected) == N_RECORDS
     n_kills = n_runs = 0
     while n_kills < n or (folder / "out").exists():
@@ -248,7 +256,7 @@ def kill_driver(folder, n, rng):
             assert {file.name for file in (folder / "out").iterdir()} == expected.keys()
             n_runs += 1
         for file in (folder / "out").glob("[!.]*"):
-            assert file.read_bytes() == expected[file.name], f"{file} is half-written"
+            assert same_answer(file.read_text(), expected[file.name]), f"{file} is half-written"
         if len(list((folder / "out").glob("[!.]*"))) == N_RECORDS:
             shutil.rmtree(folder / "out")
     return n_kills, n_runs
