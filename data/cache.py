@@ -121,9 +121,10 @@ def _load(path, key):
         raise CacheError(f"its index cannot be read ({error})") from None
     if not agree:
         raise CacheError("its sizes do not agree")
-    for i in range(len(crc)):
-        if zlib.crc32(signals[offsets[i]:offsets[i + 1]]) != crc[i]:
-            raise CacheError(f"recording {i} has another checksum than when it was written")
+    with open(file, "rb") as stored:  # read rather than mapped: mapped pages would count as this process's memory
+        for i, size in enumerate(sizes.tolist()):
+            if zlib.crc32(stored.read(2 * size)) != crc[i]:
+                raise CacheError(f"recording {i} has another checksum than when it was written")
     return SignalCache(signals, offsets, names, [tuple(codes) for codes in dx], context, skipped,
                        [tuple(row) for row in warnings])
 
