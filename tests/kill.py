@@ -43,7 +43,7 @@ STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 SCRIPTS = (("train.py", train.main, "", ("--stem", "8", "--widths", "8", "8", "--depths", "1", "1")),
            ("pretrain.py", pretrain.main, "pretrain_", ("--width", "16", "--depth", "1", "--n_heads", "2", "--k_steps_ahead", "5", "20")))
 TIMING = ("seconds", "records_per_second")
-N_RECORDS = 48
+N_RECORDS, EPOCHS = 48, 6
 SMALLEST_DISK = 20_000  # bytes, for the log must fit
 
 
@@ -156,7 +156,7 @@ class Training:
 
     def arguments(self, name):
         return ["--input_folder", str(self.folder / "in"), "--folder", str(self.folder / name), "--cache", str(self.folder / f"{name}_cache"),
-                "--epochs", "2", "--batch_size", "8", "--workers", "2", "--resume", *self.flags]
+                "--epochs", str(EPOCHS), "--batch_size", "8", "--workers", "2", "--resume", *self.flags]
 
     def check(self):
         """The folder `run` holds what `reference` does, and one cache."""
@@ -191,7 +191,9 @@ def phase(run, prefix):
 def kill_training(training, n, rng):
     """-> Counter of (signal, phase) of the kills, and the number of runs that came to their end in spite of them."""
     log, kills, n_runs = training.folder / "log", Counter(), 0
-    seconds = finish(training.main, training.arguments("reference"), log)
+    finish(training.main, training.arguments("reference"), log)
+    seconds = finish(training.main, training.arguments("run"), log)  # the first run of a program takes longer
+    training.remove()
     while kills.total() < n or (training.folder / "run").exists():
         name = disturb(training.main, training.arguments("run"), log, 0.9 * seconds, rng) if kills.total() < n else None
         if name:
