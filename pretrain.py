@@ -20,11 +20,12 @@ import math
 import numpy as np
 import torch
 
-from data.dataset import TrainBatches, unlabelled_dataset
+from data.dataset import train_batches, unlabelled_dataset
 from data.preprocess import SignalConfig
 from data.splits import read_metadata, train_valid_split
 from engine.augment import change_gain
 from engine.baselines import Persistence, fit_linear, skill
+from engine.distributed import joined_world
 from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
 from engine.handover import make_pretrain_config
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
@@ -70,16 +71,19 @@ def causal_sizes(encoder):
     return {name: value for name, value in ENCODERS[encoder][1].items() if name != "bidirectional"}
 
 
-def make_loss(scale, gain, device, generator):
-    """Robust error of the predictions for windows of random amplification, each distance ahead weighing the same."""
-    scale = torch.tensor(scale, device=device)
+def make_loss(scale, gain, world, generator):
+    """Robust error of the predictions for windows of random amplification, each distance ahead weighing the same. Every process
+    changes the whole batch of B windows alike, and computes its part of it, b = B / number of processes."""
+    scale = torch.tensor(scale, device=world.device)
 
     def loss_fn(model, batch):
-        x, n_valid = batch.x.to(device, non_blocking=True), batch.n_valid.to(device, non_blocking=True)
+        x, n_valid = (world.gather(t.to(world.device, non_blocking=True)) for t in (batch.x, batch.n_valid))
         x = change_gain(x, gain, generator)
-        prediction, future, valid = model(x, n_valid)                                    # (B, 12, K, T')
+        part = world.part(len(x))
+        x, n_valid = x[part], n_valid[part]
+        prediction, future, valid = model(x, n_valid)                                    # (b, 12, K, T')
         error, n = huber(prediction, future, valid, error_unit(x, n_valid, scale))       # (K,), (K,)
-        return (error / n.clamp(min=1)).mean()
+        return (error / world.sum(n.clone()).clamp(min=1)).mean()
     return loss_fn
 
 
@@ -97,17 +101,17 @@ def save(run, name, model):
     run.save(name, {"encoder": model.encoder.state_dict(), "head": model.head.state_dict()})
 
 
-def pretrain(args, run):
-    """The whole experiment. args: the flags, run: the RunFolder to fill."""
-    device = "cuda" if args.cuda else "cpu"
+def pretrain(args, run, world):
+    """The whole experiment. args: the flags, run: the RunFolder to fill, world: the processes that train together."""
+    device = world.device
 
     # Data: one memory map of preprocessed signals and a split by patient; no labels
     signal_config = SignalConfig(sample_freq=args.sample_freq)
-    cache = open_recordings(args, signal_config)
+    cache = open_recordings(args, signal_config, world)
     data = unlabelled_dataset(cache, read_metadata(args.metadata, cache.names))
     train_rows, valid_rows = train_valid_split(data.targets, cache.sources, data.metadata, args.valid_split, args.seed,
                                                args.fold, args.n_folds, args.hold_out, args.valid_fold, args.split)
-    batches = TrainBatches(data, train_rows, args.seq_length, args.batch_size, args.seed)
+    batches = train_batches(data, train_rows, args.seq_length, args.batch_size, args.seed, world.rank, world.size, device)
     train_signals, valid_signals = ([cache.signal(i) for i in rows] for rows in (train_rows, valid_rows))
     print(f"{len(train_rows)} recordings train, {len(valid_rows)} validate; {run.path}")
 
@@ -119,7 +123,8 @@ def pretrain(args, run):
     optimizer = make_optimizer(model, args.lr, args.weight_decay)
     schedule = make_schedule(optimizer, args.epochs * len(batches))
     generator = torch.Generator(device)
-    trainer = Trainer(model, optimizer, schedule, EMA(model, args.ema_decay), make_loss(scale, args.gain, device, generator), device, args.bf16)
+    trainer = Trainer(model, optimizer, schedule, EMA(model, args.ema_decay), make_loss(scale, args.gain, world, generator),
+                      device, args.bf16, world, args.compile)
 
     # Baselines
     stride = model.encoder.stride
@@ -155,14 +160,14 @@ def pretrain(args, run):
         print(f"epoch {epoch:3d}  train {learned['train_loss']:.4f}  valid {row['valid_loss']:.4f}  skill against persistence {row['skill_persistence']:.3f}, "
               f"linear {row['skill_linear']:.3f}  {speed['seconds']:.1f} s", flush=True)
 
-    (run / "pretrain_checkpoint.pth").unlink(missing_ok=True)
+    run.remove("pretrain_checkpoint.pth")
 
 
 def main(argv=None):
     with one_line_end("pretrain.py", "go on with --resume"):
         args = parse_args(argv)
-        with open_run(args, "pretrain_") as run:
-            pretrain(args, run)
+        with joined_world(args.cuda) as world, open_run(args, world, "pretrain_") as run:
+            pretrain(args, run, world)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
     python train.py --fold 1 --n_folds 5                   one fold of a patient-wise, stratified cross-validation
     python train.py --hold_out georgia                     validate on a hospital that training never sees
     python train.py --folder RUN --resume                  go on after an interruption
+    torchrun --nproc_per_node 8 train.py --cuda            eight GPUs share every batch, see the README
 
 The predecessor's network and input:
 
@@ -22,20 +23,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data.dataset import TrainBatches, build_dataset, with_auxiliary
+from data.dataset import build_dataset, train_batches, with_auxiliary
 from data.labels import load_class_set
 from data.preprocess import SignalConfig
 from data.splits import read_metadata, share_of, train_valid_split
 from engine.augment import DEFAULT_AUGMENT, augment
 from engine.decision import default_rule
+from engine.distributed import joined_world, synchronised
 from engine.handover import read_pretrained
-from engine.inference import predict
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
 from engine.options import (add_data_arguments, add_run_arguments, add_size_arguments, check_arguments,
                             check_sizes, chosen_sizes, given_flags, open_recordings, open_run, resume, settings_of_run, write_trouble)
 from engine.run_folder import RunError, make_config
 from engine.script import one_line_end
-from engine.validation import prediction_rows, score_validation
+from engine.validation import predict_together, prediction_rows, score_validation
 from models import ENCODERS, HEAD, build_model
 
 
@@ -77,14 +78,17 @@ def parse_args(argv=None):
     return args
 
 
-def make_loss(args, device, generator):
-    """Binary cross-entropy over known labels of augmented windows."""
+def make_loss(args, world, generator):
+    """Binary cross-entropy over known labels of augmented windows. Every process augments the whole batch of B windows alike, and
+    computes its part of it, b = B / number of processes."""
     def loss_fn(model, batch):
-        x, y, known, n_valid = (t.to(device, non_blocking=True) for t in (batch.x, batch.y, batch.known, batch.n_valid))
+        x, y, known, n_valid, context = (world.gather(t.to(world.device, non_blocking=True))
+                                         for t in (batch.x, batch.y, batch.known, batch.n_valid, batch.context))
         x, y, known, n_valid = augment(x, y, known, n_valid, vars(args), generator)
-        shown = torch.rand((len(x), 1), generator=generator, device=device) >= args.hide_context
-        logits = model(x, n_valid, batch.context.to(device) * shown).float()             # (B, C + A)
-        loss = F.binary_cross_entropy_with_logits(logits, y, reduction="none") * known        # (B, C + A)
+        shown = torch.rand((len(x), 1), generator=generator, device=x.device) >= args.hide_context
+        part = world.part(len(x))
+        logits = model(x[part], n_valid[part], (context * shown)[part]).float()              # (b, C + A)
+        loss = F.binary_cross_entropy_with_logits(logits, y[part], reduction="none") * known[part]   # (b, C + A)
         return loss.sum() / known.sum().clamp(min=1)
     return loss_fn
 
@@ -97,22 +101,22 @@ def keep_answers(trained, answers):
     answers.load_state_dict(state)
 
 
-def validate(model, data, rows, args, class_set, rule, device):
+def validate(model, data, rows, args, class_set, rule, world):
     """Choose thresholds on validation, keep them in the model, and score; -> (dict of scores, y_score (R, C))."""
     n_classes = len(class_set)
-    y_score = predict(model, args.seq_length, [data.cache.signal(i) for i in rows], data.context[rows], device)  # (R, C)
+    y_score = predict_together(model, args.seq_length, data.cache, data.context, rows, world)               # (R, C)
     thresholds, scores = score_validation(data.y_true[rows], data.targets[rows, :n_classes], data.known[rows, :n_classes], y_score, class_set, rule)
     model.head.thresholds.copy_(torch.from_numpy(thresholds))
     return scores, y_score
 
 
-def train(args, run):
-    """The whole experiment. args: the flags, run: the RunFolder to fill."""
-    device = "cuda" if args.cuda else "cpu"
+def train(args, run, world):
+    """The whole experiment. args: the flags, run: the RunFolder to fill, world: the processes that train together."""
+    device = world.device
 
     # Data: one memory map of preprocessed signals, labels, and a split by patient
     signal_config = SignalConfig(sample_freq=args.sample_freq)
-    cache = open_recordings(args, signal_config)
+    cache = open_recordings(args, signal_config, world)
     class_set = load_class_set(args.classes, cache.dx)
     rule = {"rule": "thresholds"} if args.decision == "thresholds" else default_rule(class_set)
     if args.decision == "reward" and rule["rule"] != "reward":
@@ -126,7 +130,7 @@ def train(args, run):
     n_windows = len(train_rows)  # an epoch has as many steps with few recordings as with all
     train_rows = share_of(train_rows, args.train_share, args.seed)
     data = with_auxiliary(data, class_set, train_rows, args.auxiliary)
-    batches = TrainBatches(data, np.resize(train_rows, n_windows), args.seq_length, args.batch_size, args.seed)
+    batches = train_batches(data, np.resize(train_rows, n_windows), args.seq_length, args.batch_size, args.seed, world.rank, world.size, device)
     frequency = data.targets[train_rows].mean(0)                                              # (C + A,)
     valid_names, valid_dx = [cache.names[i] for i in valid_rows], [cache.dx[i] for i in valid_rows]
     print(f"{len(train_rows)} recordings train, {len(valid_rows)} validate, {len(class_set)} classes and {len(data.auxiliary)} auxiliary codes; {run.path}")
@@ -140,10 +144,12 @@ def train(args, run):
     if pretrained is not None:
         pretrained.load_into(model.encoder)
         model.encoder.requires_grad_(not args.freeze_encoder)
+    model = synchronised(model, world)
     optimizer = make_optimizer(model, args.lr, args.weight_decay, 1.0 if pretrained is None else args.encoder_lr_factor)
     schedule = make_schedule(optimizer, args.epochs * len(batches))
     generator = torch.Generator(device)
-    trainer = Trainer(model, optimizer, schedule, EMA(model, args.ema_decay), make_loss(args, device, generator), device, args.bf16)
+    trainer = Trainer(model, optimizer, schedule, EMA(model, args.ema_decay), make_loss(args, world, generator),
+                      device, args.bf16, world, args.compile)
 
     resumed = resume(run, trainer, args)
     history, best = resumed or ([], -math.inf)
@@ -158,7 +164,7 @@ def train(args, run):
 
     for epoch, learned, speed in trainer.epochs(batches, len(history) + 1, args.epochs, args.seed, generator, cache.names):
         keep_answers(trainer.ema.model, answers)
-        scores, y_score = validate(answers, data, valid_rows, args, class_set, rule, device)
+        scores, y_score = validate(answers, data, valid_rows, args, class_set, rule, world)
         if not scores["auroc"] <= best or epoch == 1:        # NaN (no class has positives) counts as better
             best = scores["auroc"]
             run.save("model.pth", {"members": [answers.state_dict()]})
@@ -171,14 +177,14 @@ def train(args, run):
             run.save("final_model.pth", {"members": [answers.state_dict()]})
         print(f"epoch {epoch:3d}  train {learned['train_loss']:.4f}  valid {scores['valid_loss']:.4f}  AUROC {scores['auroc']:.4f}  "
               f"challenge {scores['challenge_metric']:.4f}  {speed['seconds']:.1f} s", flush=True)
-    (run / "checkpoint.pth").unlink(missing_ok=True)
+    run.remove("checkpoint.pth")
 
 
 def main(argv=None):
     with one_line_end("train.py", "go on with --resume"):
         args = parse_args(argv)
-        with open_run(args) as run:
-            train(args, run)
+        with joined_world(args.cuda) as world, open_run(args, world) as run:
+            train(args, run, world)
 
 
 if __name__ == "__main__":

@@ -70,21 +70,27 @@ def _known_axis(targets, columns, metadata):
 
 @dataclass(frozen=True)
 class Batch:
-    """B windows of L samples, zero-padded at the end where a recording is shorter."""
-    x: torch.Tensor             # (B, 12, L) float32 mV
-    y: torch.Tensor             # (B, C + A) float32
-    known: torch.Tensor         # (B, C + A) float32
-    n_valid: torch.Tensor       # (B,) int64, samples before the padding
-    context: torch.Tensor       # (B, N_CONTEXT) float32
-    index: np.ndarray           # (B,) row of each window in the Dataset
+    """B windows of L samples, zero-padded at the end where a recording is shorter; `b` of them where several processes share a batch."""
+    x: torch.Tensor             # (b, 12, L) float32 mV
+    y: torch.Tensor             # (b, C + A) float32
+    known: torch.Tensor         # (b, C + A) float32
+    n_valid: torch.Tensor       # (b,) int64, samples before the padding
+    context: torch.Tensor       # (b, N_CONTEXT) float32
+    index: np.ndarray           # (B,) rows of the whole batch in the Dataset
 
 
 class TrainBatches:
-    """Shuffled batches of one random window per recording; the same (seed, epoch) always gives the same batches."""
+    """Shuffled batches of one random window per recording; the same (seed, epoch) always gives the same batches.
 
-    def __init__(self, dataset, indices, seq_length, batch_size, seed):
+    Of `size` processes that share each batch, number `rank` gets its part of the windows."""
+
+    def __init__(self, dataset, indices, seq_length, batch_size, seed, rank=0, size=1):
         self.dataset, self.indices, self.seq_length, self.seed = dataset, np.asarray(indices), seq_length, seed
         self.batch_size = min(batch_size, len(self.indices))
+        if self.batch_size % size:
+            raise ValueError(f"a batch of {self.batch_size} windows cannot be shared evenly by {size} processes: change --batch_size")
+        self.part = slice(rank * self.batch_size // size, (rank + 1) * self.batch_size // size)
+        self.lengths = np.diff(dataset.cache.offsets) // 12                                # (R,) samples
 
     def __len__(self):
         return len(self.indices) // self.batch_size  # the rest of an epoch is dropped: batch norm dislikes tiny batches
@@ -94,18 +100,51 @@ class TrainBatches:
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(self.indices)
         for b in range(len(self)):
-            yield self._batch(order[b * self.batch_size:(b + 1) * self.batch_size], rng)
+            rows = order[b * self.batch_size:(b + 1) * self.batch_size]
+            places = rng.random(len(rows))  # of the whole batch: it is the same for any number of processes
+            mine, lengths = rows[self.part], self.lengths[rows[self.part]]
+            starts = (places[self.part] * (np.maximum(lengths - self.seq_length, 0) + 1)).astype(np.int64)
+            yield self._batch(rows, mine, starts, np.minimum(lengths, self.seq_length))
 
-    def _batch(self, rows, rng):
+    def _batch(self, rows, mine, starts, n_valid):
+        """Batch of the windows of recordings `mine` that begin at `starts` and have n_valid samples, all (b,)."""
         data = self.dataset
-        x = np.zeros((len(rows), 12, self.seq_length), np.int16)
-        n_valid = np.empty(len(rows), np.int64)
-        for i, (row, place) in enumerate(zip(rows, rng.random(len(rows)))):
-            signal = data.cache.signal(row)                                      # (12, T)
-            start = int(place * (max(signal.shape[1] - self.seq_length, 0) + 1))
-            window = signal[:, start:start + self.seq_length]
-            n_valid[i] = window.shape[1]
-            x[i, :, :n_valid[i]] = window
-        return Batch(torch.from_numpy(to_millivolts(x)), torch.from_numpy(data.targets[rows]),
-                     torch.from_numpy(data.known[rows]), torch.from_numpy(n_valid),
-                     torch.from_numpy(data.context[rows]), rows)
+        signals, offsets = data.cache.signals.view(np.ndarray), data.cache.offsets[mine]  # slices of a plain array take half the time
+        x = np.zeros((len(mine), 12, self.seq_length), np.int16)
+        for i, (offset, length, start, n) in enumerate(zip(offsets.tolist(), self.lengths[mine].tolist(), starts.tolist(), n_valid.tolist())):
+            x[i, :, :n] = signals[offset:offset + 12 * length].reshape(12, length)[:, start:start + n]
+        return Batch(torch.from_numpy(to_millivolts(x)), torch.from_numpy(data.targets[mine]),
+                     torch.from_numpy(data.known[mine]), torch.from_numpy(n_valid), torch.from_numpy(data.context[mine]), rows)
+
+
+class ResidentBatches(TrainBatches):
+    """The same batches, cut on the device, where all signals lie: no sample passes through the processor while training.
+    43,101 recordings of 10 s take 1 GB at 100 Hz."""
+
+    def __init__(self, *args, device, **kwargs):
+        super().__init__(*args, **kwargs)
+        data = self.dataset
+
+        def put(array):
+            return torch.from_numpy(np.array(array)).to(device)
+        self.signals, self.offsets, self.all_lengths = put(data.cache.signals), put(data.cache.offsets), put(self.lengths)
+        self.columns = put(data.targets), put(data.known), put(data.context)
+        self.lead = torch.arange(12, device=device)[:, None]                               # (12, 1)
+        self.time = torch.arange(self.seq_length, device=device)                           # (L,)
+
+    def _batch(self, rows, mine, starts, n_valid):
+        mine, starts, n_valid = (torch.from_numpy(a).to(self.time.device, non_blocking=True) for a in (mine, starts, n_valid))
+        length = self.all_lengths[mine, None, None]                                        # (b, 1, 1)
+        shown = self.time < n_valid[:, None, None]                                         # (b, 1, L)
+        place = self.offsets[mine, None, None] + self.lead * length + starts[:, None, None] + self.time.where(shown, 0)   # (b, 12, L)
+        x = self.signals[place] * shown                                                    # (b, 12, L) int16
+        y, known, context = (column[mine] for column in self.columns)
+        return Batch(x.float() * 1e-3, y, known, n_valid, context, rows)
+
+
+def train_batches(dataset, indices, seq_length, batch_size, seed, rank=0, size=1, device="cpu"):
+    """TrainBatches for a device: on a GPU the signals move there if they fit into half of the memory that is free."""
+    args = dataset, indices, seq_length, batch_size, seed, rank, size
+    if torch.device(device).type != "cuda" or dataset.cache.signals.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return TrainBatches(*args)
+    return ResidentBatches(*args, device=device)

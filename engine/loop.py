@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
+from engine.distributed import World
 from engine.run_folder import RunError
 
 
@@ -51,16 +52,26 @@ class EMA:
     def update(self, model):
         self.n_updates += 1
         decay = min(self.decay, self.n_updates / (self.n_updates + 10))  # the first steps do not drag the random start along
-        for mean, new in zip(self.model.state_dict().values(), model.state_dict().values()):
-            if mean.dtype.is_floating_point:
-                mean.lerp_(new.to(mean.dtype), 1 - decay)
-            else:
-                mean.copy_(new)
+        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values()))
+        means, new = zip(*(pair for pair in pairs if pair[0].dtype.is_floating_point))
+        torch._foreach_lerp_(means, new, 1 - decay)  # all at once: on a GPU one launch instead of one for each
+        for mean, count in pairs:
+            if not mean.dtype.is_floating_point:
+                mean.copy_(count)
+
+
+def checked_sum(losses):
+    """Sum of (loss tensor (), rows) pairs as a float; NanLossError with the rows of the first that is no number."""
+    values = [loss.item() for loss, _ in losses]
+    for value, (_, rows) in zip(values, losses):
+        if not math.isfinite(value):
+            raise NanLossError(rows)
+    return sum(values)
 
 
 @dataclass
 class Trainer:
-    """What a training step needs. `loss_fn(model, batch) -> scalar` sees the batch already on the device."""
+    """What a training step needs. `loss_fn(model, batch) -> scalar` is this process's share of the batch's loss: the shares add up."""
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     schedule: object
@@ -68,7 +79,13 @@ class Trainer:
     loss_fn: object
     device: str
     bf16: bool = False
+    world: World = World()
+    compiled: bool = False
     clip_norm: float = 1.0
+
+    def __post_init__(self):
+        # The compiled form shares its weights with the model, which is what is saved.
+        self.forward = torch.compile(self.model) if self.compiled else self.model
 
     def epochs(self, batches, first, last, seed, generator, names):
         """Train epochs first ... last; after each yield (epoch, {"epoch", "lr", "train_loss"}, {"seconds", "records_per_second"}),
@@ -76,10 +93,10 @@ class Trainer:
         resumed run draws what it would have drawn. `names` of the recordings tell where a loss became NaN."""
         n_records = len(batches) * batches.batch_size
         for epoch in range(first, last + 1):
-            torch.manual_seed(seed * 100_003 + epoch)
+            torch.manual_seed(seed * 100_003 + epoch + 10_007 * self.world.rank)  # dropout; `generator` is the same for all processes
             generator.manual_seed(seed * 100_003 + epoch)
             start = time.perf_counter()
-            with tqdm(total=n_records, desc=f"Epoch {epoch}/{last}", unit="rec", leave=False) as bar:
+            with tqdm(total=n_records, desc=f"Epoch {epoch}/{last}", unit="rec", leave=False, disable=not self.world.is_first) as bar:
                 try:
                     train_loss = self.train_one_epoch(batches.epoch(epoch), bar)
                 except NanLossError as error:
@@ -90,28 +107,36 @@ class Trainer:
                    {"seconds": round(seconds, 2), "records_per_second": round(n_records / seconds, 1)})
 
     def train_one_epoch(self, batches, bar=None):
-        """Mean loss of an epoch over `batches`. Raises NanLossError before a bad gradient reaches the weights."""
+        """Mean loss of an epoch over `batches`. Raises NanLossError; on a CPU before a bad gradient reaches the weights."""
         self.model.train()
         for part in self.model.children():
             parameters = list(part.parameters())
             if parameters and not any(p.requires_grad for p in parameters):
                 part.eval()  # frozen: no dropout, and batch norm keeps its statistics
-        total, n = 0.0, 0
+        total, n, unchecked = 0.0, 0, []
         for batch in batches:
             with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16):
-                loss = self.loss_fn(self.model, batch)
-            if not torch.isfinite(loss):
-                raise NanLossError(batch.index)
+                loss = self.loss_fn(self.forward, batch)
+            unchecked.append((self.world.sum(loss.detach().clone()), batch.index))
+            if len(unchecked) >= self.check_every:
+                total, unchecked = total + checked_sum(unchecked), []
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            self.world.add_gradients(self.model.parameters())
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
             self.optimizer.step()
             self.schedule.step()
             self.ema.update(self.model)
-            total, n = total + loss.item(), n + 1
+            n += 1
             if bar is not None:
                 bar.update(len(batch.index))
-        return total / max(n, 1)
+        return (total + checked_sum(unchecked)) / max(n, 1)
+
+    @property
+    def check_every(self):
+        """Steps between looks at the loss. A look makes the processor wait for a GPU, so there it comes late: a bad step may
+        then have changed the weights in memory, but the run ends before they are written."""
+        return 1 if torch.device(self.device).type == "cpu" else 32
 
     def state(self):
         """Everything that changes while training, for a checkpoint."""

@@ -8,11 +8,11 @@ import torch
 
 from data.cache import open_cache
 from data.records import RecordError, find_records
-from engine.run_folder import RunError, RunFolder, new_run_path
+from engine.run_folder import Onlooker, RunError, RunFolder, new_run_path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_INPUT, SAMPLE = "./Training_WFDB", ROOT / "data" / "sample"
-NOT_PART_OF_A_RUN = ("resume", "overwrite", "workers", "cache", "cuda", "folder", "strict")  # may differ when a run is resumed
+NOT_PART_OF_A_RUN = ("resume", "overwrite", "workers", "cache", "cuda", "folder", "strict", "compile")  # may differ when a run is resumed
 
 
 def add_data_arguments(parser):
@@ -38,6 +38,7 @@ def add_run_arguments(parser):
     group.add_argument("--seed", type=int, default=1, help="everything random follows from it (default: %(default)s)")
     group.add_argument("--cuda", action="store_true", help="train on a GPU")
     group.add_argument("--bf16", action=BooleanOptionalAction, default=None, help="bfloat16 autocast while training (default: where the device computes it natively)")
+    group.add_argument("--compile", action="store_true", help="torch.compile the network: pays on a GPU, in long trainings")
     group.add_argument("--resume", action="store_true", help="go on with the interrupted run in --folder")
     group.add_argument("--overwrite", action="store_true", help="replace the run in --folder")
 
@@ -113,13 +114,14 @@ def cpu_has_bf16():
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def open_recordings(args, signal_config):
-    """SignalCache of the recordings that args names; says what was skipped."""
+def open_recordings(args, signal_config, world):
+    """SignalCache of the recordings that args names; says what was skipped. Of several processes the first one builds it."""
     records = find_records(args.input_folder)
     if args.n_total is not None and args.n_total < len(records):
         chosen = torch.randperm(len(records), generator=torch.Generator().manual_seed(args.seed))[:args.n_total]
         records = [records[i] for i in sorted(chosen.tolist())]
-    cache = open_cache(records, signal_config, args.cache, args.workers)
+    with world.one_after_the_first():
+        cache = open_cache(records, signal_config, args.cache, args.workers, quiet=not world.is_first)
     print(f"{len(cache)} recordings in {args.input_folder}, {len(cache.skipped)} skipped, {len(cache.warnings)} remarks")
     if args.strict and (cache.skipped or cache.warnings):
         name, reason = (cache.skipped + cache.warnings)[0]
@@ -133,10 +135,32 @@ def write_trouble(run, cache, prefix=""):
     run.write_rows(f"{prefix}record_warnings.txt", [{"record": name, "warning": text} for name, text in cache.warnings], ["record", "warning"])
 
 
+class Finished(Exception):
+    """The run that was to be resumed has come to its end already."""
+
+
 @contextlib.contextmanager
-def open_run(args, prefix=""):
+def open_run(args, world, prefix=""):
     """The run folder that args names, made if needed and locked against other writers. A run that lies there already is
-    resumed, replaced or refused; one that is finished ends the script. `prefix` tells pre-training's files from others."""
+    resumed, replaced or refused; one that is finished ends the script. `prefix` tells pre-training's files from others.
+    Of several processes the first one decides all this and tells the others."""
+    if not world.is_first:
+        path = world.first()
+        if path is None:
+            raise SystemExit(0)
+        yield Onlooker(path)
+        return
+    try:
+        with _opened_run(args, prefix) as run:
+            world.first(str(run.path))
+            yield run
+    except Finished:
+        world.first(None)
+        raise SystemExit(0) from None
+
+
+@contextlib.contextmanager
+def _opened_run(args, prefix):
     run = RunFolder(new_run_path(args.folder))
     finished, checkpoint = run / f"{prefix}final_model.pth", run / f"{prefix}checkpoint.pth"
     run.create()
@@ -144,7 +168,7 @@ def open_run(args, prefix=""):
         if args.resume and finished.exists():
             checkpoint.unlink(missing_ok=True)
             print(f"{run.path} is finished: nothing to resume")
-            raise SystemExit(0)
+            raise Finished
         if (run / f"{prefix}config.json").exists() and not args.resume:
             if not args.overwrite:
                 raise RunError(f"{run.path} holds a run already: name another --folder, or give --overwrite or --resume")

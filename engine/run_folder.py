@@ -89,6 +89,10 @@ class RunFolder:
                 partial.unlink(missing_ok=True)
             raise RunError(f"{self.path / name} cannot be written: {error.strerror}") from error
 
+    def remove(self, name):
+        """Remove a file, if it is there."""
+        (self.path / name).unlink(missing_ok=True)
+
     def write_text(self, name, text):
         self.write_bytes(name, text.encode("utf-8"))
 
@@ -145,6 +149,17 @@ class RunFolder:
         if set(config) != keys:
             raise RunError(f"{file}: missing keys {sorted(keys - set(config))}, unknown keys {sorted(set(config) - keys)}")
         return config
+
+
+class Onlooker(RunFolder):
+    """The same run folder as the other processes of a training see it: they read, and only the first one writes."""
+
+    def write_bytes(self, name, data):
+        pass
+
+    def remove(self, name):
+        pass
+
 
 
 def _refuse_constant(text):

@@ -1,0 +1,99 @@
+"""Several processes that train together do what one does, and any number of them goes on with what another number began."""
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING, kill_after_first_epoch
+from data.cache import open_cache
+from data.dataset import ResidentBatches, TrainBatches, unlabelled_dataset
+from data.preprocess import SignalConfig
+from data.records import find_records
+from data.splits import read_metadata
+from engine.distributed import World
+from engine.run_folder import RunFolder
+
+# Dropout draws other numbers on each process, and sums in bfloat16 depend on their order.
+TINY = ("--stem", "8", "--widths", "8", "8", "--depths", "1", "1", "--dropout", "0", "--head_dropout", "0", "--no-bf16", "--batch_size", "8",
+        "--epochs", "3", "--lr", "0.003")
+
+
+def torchrun(n, script, *args, cwd):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n), str(ROOT / script), *map(str, args)]
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+
+def history(file):
+    with open(file, newline="") as lines:
+        return [{key: float(value) for key, value in row.items() if key not in ("seconds", "records_per_second")} for row in csv.DictReader(lines)]
+
+
+def assert_same_history(a, b):
+    a, b = history(a), history(b)
+    assert len(a) == len(b) > 0 and a[0].keys() == b[0].keys()
+    for one, other in zip(a, b):
+        for name in one:
+            assert one[name] == pytest.approx(other[name], abs=1e-5, nan_ok=True), name
+
+
+def test_two_processes_train_as_one(folder_of_records, tmp_path, run_script):
+    args = "--input_folder", folder_of_records, *TINY
+    run_script("train.py", *args, "--folder", "one", cwd=tmp_path)
+    done = torchrun(2, "train.py", *args, "--folder", "two", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch   1") == 1  # one process speaks
+    assert_same_history(tmp_path / "one" / "history.csv", tmp_path / "two" / "history.csv")
+    assert sorted(f.name for f in (tmp_path / "one").iterdir()) == sorted(f.name for f in (tmp_path / "two").iterdir())
+    one, two = (RunFolder(tmp_path / name).load("final_model.pth")["members"][0] for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
+
+    again = torchrun(2, "train.py", *args, "--folder", "two", "--resume", cwd=tmp_path)
+    assert again.returncode == 0 and "nothing to resume" in again.stdout, again.stderr
+    uneven = torchrun(2, "train.py", *args, "--batch_size", 7, "--folder", "seven", cwd=tmp_path)
+    assert uneven.returncode != 0 and "cannot be shared evenly by 2 processes" in uneven.stderr
+
+
+def test_one_process_goes_on_with_what_two_began(folder_of_records, tmp_path, run_script):
+    args = "--input_folder", folder_of_records, *TINY
+    run_script("train.py", *args, "--folder", "one", cwd=tmp_path)
+    kill_after_first_epoch("train.py", *args, "--folder", "other", cwd=tmp_path)
+    done = torchrun(2, "train.py", *args, "--folder", "other", "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_same_history(tmp_path / "one" / "history.csv", tmp_path / "other" / "history.csv")
+
+
+def test_two_processes_pretrain_as_one(few, tmp_path, run_script):
+    args = "--input_folder", few, *TINY_PRETRAINING, "--dropout", "0", "--no-bf16", "--batch_size", "8"
+    run_script("pretrain.py", *args, "--folder", "one", cwd=tmp_path)
+    done = torchrun(2, "pretrain.py", *args, "--folder", "two", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_same_history(tmp_path / "one" / "pretrain_history.csv", tmp_path / "two" / "pretrain_history.csv")
+
+
+@pytest.fixture(scope="module")
+def dataset(sample, tmp_path_factory):
+    records = find_records(sample)[::5]
+    cache = open_cache(records, SignalConfig(sample_freq=100.0), tmp_path_factory.mktemp("cache"), quiet=True)
+    return unlabelled_dataset(cache, read_metadata(None, cache.names))
+
+
+@pytest.mark.parametrize("seq_length", [250, 800, 1200])
+def test_batches_cut_on_the_device_are_the_same(dataset, seq_length):
+    args = dataset, np.arange(len(dataset)), seq_length, 6, 1
+    for host, resident in zip(TrainBatches(*args).epoch(3), ResidentBatches(*args, device="cpu").epoch(3), strict=True):
+        for name in ("x", "y", "known", "n_valid", "context"):
+            assert torch.equal(getattr(host, name), getattr(resident, name)), name
+        assert (host.index == resident.index).all()
+
+
+def test_parts_of_a_batch_make_the_whole(dataset):
+    args = dataset, np.arange(len(dataset)), 250, 6, 1
+    parts = [TrainBatches(*args, rank, 3).epoch(2) for rank in range(3)]
+    for whole, *shares in zip(TrainBatches(*args).epoch(2), *parts, strict=True):
+        assert torch.equal(whole.x, torch.cat([share.x for share in shares]))
+        assert all((share.index == whole.index).all() for share in shares)
+        assert [World(rank, 3).part(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
