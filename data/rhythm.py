@@ -3,6 +3,8 @@
 A network that reads windows of a few seconds recognises shapes well but cannot judge rhythm; these numbers tell it what the
 whole recording shows. They also carry over between hospitals: a heart rate is a heart rate.
 """
+from functools import lru_cache
+
 import numpy as np
 from scipy.signal import butter, find_peaks, sosfiltfilt
 
@@ -15,10 +17,15 @@ N_RHYTHM = len(RATES) + len(VARIATIONS) + len(PREMATURE)
 MIN_INTERVALS = 3
 
 
+@lru_cache(maxsize=16)
+def band_pass(sample_freq):
+    """Second-order sections of the filter; its design takes as long as its use."""
+    return butter(2, BAND, "bandpass", fs=sample_freq, output="sos")
+
+
 def r_peaks(signal, sample_freq):
     """Samples of the R peaks; signal (12, T) mV -> (n,) int. All leads vote, so a silent or noisy one does little."""
-    sos = butter(2, BAND, "bandpass", fs=sample_freq, output="sos")
-    strength = np.abs(sosfiltfilt(sos, signal, axis=1))                                    # (12, T)
+    strength = np.abs(sosfiltfilt(band_pass(sample_freq), signal, axis=1))                                    # (12, T)
     strength = (strength / (np.quantile(strength, 0.98, axis=1, keepdims=True) + 1e-3)).mean(0)
     width = max(1, round(0.08 * sample_freq))
     strength = np.convolve(strength, np.full(width, 1 / width), "same")                    # (T,)
