@@ -1,6 +1,7 @@
 """Does pre-training help? The same encoder from scratch, frozen and fine-tuned, at 1, 10 and 100 % of the labels.
 
     python -m benchmarks.pretraining --input_folder Training_WFDB --out pretraining
+    python -m benchmarks.pretraining --out signal_alone --epochs 8 --flags --n_context 0     what the encoder sees, without age, sex and rhythm
 
 pre-trains once on folds 1 to 7 of benchmarks/ptbxl_folds.csv (or takes --pretrained RUN), then trains on these shares of the same
 recordings with seeds 1, 2, 3 and validates on fold 8. Everything else is equal: encoder, flags, number of steps, augmentation, and
@@ -103,9 +104,9 @@ def main(argv=None):
                 rows.append({"share": share, "mode": mode, "seed": seed, **train(mode, share, seed, pretrained, args)})
                 print(json.dumps(rows[-1]), flush=True)
                 RunFolder(args.out).write_rows("pretraining.csv", rows)
-    summary = summarise(rows)
-    RunFolder(args.out).write_json("pretraining.json", {"flags": list(map(str, args.flags)), "lr": args.lr, "epochs": args.epochs, "auroc": summary})
-    print(table(summary))
+                RunFolder(args.out).write_json("pretraining.json", {"flags": list(map(str, args.flags)), "lr": args.lr, "epochs": args.epochs,
+                                                                    "auroc": summarise(rows)})
+    print(table(summarise(rows)))
 
 
 if __name__ == "__main__":

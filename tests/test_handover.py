@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.pretraining import encoder_flags, summarise, table
 from data.preprocess import SignalConfig
 from data.splits import share_of
 from engine.handover import read_pretrained
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
+from engine.options import chosen_sizes
 from engine.run_folder import RunError, RunFolder
 from evaluate_12ECG_score import evaluate_12ECG_score
-from models import build_model
+from models import ENCODERS, build_model
 
 
 def test_handover_loads_all_of_the_encoder_and_nothing_else(pretrained):
@@ -157,3 +159,17 @@ def test_a_smaller_share_is_part_of_a_larger_one():
     for share in (0, 1.5):
         with pytest.raises(ValueError, match="share"):
             share_of(rows, share, 3)
+
+
+def test_the_benchmark_trains_the_same_encoder_from_scratch(pretrained):
+    import train
+    found = read_pretrained(pretrained)
+    args = train.parse_args(["--input_folder", str(pretrained), *map(str, encoder_flags(found))])
+    assert {"encoder": args.encoder, **chosen_sizes(args, ENCODERS[args.encoder][1]), "n_leads": 12} == found.encoder and args.sample_freq == found.signal.sample_freq
+
+
+def test_the_benchmark_averages_over_seeds():
+    rows = [{"share": 0.1, "mode": mode, "auroc": auroc} for mode, auroc in (("scratch", 0.7), ("scratch", 0.8), ("frozen", 0.9))]
+    summary = summarise(rows)
+    assert summary["0.1"]["scratch"] == {"mean": pytest.approx(0.75), "sd": pytest.approx(0.0707107), "values": [0.7, 0.8]}
+    assert table(summary).splitlines()[-1] == "| 10% | 0.750 +- 0.071 | 0.900 |  |"
