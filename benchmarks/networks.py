@@ -1,0 +1,127 @@
+"""Training and inference of the predecessor's network and of ours: python -m benchmarks.networks"""
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from benchmarks.reference import PlainResNet, PlainTransformer, load_window
+from benchmarks.timing import compare, report
+from data.records import find_records, read_header
+from engine.augment import DEFAULT_AUGMENT, augment
+from engine.forecasting import error_unit, huber
+from engine.inference import load_predictor
+from engine.loop import EMA, Trainer, make_optimizer, make_schedule
+from engine.options import cpu_has_bf16
+from models import build_encoder, build_model
+from models.next_sample import NextSampleModel
+from run_12ECG_classifier import DEFAULT_MODEL
+
+B, L = 32, 4096
+PREDECESSOR = {"encoder": "resnet"}   # its sizes are the encoder's defaults
+
+
+class Step:
+    """One training step of ours on random windows, called without arguments."""
+
+    def __init__(self, model, loss_fn, bf16):
+        optimizer = make_optimizer(model, 1e-3, 0.01)
+        self.trainer = Trainer(model, optimizer, make_schedule(optimizer, 1000), EMA(model, 0.99), loss_fn, "cpu", bf16)
+
+    def __call__(self):
+        self.trainer.train_one_epoch([self])
+    index = ()
+
+
+def our_classifier(config, n, length, bf16):
+    """Step of train.py: augmentation, forward, backward, AdamW, averaged weights."""
+    generator = torch.Generator()
+    x, y, known, n_valid = torch.randn(n, 12, length), (torch.rand(n, 24) < 0.1).float(), torch.ones(n, 24), torch.full((n,), length)
+    settings = DEFAULT_AUGMENT if config.get("encoder") != "resnet" else dict.fromkeys(DEFAULT_AUGMENT, 0)
+
+    def loss_fn(model, batch):
+        a, b, mask, valid = augment(x, y, known, n_valid, settings, generator)
+        logits = model(a, valid, torch.zeros(n, 23)).float()
+        return (F.binary_cross_entropy_with_logits(logits, b, reduction="none") * mask).mean()
+    return Step(build_model(config), loss_fn, bf16)
+
+
+def plain_step(paths):
+    """The predecessor's step: windows read and resampled again, eager float32, Adam."""
+    model = PlainResNet()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    y = (torch.rand(len(paths), 24) < 0.1).float()
+
+    def step():
+        x = torch.from_numpy(np.stack([load_window(path) for path in paths]))
+        optimizer.zero_grad()
+        F.binary_cross_entropy_with_logits(model(x), y).backward()
+        optimizer.step()
+    return step
+
+
+def training(paths):
+    plain = plain_step(paths)
+    name = "plain, eager float32"
+    yield compare("train the predecessor's network, float32", our_classifier(PREDECESSOR, B, L, False), plain, n=B, reference_name=name, goal="1.7x", limit="33.7/s", repetitions=3)
+    if cpu_has_bf16():
+        yield compare("train the predecessor's network, bf16", our_classifier(PREDECESSOR, B, L, True), plain, n=B, reference_name=name, goal="2.8x", limit="62/s", repetitions=3)
+    ours = our_classifier({"encoder": "xresnet"}, 64, 250, cpu_has_bf16())
+    yield compare("train the default network", lambda: [ours() for _ in range(10)], plain, n=640, n_reference=B, reference_name=f"predecessor's, {name}", goal="25x", repetitions=3)
+
+
+def inference():
+    x, n_valid, plain, ours = torch.randn(64, 12, L), torch.full((64,), L), PlainResNet().eval(), build_model(PREDECESSOR).eval()
+
+    def run(model, *args, bf16=False):
+        def call():
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                model(x, *args)
+        return call
+    args = {"n": 64, "reference_name": "plain, eager float32", "repetitions": 3}
+    yield compare("predecessor's network, 64 recordings, float32", run(ours, n_valid), run(plain), goal="85/s", limit="100/s", **args)
+    if cpu_has_bf16():
+        yield compare("predecessor's network, 64 recordings, bf16", run(ours, n_valid, bf16=True), run(plain), goal="150/s", limit="185/s", **args)
+
+
+def pretraining():
+    """One step on 10 s at 100 Hz: the predecessor's transformer takes 4 samples a token, ours 8, both with about 2.0 million weights."""
+    x, n_valid, generator = torch.randn(B, 12, 1000), torch.full((B,), 1000), torch.Generator()
+    plain = PlainTransformer()
+    optimizer = torch.optim.Adam(plain.parameters(), 1e-3)
+
+    def plain_step():
+        optimizer.zero_grad()
+        F.mse_loss(plain(x), torch.zeros(B, 250, 48)).backward()
+        optimizer.step()
+    scale = torch.ones(12)
+
+    def loss_fn(model, batch):
+        prediction, future, valid = model(x, n_valid)
+        error, n = huber(prediction, future, valid, error_unit(x, n_valid, scale))
+        return (error / n.clamp(min=1)).mean()
+    encoder = build_encoder({"encoder": "transformer", "width": 200})
+    ours = Step(NextSampleModel(encoder, [2, 5, 10, 15, 20, 30, 40, 50, 75, 100], [1.0] * 12), loss_fn, cpu_has_bf16())
+    sizes = [sum(p.numel() for p in model.parameters()) / 1e6 for model in (ours.trainer.model, plain)]
+    yield compare(f"pre-training step, {sizes[0]:.2f} M weights", ours, plain_step, n=B, reference_name=f"predecessor's transformer, {sizes[1]:.2f} M", goal="5x", repetitions=3)
+
+
+def one_recording():
+    predictor = load_predictor(DEFAULT_MODEL)
+    signal, context = np.random.default_rng(0).integers(-500, 500, (12, 1000)).astype(np.int16), np.zeros((1, 23), np.float32)
+    yield compare(f"network of one recording, {len(predictor.models)} members", lambda: predictor.predict([signal], context), unit="s", repetitions=20)
+    predictor.models = predictor.models[:1]
+    yield compare("network of one recording, one member", lambda: predictor.predict([signal], context), unit="s", goal="0.015 s with reading", repetitions=20)
+
+
+def measure(folder):
+    """Training and inference of the networks."""
+    torch.manual_seed(0)
+    headers = [(record.path, read_header(record.path)) for record in find_records(folder)]
+    paths = [path for path, header in headers if header.sample_freq == 500 and header.n_samples == 5000][:B]
+    yield from training(paths)
+    yield from inference()
+    yield from pretraining()
+    yield from one_recording()
+
+
+if __name__ == "__main__":
+    report(measure)
