@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import ROOT
 from benchmarks.pretraining import encoder_flags, summarise, table
 from data.preprocess import SignalConfig
 from data.splits import share_of
@@ -173,3 +174,10 @@ def test_the_benchmark_averages_over_seeds():
     summary = summarise(rows)
     assert summary["0.1"]["scratch"] == {"mean": pytest.approx(0.75), "sd": pytest.approx(0.0707107), "values": [0.7, 0.8]}
     assert table(summary).splitlines()[-1] == "| 10% | 0.750 +- 0.071 | 0.900 |  |"
+
+
+def test_the_shipped_encoder_can_be_fine_tuned(sample, tmp_path, run_script):
+    shutil.copytree(ROOT / "mdl" / "pretrained", tmp_path / "run")
+    run_script("train.py", "--input_folder", sample, "--folder", "run", "--epochs", "1", "--n_total", "40", "--freeze_encoder", cwd=tmp_path)
+    trained, shipped = (RunFolder(tmp_path / "run").load(name) for name in ("model.pth", "pretrain_model.pth"))
+    assert all(torch.equal(trained["members"][0][f"encoder.{name}"], weight.float()) for name, weight in shipped["encoder"].items())
