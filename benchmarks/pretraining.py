@@ -89,8 +89,9 @@ def main(argv=None):
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the labels (default: 0.01 0.1 1)")
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES), help="default: all")
     parser.add_argument("--lr", type=float, default=2e-3, help="of all networks (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=20, help="of all networks, each as many steps as one epoch on all labels (default: %(default)s)")
-    parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="further flags of train.py for all networks, last on the line, e.g. --flags --bidirectional")
+    parser.add_argument("--epochs", type=int, default=8, help="of all networks, each as many steps as one epoch on all labels (default: %(default)s)")
+    parser.add_argument("--flags", nargs=argparse.REMAINDER, default=["--n_context", "0"], help="further flags of train.py for all networks, last on the line; by default the encoders "
+                        "see the signal alone, for age, sex and rhythm hide how well it is read (default: --flags --n_context 0)")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.pretrained is None:
