@@ -76,24 +76,36 @@ def write_prediction(file, record_id, classes, y_pred, y_score):
     folder.write_text(file.name, "\n".join(lines) + "\n")
 
 
+def read_ahead(predictor, records, workers):
+    """Yield the records batch by batch, each with what `read` says of it, while the next batch is being read."""
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        waiting = None
+        for chunk in chunks(records, BATCH):
+            before, waiting = waiting, [(record, pool.submit(read, predictor, record)) for record in chunk]
+            if before:
+                yield [(record, future.result()) for record, future in before]
+        if waiting:
+            yield [(record, future.result()) for record, future in waiting]
+
+
 def classify(predictor, records, workers, done):
     """Call done(indices, y_score (b, C)) for one batch of recordings after another; returns the rows of the two lists: of
     recordings that could not be read, and of warnings."""
     skipped, warnings, start = [], [], 0
-    with ThreadPoolExecutor(max(1, workers)) as pool, tqdm(total=len(records), desc="Classifying", unit="rec") as bar:
-        for chunk in chunks(records, BATCH):
+    with tqdm(total=len(records), desc="Classifying", unit="rec") as bar:
+        for batch in read_ahead(predictor, records, workers):
             good = {}
-            for i, item in enumerate(pool.map(lambda record: read(predictor, record), chunk), start):
+            for i, (record, item) in enumerate(batch, start):
                 if isinstance(item, RecordError):
-                    skipped.append({"record": records[i].name, "stage": item.stage, "reason": str(item)})
+                    skipped.append({"record": record.name, "stage": item.stage, "reason": str(item)})
                 else:
                     good[i] = item[:2]
-                    warnings += [{"record": records[i].name, "warning": text} for text in item[2]]
+                    warnings += [{"record": record.name, "warning": text} for text in item[2]]
             if good:
                 signals, contexts = zip(*good.values())
                 done(list(good), predictor.predict(signals, np.stack(contexts)))  # (b, C)
-            start += len(chunk)
-            bar.update(len(chunk))
+            start += len(batch)
+            bar.update(len(batch))
     return skipped, warnings
 
 

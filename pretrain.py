@@ -23,6 +23,7 @@ import torch
 from data.dataset import train_batches, unlabelled_dataset
 from data.preprocess import SignalConfig
 from data.splits import read_metadata, train_valid_split
+from engine.allocator import keep_freed_memory
 from engine.augment import change_gain
 from engine.baselines import Persistence, fit_linear, skill
 from engine.distributed import joined_world
@@ -166,6 +167,7 @@ def pretrain(args, run, world):
 def main(argv=None):
     with one_line_end("pretrain.py", "go on with --resume"):
         args = parse_args(argv)
+        keep_freed_memory()
         with joined_world(args.cuda) as world, open_run(args, world, "pretrain_") as run:
             pretrain(args, run, world)
 

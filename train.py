@@ -27,6 +27,7 @@ from data.dataset import build_dataset, train_batches, with_auxiliary
 from data.labels import load_class_set
 from data.preprocess import SignalConfig
 from data.splits import read_metadata, share_of, train_valid_split
+from engine.allocator import keep_freed_memory
 from engine.augment import DEFAULT_AUGMENT, augment
 from engine.decision import default_rule
 from engine.distributed import joined_world, synchronised
@@ -183,6 +184,7 @@ def train(args, run, world):
 def main(argv=None):
     with one_line_end("train.py", "go on with --resume"):
         args = parse_args(argv)
+        keep_freed_memory()
         with joined_world(args.cuda) as world, open_run(args, world) as run:
             train(args, run, world)
 

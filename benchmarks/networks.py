@@ -4,11 +4,12 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.reference import PlainResNet, PlainTransformer, load_window
-from benchmarks.timing import compare, report
+from benchmarks.timing import apart, compare, report
 from data.records import find_records, read_header
+from engine.allocator import keep_freed_memory
 from engine.augment import DEFAULT_AUGMENT, augment
 from engine.forecasting import error_unit, huber
-from engine.inference import load_predictor
+from engine.inference import in_threads, load_predictor
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
 from engine.options import cpu_has_bf16
 from models import build_encoder, build_model
@@ -58,41 +59,58 @@ def plain_step(paths):
     return step
 
 
+def plain_answers():
+    """The predecessor's network on 64 recordings."""
+    model, x = PlainResNet().eval(), torch.randn(64, 12, L)
+
+    def answer():
+        with torch.inference_mode():
+            model(x)
+    return answer
+
+
+def plain_pretraining_step():
+    """The predecessor's step of pre-training on 10 s at 100 Hz, 4 samples a token."""
+    model, x = PlainTransformer(), torch.randn(B, 12, 1000)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+
+    def step():
+        optimizer.zero_grad()
+        F.mse_loss(model(x), torch.zeros(B, 250, 48)).backward()
+        optimizer.step()
+    return step
+
+
 def training(paths):
-    plain = plain_step(paths)
     name = "plain, eager float32"
-    yield compare("train the predecessor's network, float32", our_classifier(PREDECESSOR, B, L, False), plain, n=B, reference_name=name, goal="1.7x", limit="33.7/s", repetitions=3)
-    if cpu_has_bf16():
-        yield compare("train the predecessor's network, bf16", our_classifier(PREDECESSOR, B, L, True), plain, n=B, reference_name=name, goal="2.8x", limit="62/s", repetitions=3)
-    ours = our_classifier({"encoder": "xresnet"}, 64, 250, cpu_has_bf16())
-    yield compare("train the default network", lambda: [ours() for _ in range(10)], plain, n=640, n_reference=B, reference_name=f"predecessor's, {name}", goal="25x", repetitions=3)
+    with apart(plain_step, paths) as plain:
+        yield compare("train the predecessor's network, float32", our_classifier(PREDECESSOR, B, L, False), plain, n=B, reference_name=name, goal="1.7x", limit="33.7/s", repetitions=5)
+        if cpu_has_bf16():
+            yield compare("train the predecessor's network, bf16", our_classifier(PREDECESSOR, B, L, True), plain, n=B, reference_name=name, goal="2.8x", limit="62/s", repetitions=5)
+        ours = our_classifier({"encoder": "xresnet"}, 64, 250, cpu_has_bf16())
+        yield compare("train the default network", lambda: [ours() for _ in range(10)], plain, n=640, n_reference=B, reference_name=f"predecessor's, {name}", goal="25x", repetitions=5)
 
 
 def inference():
-    x, n_valid, plain, ours = torch.randn(64, 12, L), torch.full((64,), L), PlainResNet().eval(), build_model(PREDECESSOR).eval()
+    """64 recordings through the predecessor's network: as PyTorch splits each operation, and a half on each core as `predict` works."""
+    x, ours = torch.randn(64, 12, L), build_model(PREDECESSOR).eval()
+    parts = x.split(16)
 
-    def run(model, *args, bf16=False):
-        def call():
+    def run(bf16):
+        def answer(part):
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                model(x, *args)
-        return call
-    args = {"n": 64, "reference_name": "plain, eager float32", "repetitions": 3}
-    yield compare("predecessor's network, 64 recordings, float32", run(ours, n_valid), run(plain), goal="85/s", limit="100/s", **args)
-    if cpu_has_bf16():
-        yield compare("predecessor's network, 64 recordings, bf16", run(ours, n_valid, bf16=True), run(plain), goal="150/s", limit="185/s", **args)
+                return ours(part)
+        return lambda: list(in_threads(answer, parts, torch.get_num_threads()))
+    args = {"n": 64, "reference_name": "plain, eager float32", "repetitions": 5}
+    with apart(plain_answers) as plain:
+        yield compare("predecessor's network, 64 recordings, float32", run(False), plain, goal="85/s", limit="100/s", **args)
+        if cpu_has_bf16():
+            yield compare("predecessor's network, 64 recordings, bf16", run(True), plain, goal="150/s", limit="185/s", **args)
 
 
 def pretraining():
     """One step on 10 s at 100 Hz: the predecessor's transformer takes 4 samples a token, ours 8, both with about 2.0 million weights."""
-    x, n_valid, generator = torch.randn(B, 12, 1000), torch.full((B,), 1000), torch.Generator()
-    plain = PlainTransformer()
-    optimizer = torch.optim.Adam(plain.parameters(), 1e-3)
-
-    def plain_step():
-        optimizer.zero_grad()
-        F.mse_loss(plain(x), torch.zeros(B, 250, 48)).backward()
-        optimizer.step()
-    scale = torch.ones(12)
+    x, n_valid, scale = torch.randn(B, 12, 1000), torch.full((B,), 1000), torch.ones(12)
 
     def loss_fn(model, batch):
         prediction, future, valid = model(x, n_valid)
@@ -100,8 +118,9 @@ def pretraining():
         return (error / n.clamp(min=1)).mean()
     encoder = build_encoder({"encoder": "transformer", "width": 200})
     ours = Step(NextSampleModel(encoder, [2, 5, 10, 15, 20, 30, 40, 50, 75, 100], [1.0] * 12), loss_fn, cpu_has_bf16())
-    sizes = [sum(p.numel() for p in model.parameters()) / 1e6 for model in (ours.trainer.model, plain)]
-    yield compare(f"pre-training step, {sizes[0]:.2f} M weights", ours, plain_step, n=B, reference_name=f"predecessor's transformer, {sizes[1]:.2f} M", goal="5x", repetitions=3)
+    sizes = [sum(p.numel() for p in model.parameters()) / 1e6 for model in (ours.trainer.model, PlainTransformer())]
+    with apart(plain_pretraining_step) as plain:
+        yield compare(f"pre-training step, {sizes[0]:.2f} M weights", ours, plain, n=B, reference_name=f"predecessor's transformer, {sizes[1]:.2f} M", goal="5x", repetitions=5)
 
 
 def one_recording():
@@ -114,6 +133,7 @@ def one_recording():
 
 def measure(folder):
     """Training and inference of the networks."""
+    keep_freed_memory()  # as the training scripts do
     torch.manual_seed(0)
     headers = [(record.path, read_header(record.path)) for record in find_records(folder)]
     paths = [path for path, header in headers if header.sample_freq == 500 and header.n_samples == 5000][:B]

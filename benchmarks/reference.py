@@ -1,4 +1,4 @@
-"""The predecessor's networks and ways, and the organisers' loops, written once more and plainly: what ours is measured against."""
+"""The predecessor's networks and ways, written once more and plainly: what ours is measured against."""
 import math
 
 import numpy as np
@@ -74,61 +74,3 @@ class PlainTransformer(nn.Module):
     def forward(self, x):
         tokens = x.unflatten(2, (-1, self.patch)).permute(0, 2, 1, 3).flatten(2)     # (B, T / 4, 48)
         return self.head(self.layers(self.embed(tokens), mask=torch.zeros(tokens.shape[1], tokens.shape[1])))
-
-
-def evaluate(label_files, output_files, groups, weights, normal):
-    """The official macro AUROC and Challenge metric by loops over files, recordings and classes, as the organisers' script goes."""
-    place = {code: k for k, group in enumerate(groups) for code in group}
-    labels, outputs, scores = [], [], []
-    for file in label_files:
-        with open(file) as lines:
-            codes = next(line for line in lines if line.startswith("#Dx")).split(": ")[1].split(",")
-        row = [0] * len(groups)
-        for code in codes:
-            if code.strip() in place:
-                row[place[code.strip()]] = 1
-        labels.append(row)
-    for file in output_files:
-        with open(file) as lines:
-            table = [[cell.strip() for cell in line.split(",")] for line in lines if line.strip() and not line.startswith("#")]
-        answer, sums, count = [0] * len(groups), [0.0] * len(groups), [0] * len(groups)
-        for code, label, score in zip(*table):
-            if code in place:
-                k = place[code]
-                answer[k] |= label in ("1", "True", "true", "T", "t")
-                sums[k], count[k] = sums[k] + float(score), count[k] + 1
-        outputs.append(answer)
-        scores.append([s / c if c else 0.0 for s, c in zip(sums, count)])
-    aurocs = [walk_roc([row[k] for row in labels], [row[k] for row in scores]) for k in range(len(groups))]
-    return np.nanmean(aurocs), challenge(labels, outputs, weights, normal)
-
-
-def walk_roc(truth, scores):
-    """Area under the ROC curve, one threshold after another."""
-    order = sorted(range(len(scores)), key=lambda i: -scores[i])
-    n_positive, area, tp, fp, i = sum(truth), 0.0, 0, 0, 0
-    n_negative = len(truth) - n_positive
-    if not n_positive or not n_negative:
-        return math.nan
-    while i < len(order):
-        tp_before, fp_before, threshold = tp, fp, scores[order[i]]
-        while i < len(order) and scores[order[i]] == threshold:
-            tp, fp, i = tp + truth[order[i]], fp + 1 - truth[order[i]], i + 1
-        area += (fp - fp_before) / n_negative * (tp + tp_before) / 2 / n_positive
-    return area
-
-
-def challenge(labels, outputs, weights, normal):
-    """The Challenge metric: rewards of all pairs of label and answer, against those of perfect and of always-normal answers."""
-    def reward(answers):
-        total = 0.0
-        for truth, answer in zip(labels, answers):
-            size = max(sum(t or a for t, a in zip(truth, answer)), 1)
-            for j, t in enumerate(truth):
-                if t:
-                    for k, a in enumerate(answer):
-                        if a:
-                            total += weights[j][k] / size
-        return total
-    inactive = reward([[k == normal for k in range(len(weights))]] * len(labels))
-    return (reward(outputs) - inactive) / (reward(labels) - inactive)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.reference import PlainResNet, evaluate, load_window
+from benchmarks.reference import PlainResNet, load_window
 from benchmarks.timing import compare, report
 from data.records import find_records, read_header
-from engine.metrics import load_weights, normal_column
+from engine.metrics import load_weights
 from engine.run_folder import RunFolder
 from run_12ECG_classifier import DEFAULT_MODEL, load_12ECG_model, run_12ECG_classifier
 
@@ -20,7 +20,7 @@ N_RECORDS = 500
 
 
 def call(script, *args):
-    subprocess.run([sys.executable, str(ROOT / script), *map(str, args)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run([sys.executable, script, *map(str, args)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def one_member(folder):
@@ -70,9 +70,8 @@ def one_recording(path):
 
 
 def evaluator(top):
-    """Rows of the evaluator, whole process against loops within one that runs already."""
-    rng, (groups, weights) = np.random.default_rng(0), load_weights(2020)
-    codes = [code for group in groups for code in group]
+    """Rows of the evaluator against loops, both as whole processes."""
+    rng, codes = np.random.default_rng(0), [code for group in load_weights(2020)[0] for code in group]
     for n, goal in ((6877, "8x"), (20_000, "13x")):
         labels, outputs = top / f"labels_{n}", top / f"outputs_{n}"
         labels.mkdir(), outputs.mkdir()
@@ -81,10 +80,8 @@ def evaluator(top):
             (labels / f"R{i:05d}.hea").write_text(f"R{i:05d} 12 500 5000\n#Age: 60\n#Dx: {','.join(dx)}\n")
             rows = [codes, (scores > 0.8).astype(int), scores.round(4)]
             (outputs / f"R{i:05d}.csv").write_text(f"#R{i:05d}\n" + "\n".join(",".join(map(str, row)) for row in rows) + "\n")
-        files = sorted(labels.iterdir()), sorted(outputs.iterdir())
         yield compare(f"evaluate {n:,} recordings, whole process", lambda: call("evaluate_12ECG_score.py", labels, outputs, top / "scores.csv"),
-                      lambda: evaluate(*files, groups, weights, normal_column(groups)), unit="s", reference_name="plain loops, AUROC and Challenge metric only, in process",
-                      goal=goal, repetitions=3)
+                      lambda: call("-m", "benchmarks.loops", labels, outputs, top / "loops.csv"), unit="s", reference_name="plain loops, whole process", goal=goal, repetitions=3)
 
 
 def measure(folder):

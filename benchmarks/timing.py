@@ -1,10 +1,13 @@
 """Time our way and the reference's in turns, and print what came out."""
+import contextlib
 import json
 import platform
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -41,6 +44,26 @@ def in_turns(functions, repetitions=5):
             function()
             times.append(time.perf_counter() - start)
     return seconds
+
+
+_function = None  # of the process that `apart` starts
+
+
+def _make(make, args):
+    global _function
+    _function = make(*args)
+
+
+def _call():
+    _function()
+
+
+@contextlib.contextmanager
+def apart(make, *args):
+    """make(*args) in a process of its own -> a function that calls what it made there, and waits: so a reference has nothing of our
+    process-wide settings, and our memory is not kept for it."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_make, initargs=(make, args)) as process:
+        yield lambda: process.submit(_call).result()
 
 
 def compare(stage, ours, reference=None, *, n=1, n_reference=None, unit="/s", reference_name="", goal="", limit="", repetitions=5):

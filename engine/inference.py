@@ -1,4 +1,7 @@
 """From preprocessed recordings to probabilities and decisions: the one way that validation, driver and API share."""
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -13,23 +16,52 @@ from engine.run_folder import RunError, load_run
 BATCH = 64  # windows
 
 
-@torch.inference_mode()
-def predict(model, seq_length, signals, contexts, device="cpu"):
-    """Probabilities of one model, the mean over each recording's windows.
+def predict(models, seq_lengths, signals, contexts, device="cpu"):
+    """Probabilities, the mean over each recording's windows and over the models.
 
-    signals: R arrays (12, T_i) int16 microvolts; contexts (R, N_CONTEXT) -> (R, C) float32. Always in float32: the
-    same recording gets the same probabilities wherever it is asked for."""
-    model.eval()
-    scores, row = [], []
-    for x, n_valid, rows in window_batches(signals, seq_length):
-        logits = model(torch.from_numpy(x).to(device), torch.from_numpy(n_valid).to(device),
-                       torch.from_numpy(contexts[rows]).to(device))                       # (b, C)
-        scores.append(torch.sigmoid(logits.float()).cpu().numpy())
-        row += rows
-    scores = np.concatenate(scores)                                                     # (W, C)
-    total = np.zeros((len(signals), scores.shape[1]), np.float64)
-    np.add.at(total, row, scores)
-    return (total / np.bincount(row)[:, None]).astype(np.float32)
+    seq_lengths: samples in a window of each model; signals: R arrays (12, T_i) int16 microvolts; contexts (R, N_CONTEXT) ->
+    (R, C) float32. Always in float32: the same recording gets the same probabilities wherever it is asked for."""
+    def answer(task):
+        model, x, n_valid, rows = task
+        with torch.inference_mode():
+            logits = model(torch.from_numpy(x).to(device), torch.from_numpy(n_valid).to(device),
+                           torch.from_numpy(contexts[rows]).to(device))                   # (b, C)
+            return torch.sigmoid(logits.float()).cpu().numpy()
+
+    total = 0
+    for seq_length in sorted(set(seq_lengths)):
+        members = [model.eval() for model, length in zip(models, seq_lengths) if length == seq_length]
+        tasks = ((model, *batch) for batch in window_batches(signals, seq_length) for model in members)
+        sums, n_windows = np.zeros((len(signals), members[0].head.thresholds.numel())), np.zeros(len(signals))
+        for (_, _, _, rows), scores in in_threads(answer, tasks, torch.get_num_threads() if device == "cpu" else 1):
+            np.add.at(sums, rows, scores)
+            np.add.at(n_windows, rows, 1)
+        total = total + sums / (n_windows / len(members))[:, None]                        # (R, C)
+    return (total / len(models)).astype(np.float32)
+
+
+def in_threads(function, items, n_threads):
+    """Yield (item, function(item)) in order, computed by several threads; few items are read ahead.
+
+    Networks as small as these use two cores best by working on two batches at once: split within each operation, as PyTorch
+    does by itself, they gain little, and lose everything when another process takes one of the cores."""
+    if n_threads == 1:
+        yield from ((item, function(item)) for item in items)
+        return
+    waiting = deque()
+    for item in items:
+        waiting.append((item, single_threads(n_threads).submit(function, item)))
+        if len(waiting) > 2 * n_threads:
+            item, future = waiting.popleft()
+            yield item, future.result()
+    for item, future in waiting:
+        yield item, future.result()
+
+
+@cache
+def single_threads(n):
+    """A pool of n threads in each of which PyTorch does not start further ones; kept, for its threads take time to start."""
+    return ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def window_batches(signals, seq_length):
@@ -68,8 +100,7 @@ class Predictor:
 
     def predict(self, signals, contexts):
         """R signals (12, T_i) int16 microvolts, contexts (R, N_CONTEXT) -> y_score (R, C) float32, the mean over members."""
-        scores = [predict(model, length, signals, contexts, self.device) for model, length in zip(self.models, self.seq_lengths)]
-        return np.mean(scores, axis=0)
+        return predict(self.models, self.seq_lengths, signals, contexts, self.device)
 
     def decide(self, y_score):
         """y_score (R, C) -> y_pred (R, C) bool."""

@@ -12,7 +12,7 @@ def predict_together(model, seq_length, cache, contexts, rows, world):
     """Probabilities (R, C) of the recordings `rows` of a SignalCache, shared out over the processes of a World; every process
     gets all of them. contexts: those of all recordings of the cache."""
     mine = rows[world.rank::world.size]
-    y_score = predict(model, seq_length, [cache.signal(i) for i in mine], contexts[mine], world.device)   # (about R / size, C)
+    y_score = predict([model], [seq_length], [cache.signal(i) for i in mine], contexts[mine], world.device)   # (about R / size, C)
     shares = world.gather_objects(y_score)
     together = np.empty((len(rows), y_score.shape[1]), np.float32)
     for rank, share in enumerate(shares):

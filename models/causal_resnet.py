@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.dropout import Dropout
 from models.resnet import blank, to_image, valid_places
 
 
@@ -41,7 +42,7 @@ class CausalBlock(nn.Module):
         self.conv1 = CausalConv(n_in, n_out, kernel, stride)
         self.norm2 = ChannelNorm(n_out)
         self.conv2 = CausalConv(n_out, n_out, kernel, 1, dilation)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.pool = nn.AvgPool2d((1, stride)) if stride > 1 else nn.Identity()
         self.project = CausalConv(n_in, n_out, 1) if n_in != n_out else nn.Identity()
 

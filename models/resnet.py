@@ -9,6 +9,8 @@ again before every convolution, so a padded window gives the features of the sam
 import torch
 from torch import nn
 
+from models.dropout import Dropout
+
 
 def conv(n_in, n_out, kernel, stride=1, bias=False):
     """Convolution over time, (B, n_in, 1, T) -> (B, n_out, 1, ceil(T / stride)); an odd kernel keeps places aligned."""
@@ -48,7 +50,7 @@ class ResidualBlock(nn.Module):
         self.project = conv(n_in, n_out, 1) if n_in != n_out else nn.Identity()
         self.norm2 = nn.BatchNorm2d(n_out)
         self.relu = nn.ReLU(inplace=True)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.stride = stride
 
     def forward(self, total, active, valid):
@@ -117,7 +119,7 @@ class XResBlock(nn.Module):
         super().__init__()
         self.conv1 = conv(n_in, n_out, kernel, stride)
         self.norm1 = nn.BatchNorm2d(n_out)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = conv(n_out, n_out, kernel)
         self.norm2 = nn.BatchNorm2d(n_out)
         nn.init.zeros_(self.norm2.weight)  # every block starts as its skip: deep nets train from the first step

@@ -2,19 +2,23 @@
 import json
 import math
 import pickle
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from engine.inference import BATCH, window_batches
+from engine.inference import BATCH, in_threads, predict, window_batches
 from engine.loop import EMA, NanLossError, Trainer, make_optimizer, make_schedule
 from engine.run_folder import RunError, RunFolder, load_run, make_config, new_run_path
 from data.labels import load_class_set
 from data.preprocess import SignalConfig, window_starts
 from models import build_model
 
+ROOT = Path(__file__).resolve().parent.parent
 MODEL = {"encoder": "xresnet", "stem": 8, "widths": [8, 8], "depths": [1, 1], "n_classes": 24}
 
 
@@ -150,3 +154,34 @@ def test_windows_of_a_day_are_made_batch_by_batch():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert batches == math.ceil(len(window_starts(100 * 86_400, 250, 125)) / BATCH) and peak < 50e6
+
+
+def test_threads_answer_in_order_and_read_little_ahead():
+    taken = []
+
+    def items():
+        for i in range(50):
+            taken.append(i)
+            yield i
+    for i, (item, square) in enumerate(in_threads(lambda n: n * n, items(), 3)):
+        assert (item, square) == (i, i * i) and len(taken) <= i + 8
+    assert len(taken) == 50
+    with pytest.raises(ZeroDivisionError):
+        list(in_threads(lambda n: 1 / n, range(3), 3))
+
+
+def test_threads_change_no_probability(monkeypatch):
+    torch.manual_seed(0)
+    models, rng = [build_model(MODEL).eval() for _ in range(3)], np.random.default_rng(0)
+    signals = [rng.integers(-900, 900, (12, n)).astype(np.int16) for n in (100, 250, 1000, 3333)]
+    contexts, lengths = rng.random((4, 23)).astype(np.float32), [250, 250, 400]
+    alone = predict(models, lengths, signals, contexts)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert np.array_equal(predict(models, lengths, signals, contexts), alone)
+    each = np.mean([predict([model], [length], signals, contexts) for model, length in zip(models, lengths)], axis=0)
+    np.testing.assert_allclose(alone, each, atol=1e-7)
+
+
+def test_memory_is_kept_where_the_c_library_can():
+    code = "import platform; from engine.allocator import keep_freed_memory; print(keep_freed_memory() == (platform.libc_ver()[0] == 'glibc'))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout == "True\n"

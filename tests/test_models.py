@@ -8,6 +8,7 @@ from torch import nn
 
 from engine.augment import DEFAULT_AUGMENT, augment, change_band, mix
 from models import DEFAULT_MODEL, ENCODERS, ECGModel, build_encoder, build_model
+from models.dropout import Dropout, random_bytes
 from models.heads import ClassificationHead, pool_over_time
 
 SMALL = [
@@ -67,6 +68,53 @@ def test_windows_of_a_batch_do_not_touch_each_other(config):
         together = model(x, n_valid)
         alone = torch.cat([model(x[i:i + 1], n_valid[i:i + 1]) for i in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", SMALL, ids=lambda c: f"{c['encoder']}-{len(c.get('widths', []))}")
+def test_full_windows_need_no_mask(config):
+    """The shortcut for windows without padding gives what the masked way gives, which one padded window in the batch calls for."""
+    model, x = trained_looking(config), torch.randn(3, 12, 96)
+    with torch.inference_mode():
+        short = model(x, torch.full((3,), 96))
+        masked = model(torch.cat([x, x[:1]]), torch.tensor([96, 96, 96, 40]))[:3]
+    torch.testing.assert_close(short, masked, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_dropout_drops_the_share_and_keeps_the_mean(share, layout):
+    torch.manual_seed(1)
+    x = torch.rand(8, 37, 1, 501).contiguous(memory_format=layout).requires_grad_()
+    dropout = Dropout(share)
+    y = dropout(x)
+    dropped = y == 0
+    sd = (share * (1 - share) / x.numel()) ** 0.5
+    assert abs(dropped.float().mean() - share) < 1 / 512 + 5 * sd         # a share is a multiple of 1/256
+    for dim in range(4):  # no place is dropped more often than others
+        if x.shape[dim] > 1:
+            rest = [d for d in range(4) if d != dim]
+            assert (dropped.float().mean(rest) - share).abs().max() < 1 / 512 + 6 * sd * x.shape[dim] ** 0.5
+    scale = (y / x).detach()[~dropped]
+    assert scale.max() - scale.min() < 1e-5 and scale.mean() == pytest.approx(1 / (1 - share), rel=0.02)
+    y.sum().backward()
+    torch.testing.assert_close(x.grad * x, y)
+    assert y.is_contiguous(memory_format=layout) and not torch.equal(dropout(x), y)
+    torch.manual_seed(1)
+    assert torch.equal(dropout(x), y) and torch.equal(dropout.eval()(x), x)
+
+
+def test_random_bytes_are_uniform():
+    torch.manual_seed(2)
+    counts = torch.bincount(random_bytes(2**20 + 3).long(), minlength=256)
+    assert counts.sum() == 2**20 + 3 and (counts - 4096).abs().max() < 5 * 64   # five standard deviations
+    places = random_bytes(2**20).view(-1, 8).float().mean(0)                    # also within the eight that are drawn at once
+    assert (places - 127.5).abs().max() < 5 * 73.9 / 2**8.5
+
+
+def test_dropout_refuses_what_is_no_share():
+    for share in (-0.1, 1, 1.5):
+        with pytest.raises(ValueError, match="dropout"):
+            Dropout(share)
 
 
 @pytest.mark.parametrize("config", SMALL, ids=lambda c: f"{c['encoder']}-{len(c.get('widths', []))}")
