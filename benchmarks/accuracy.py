@@ -38,6 +38,7 @@ CONFIGURATIONS = {
     "without auxiliary codes": ["--auxiliary", "0"],
     "without recorder filters, wander, noise": ["--band", "0", "--wander", "0", "--noise", "0"],
     "without mixup": ["--mixup", "0"],
+    "in float32": ["--no-bf16"],
     "8 s windows": ["--seq_length", "800", "--first_stride", "2"],
     "plain ResNet, 10 s, nothing else": ["--encoder", "resnet", "--lengths", "1024", "256", "64", "16", "4", "--seq_length", "1000",
                                          "--epochs", "15", "--lr", "0.001", *PLAIN],
