@@ -78,7 +78,7 @@ def write_prediction(file, record_id, classes, y_pred, y_score):
 
 def read_ahead(predictor, records, workers):
     """Yield the records batch by batch, each with what `read` says of it, while the next batch is being read."""
-    with ThreadPoolExecutor(max(1, workers)) as pool:
+    with ThreadPoolExecutor(max(1, workers), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         waiting = None
         for chunk in chunks(records, BATCH):
             before, waiting = waiting, [(record, pool.submit(read, predictor, record)) for record in chunk]

@@ -24,7 +24,7 @@ from engine.decision import decide, default_rule
 from engine.ensemble import read_predictions
 from engine.inference import load_predictor
 from engine.metrics import auroc_per_class, challenge_metric
-from engine.run_folder import RunFolder
+from engine.run_folder import RunFolder, load_run
 from engine.validation import official_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,7 +108,7 @@ def summarise(name, flags, args):
     for seed in args.seeds:
         folder, seconds = train(name, flags, seed, args)
         row = {"configuration": name, "seed": seed, "seconds": round(seconds, 1),
-               "parameters": sum(p.numel() for p in load_predictor(folder).models[0].parameters())}
+               "parameters": sum(p.numel() for p in load_run(folder)[0][0].parameters())}
         for where, found in (("validation", read_validation(folder)),
                              ("outside", args.outside and read_outside(folder, folder / "outside", args.outside))):
             if found:

@@ -12,6 +12,7 @@ from data.inputs import context, to_microvolts, to_millivolts
 from data.preprocess import preprocess, window_starts
 from engine.decision import decide
 from engine.run_folder import RunError, load_run
+from models.folding import folded
 
 BATCH = 64  # windows
 
@@ -19,7 +20,7 @@ BATCH = 64  # windows
 def predict(models, seq_lengths, signals, contexts, device="cpu"):
     """Probabilities, the mean over each recording's windows and over the models.
 
-    seq_lengths: samples in a window of each model; signals: R arrays (12, T_i) int16 microvolts; contexts (R, N_CONTEXT) ->
+    models: in evaluation mode, from `models.folding.folded`; seq_lengths: samples in a window of each; signals: R arrays (12, T_i) int16 microvolts; contexts (R, N_CONTEXT) ->
     (R, C) float32. Always in float32: the same recording gets the same probabilities wherever it is asked for."""
     def answer(task):
         model, x, n_valid, rows = task
@@ -30,7 +31,7 @@ def predict(models, seq_lengths, signals, contexts, device="cpu"):
 
     total = 0
     for seq_length in sorted(set(seq_lengths)):
-        members = [model.eval() for model, length in zip(models, seq_lengths) if length == seq_length]
+        members = [model for model, length in zip(models, seq_lengths) if length == seq_length]
         tasks = ((model, *batch) for batch in window_batches(signals, seq_length) for model in members)
         sums, n_windows = np.zeros((len(signals), members[0].head.thresholds.numel())), np.zeros(len(signals))
         for (_, _, _, rows), scores in in_threads(answer, tasks, torch.get_num_threads() if device == "cpu" else 1):
@@ -88,15 +89,18 @@ class Predictor:
     occurred in training."""
 
     def __init__(self, models, seq_lengths, signal_config, class_set, decision, frequency, device="cpu"):
-        self.models = [model.to(device).eval() for model in models]
+        self.models = [folded(model.to(device)) for model in models]
         self.seq_lengths, self.signal_config, self.class_set, self.device = seq_lengths, signal_config, class_set, device
         self.decision, self.frequency = decision, np.asarray(frequency, np.float64)
         self.thresholds = torch.stack([model.head.thresholds.cpu() for model in models]).mean(0).numpy()  # (C,)
 
     def read(self, adc, header):
         """What the models see of a recording: (signal (12, T) int16 microvolts, context (N_CONTEXT,)). Raises RecordError."""
-        signal = to_microvolts(preprocess(adc, header, self.signal_config))
-        return signal, context(signal, self.signal_config.sample_freq, header.age, header.sex)
+        def work():
+            signal = to_microvolts(preprocess(adc, header, self.signal_config))
+            return signal, context(signal, self.signal_config.sample_freq, header.age, header.sex)
+        # The threads that PyTorch starts for an operation keep their cores for some milliseconds after it: the models need them.
+        return single_threads(torch.get_num_threads()).submit(work).result()
 
     def predict(self, signals, contexts):
         """R signals (12, T_i) int16 microvolts, contexts (R, N_CONTEXT) -> y_score (R, C) float32, the mean over members."""

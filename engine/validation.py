@@ -4,6 +4,7 @@ import numpy as np
 from engine.decision import decide
 from engine.inference import predict
 from engine.metrics import choose_thresholds, compute_scores, load_weights
+from models.folding import folded
 
 SCORES = ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_measure", "challenge_metric")
 
@@ -12,7 +13,7 @@ def predict_together(model, seq_length, cache, contexts, rows, world):
     """Probabilities (R, C) of the recordings `rows` of a SignalCache, shared out over the processes of a World; every process
     gets all of them. contexts: those of all recordings of the cache."""
     mine = rows[world.rank::world.size]
-    y_score = predict([model], [seq_length], [cache.signal(i) for i in mine], contexts[mine], world.device)   # (about R / size, C)
+    y_score = predict([folded(model)], [seq_length], [cache.signal(i) for i in mine], contexts[mine], world.device)   # (about R / size, C)
     shares = world.gather_objects(y_score)
     together = np.empty((len(rows), y_score.shape[1]), np.float32)
     for rank, share in enumerate(shares):

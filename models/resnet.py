@@ -40,6 +40,7 @@ class ResidualBlock(nn.Module):
 
     total (B, n_in, 1, T), active (B, n_in, 1, T) -> both (B, n_out, 1, T / stride).
     """
+    NORMS = (("conv1", "norm1"),)  # convolutions that a norm follows directly, see models/folding.py
 
     def __init__(self, n_in, n_out, kernel, stride, dropout):
         super().__init__()
@@ -114,6 +115,7 @@ class XResBlock(nn.Module):
 
     x (B, n_in, 1, T) -> (B, n_out, 1, ceil(T / stride)).
     """
+    NORMS = (("conv1", "norm1"), ("conv2", "norm2"))  # see models/folding.py
 
     def __init__(self, n_in, n_out, kernel, stride, dropout):
         super().__init__()
