@@ -11,6 +11,10 @@ read is skipped and named at the end and in OUT/skipped_records.csv, with the re
 suspicious about readable recordings is listed in OUT/record_warnings.txt, and with --strict the exit status is then 1 too.
 """
 import argparse
+import contextlib
+import csv
+import errno
+import os
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -21,15 +25,18 @@ import torch
 from tqdm import tqdm
 
 from data.inputs import chunks, context, read_input
+from data.headers import MAX_MESSAGE, printable
 from data.records import RecordError, find_records
 from engine.adapt import adapt_to_frequencies
 from engine.inference import load_predictor
-from engine.run_folder import RunFolder
+from engine.run_folder import RunError, RunFolder
 from engine.script import one_line_end
 from run_12ECG_classifier import DEFAULT_MODEL
 
 BATCH = 64  # recordings
 SKIPPED, WARNINGS = "skipped_records.csv", "record_warnings.txt"
+JOURNAL = ".record_warnings.partial"  # what a call that is killed leaves of the second list
+UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)  # of one file: the others can be written
 
 
 def parse_args(argv=None):
@@ -58,13 +65,28 @@ def output_files(records, output):
     return [Path(output, f"{r.record_id if times[r.record_id] == 1 else r.name}.csv") for r in records]
 
 
+def places_taken(records, files, output):
+    """{index: row of skipped_records.csv} of records whose answer would be a list, another record's answer or outside `output`."""
+    root, seen, inside, rows = Path(output).resolve(), set(), {}, {}
+    for i, (record, file) in enumerate(zip(records, files)):
+        if file.parent not in inside:  # a link may lie in the output folder
+            inside[file.parent] = file.parent.resolve().is_relative_to(root)
+        fault = ("the name of a list" if file in (Path(output, SKIPPED), Path(output, WARNINGS)) else
+                 "that of another record" if file in seen else "" if inside[file.parent] else "outside the output folder")
+        if fault:
+            rows[i] = {"record": record.name, "stage": "writing", "reason": f"its answer would be {file}, {fault}"}
+        seen.add(file)
+    return rows
+
+
 def read(predictor, record):
     """(signal, context, warnings), or the RecordError that says why not."""
     try:
         signal, header, warnings = read_input(record, predictor.signal_config)
     except RecordError as error:
         return error
-    return signal, context(signal, predictor.signal_config.sample_freq, header.age, header.sex), warnings
+    return (signal, context(signal, predictor.signal_config.sample_freq, header.age, header.sex),
+            [printable(text[:MAX_MESSAGE]) for text in warnings])
 
 
 def write_prediction(file, record_id, classes, y_pred, y_score):
@@ -88,43 +110,84 @@ def read_ahead(predictor, records, workers):
             yield [(record, future.result()) for record, future in waiting]
 
 
-def classify(predictor, records, workers, done):
-    """Call done(indices, y_score (b, C)) for one batch of recordings after another; returns the rows of the two lists: of
-    recordings that could not be read, and of warnings."""
+def classify(predictor, records, workers, done, remark):
+    """Call done(indices, y_score (b, C)) for one batch of recordings after another, and before it remark(rows) with their
+    warnings; returns the rows of the two lists: of recordings that could not be read or, says `done`, written, and of warnings."""
     skipped, warnings, start = [], [], 0
     with tqdm(total=len(records), desc="Classifying", unit="rec") as bar:
         for batch in read_ahead(predictor, records, workers):
-            good = {}
+            good, remarks = {}, []
             for i, (record, item) in enumerate(batch, start):
                 if isinstance(item, RecordError):
                     skipped.append({"record": record.name, "stage": item.stage, "reason": str(item)})
                 else:
                     good[i] = item[:2]
-                    warnings += [{"record": record.name, "warning": text} for text in item[2]]
+                    remarks += [{"record": record.name, "warning": text} for text in item[2]]
+            warnings += remarks
+            remark(remarks)
             if good:
                 signals, contexts = zip(*good.values())
-                done(list(good), predictor.predict(signals, np.stack(contexts)))  # (b, C)
+                y_score = predictor.predict(signals, np.stack(contexts))  # (b, C)
+                if not np.isfinite(y_score).all():
+                    raise RunError("the model's answers are no numbers: its weights are damaged")
+                skipped += done(list(good), y_score) or ()
             start += len(batch)
             bar.update(len(batch))
     return skipped, warnings
 
 
-def classify_folder(predictor, records, files, workers, adapt):
+def classify_folder(predictor, records, files, workers, adapt, remark):
     """Write all predictions, batch by batch, or at the end if they are adapted to the folder; returns what `classify`
     does."""
     def write(indices, y_score):
+        failed = []
         for i, y_pred, score in zip(indices, predictor.decide(y_score), y_score):
-            write_prediction(files[i], records[i].record_id, predictor.class_set.codes, y_pred, score)
+            try:
+                write_prediction(files[i], records[i].record_id, predictor.class_set.codes, y_pred, score)
+            except RunError as error:
+                if getattr(error.__cause__, "errno", None) not in UNUSABLE_NAME:
+                    raise
+                failed.append({"record": records[i].name, "stage": "writing", "reason": str(error)})
+        return failed
     if not adapt:
-        return classify(predictor, records, workers, write)
+        return classify(predictor, records, workers, write, remark)
     kept, scores = [], []
-    trouble = classify(predictor, records, workers, lambda indices, y_score: (kept.extend(indices), scores.append(y_score)))
+
+    def keep(indices, y_score):
+        kept.extend(indices), scores.append(y_score)
+    skipped, warnings = classify(predictor, records, workers, keep, remark)
     if kept:
         y_score, frequency = adapt_to_frequencies(np.concatenate(scores), predictor.frequency)
-        write(kept, y_score)
+        skipped += write(kept, y_score)
         for name, old, new in zip(predictor.class_set.abbreviations, predictor.frequency, frequency):
-            print(f"  {name}: frequency {old:.3f} in training, {new:.3f} here")
-    return trouble
+            print(f"  {printable(name)}: frequency {old:.3f} in training, {new:.3f} here")
+    return skipped, warnings
+
+
+def earlier_warnings(folder, answered):
+    """Rows of an earlier call's warnings on the records named in the set `answered`: of its list, and of its journal if it was killed."""
+    found = []
+    for name in (WARNINGS, JOURNAL):
+        with contextlib.suppress(FileNotFoundError), open(folder / name, newline="", encoding="utf-8") as lines:
+            try:
+                found += [(row[0], row[1]) for row in csv.reader(lines) if len(row) == 2 and row[0] in answered]
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise RunError(f"{folder / name} is no list of warnings: {error}") from error
+    return [{"record": record, "warning": text} for record, text in dict.fromkeys(found)]
+
+
+@contextlib.contextmanager
+def journal(folder):
+    """Yields a function that keeps rows of warnings at once: they reach the disk before the answers of their batch do."""
+    with open(folder / JOURNAL, "a", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, lineterminator="\n")
+
+        def remark(rows):
+            if rows:
+                writer.writerows([row["record"], row["warning"]] for row in rows)
+                out.flush()
+                os.fsync(out.fileno())
+        yield remark
 
 
 def write_list(folder, name, rows):
@@ -147,17 +210,21 @@ def run(args):
     files, out = output_files(records, args.output), RunFolder(args.output)
     out.create()
     with out.only_writer():
-        taken = [{"record": record.name, "stage": "writing", "reason": f"its answer would be {file}, the name of a list"}
-                 for record, file in zip(records, files) if file in (out / SKIPPED, out / WARNINGS)]
-        todo = [(record, file) for record, file in zip(records, files)
-                if file not in (out / SKIPPED, out / WARNINGS) and not (args.skip_existing and file.exists())]
+        taken = places_taken(records, files, args.output)
+        answered = {i for i, file in enumerate(files) if args.skip_existing and i not in taken and os.path.isfile(file)}
         if args.skip_existing:
-            print(f"{len(records) - len(taken) - len(todo)} of {len(records)} recordings have an output already")
-        records, files = [record for record, _ in todo], [file for _, file in todo]
-        skipped, warnings = classify_folder(predictor, records, files, args.workers, args.adapt)
-        n_classified, skipped = len(records) - len(skipped), taken + skipped
+            print(f"{len(answered)} of {len(records)} recordings have an output already")
+        earlier = earlier_warnings(out, {records[i].name for i in answered})
+        todo = [i for i in range(len(records)) if i not in taken and i not in answered]
+        records, files = [records[i] for i in todo], [files[i] for i in todo]
+        write_list(out, WARNINGS, earlier)
+        out.remove(JOURNAL)
+        with journal(out) as remark:
+            skipped, warnings = classify_folder(predictor, records, files, args.workers, args.adapt, remark)
+        n_classified, skipped, warnings = len(records) - len(skipped), [*taken.values(), *skipped], earlier + warnings
         write_list(out, SKIPPED, skipped)
         write_list(out, WARNINGS, warnings)
+        out.remove(JOURNAL)
     print(f"{n_classified} recordings classified into {args.output}, {len(skipped)} skipped, {len(warnings)} warnings")
     for row in skipped:
         print(f"  skipped {row['record']}: {row['reason']}")

@@ -14,11 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+from data.headers import printable
 from data.labels import CPSC2018, NOT_A_DIAGNOSIS
 
 DX_LINE = re.compile(rb"\n[ \t]*#[ \t]*[Dd][Xx][ \t]*:([^\n]*)")
 POSITIVE = frozenset(("1", "True", "true", "T", "t"))
 BLOCK = 1 << 16
+MAX_BYTES = 1 << 24  # of a label header or an output file
+MAX_FOLDERS = 100_000  # folders that link to each other may have endlessly many paths
 
 
 class ScoreFileError(Exception):
@@ -50,7 +53,7 @@ def find_pairs(label_folder, output_folder):
     if not headers:
         raise ScoreFileError(f"{label_folder}: no label files (.hea)")
     present = set(_files(output_folder))
-    stems = [name[:-len(".hea")] for name in headers]
+    stems = [printable(name[:-len(".hea")]) for name in headers]  # as driver.py names its answers
     ids = [stem.rpartition("/")[2] for stem in stems]
     n_records = Counter(ids)
     outputs = []
@@ -113,7 +116,7 @@ def read_first_phase(pairs):
             raise ScoreFileError(f"{pairs.outputs[row]}: the classes must be {','.join(classes)}, not {','.join(names)}")
         order = [names.index(name) for name in classes]
         y_pred[row], y_score[row] = np.array(decisions)[order], np.array(scores)[order]
-    return groups, read_labels(pairs.dx, groups), y_pred != 0, y_score
+    return groups, read_labels(pairs.dx, groups), y_pred > 0, y_score
 
 
 def _read_strictly(path):
@@ -122,7 +125,7 @@ def _read_strictly(path):
     if len(fields) != 3 or len({len(line) for line in fields}) > 1:
         raise ScoreFileError(f"{path}: lines 2 to 4 must hold classes, decisions and scores, equally many")
     try:
-        decisions, scores = list(map(int, fields[1])), list(map(float, fields[2]))
+        decisions, scores = [int(field) != 0 for field in fields[1]], list(map(float, fields[2]))
     except ValueError as error:
         raise ScoreFileError(f"{path}: a decision or score is no number ({error})") from None
     if np.isnan(scores).any():
@@ -131,29 +134,44 @@ def _read_strictly(path):
 
 
 def _files(folder):
-    """Relative paths ('/' between folders) of the files under a folder, sorted, hidden ones skipped."""
-    names, pending = [], [""]
+    """Relative paths ('/' between folders) of the files under a folder, sorted, hidden ones skipped. Linked folders are
+    followed, except into one that contains them."""
+    names, pending, n_folders = [], [("", ())], 0
     while pending:
-        inside = pending.pop()
+        inside, above = pending.pop()
+        n_folders += 1
+        if n_folders > MAX_FOLDERS:
+            raise ScoreFileError(f"{folder}: more than {MAX_FOLDERS} folders in it: do links lead from one to another?")
+        above += (_identity(folder / inside),)
         with os.scandir(folder / inside) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
-                    pending.append(f"{inside}{entry.name}/")
+                linked = entry.is_symlink() and os.path.isdir(entry.path)
+                if linked and _identity(entry.path) in above:
+                    continue
+                if linked or entry.is_dir(follow_symlinks=False):
+                    pending.append((f"{inside}{entry.name}/", above))
                 else:
                     names.append(inside + entry.name)
     return sorted(names)
+
+
+def _identity(path):
+    info = os.stat(path)
+    return info.st_dev, info.st_ino
 
 
 def _read(path):
     """Bytes of a file, line ends made uniform. Half of the scorer's time goes into opening files: plain system calls take
     a third of what a file object does."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe in place of the file must not stop us
         try:
             data = part = os.read(descriptor, BLOCK)
             while len(part) == BLOCK:
+                if len(data) > MAX_BYTES:
+                    raise ScoreFileError(f"{path} has more than {MAX_BYTES} bytes")
                 part = os.read(descriptor, BLOCK)
                 data += part
         finally:
