@@ -3,8 +3,6 @@
 The encoders' and the head's own defaults are the schema: a value must be of the type of its default and within the limits
 below, and a network is first built without memory, to count its weights.
 """
-import math
-
 import torch
 
 from data.inputs import N_CONTEXT
@@ -22,19 +20,21 @@ def check_codes(codes):
     """Refuse, with a ValueError, codes of classes that would break the lines and columns of an output file."""
     for code in codes:
         if not code.strip() or not code.isprintable() or "," in code or code.startswith("#"):
-            raise ValueError(f"{code!r} cannot be the code of a class: it is empty, begins with # or holds a comma or a line end")
+            raise ValueError(f"{code[:80]!r} cannot be the code of a class: it is empty, begins with # or holds a comma or a line end")
 
 
 def check_members(members, n_leads):
     """Refuse, with a ValueError, a list of {"model": config, "seq_length": samples} from which no model of moderate size
-    for n_leads leads can be built."""
+    for n_leads leads can be built; -> number of weights of all models."""
     if not isinstance(members, list) or not 1 <= len(members) <= MAX_MEMBERS:
         raise ValueError(f"members is no list of 1 to {MAX_MEMBERS} models")
+    n_weights = 0
     for member in members:
         if not isinstance(member, dict) or set(member) != {"model", "seq_length"}:
             raise ValueError("a member needs exactly the keys model and seq_length")
         _check_number("seq_length", member["seq_length"], 1, 1, MAX_WINDOW)
-        _check_model(member["model"], n_leads)
+        n_weights += _check_model(member["model"], n_leads)
+    return n_weights
 
 
 def _check_model(config, n_leads):
@@ -62,6 +62,7 @@ def _check_model(config, n_leads):
         raise ValueError(f"no such network can be built: {error}") from error
     if n_weights > MAX_WEIGHTS:
         raise ValueError(f"{n_weights} weights, more than {MAX_WEIGHTS}")
+    return n_weights
 
 
 def _check_number(key, value, default, low, high):
@@ -69,7 +70,7 @@ def _check_number(key, value, default, low, high):
         if not isinstance(value, bool):
             raise ValueError(f"{key} is {str(value)[:80]}, neither true nor false")
     elif isinstance(default, float):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and 0 <= value <= high):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= high:
             raise ValueError(f"{key} is {str(value)[:80]}, no number from 0 to {high}")
     elif isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ValueError(f"{key} is {str(value)[:80]}, no whole number from {low} to {high}")

@@ -93,17 +93,19 @@ def read_pretrained(folder):
         if config["encoder"]["encoder"] not in CAUSAL_ENCODERS:
             raise ValueError(f"{config['encoder']['encoder']!r} is no causal encoder")
         signal = SignalConfig.from_dict(config["signal"])
-        check_members([{"model": config["encoder"], "seq_length": 1}], len(signal.leads))
+        n_weights = check_members([{"model": config["encoder"], "seq_length": 1}], len(signal.leads))
+        if 2 * n_weights > run.size("pretrain_model.pth"):  # at two bytes each
+            raise ValueError(f"{n_weights} weights are announced, for which the file is too small")
         pretrained = Pretrained(run, signal, config["encoder"], content["encoder"],
                                 dict(config["training"]), *(read_ids(run, part) for part in ("train", "valid")))
         pretrained.load_into(build_encoder(config["encoder"]))  # now rather than after the data has been read
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{run / 'pretrain_config.json'} and pretrain_model.pth: {type(error).__name__}: {error}") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise RunError(f"{run / 'pretrain_config.json'} and pretrain_model.pth: {type(error).__name__}: {str(error)[:500]}") from error
     return pretrained
 
 
 def read_ids(run, part):
-    file = run / f"pretrain_{part}_ids.txt"
+    file = run.regular(f"pretrain_{part}_ids.txt")
     try:
         return file.read_text(encoding="utf-8").splitlines()
     except OSError as error:

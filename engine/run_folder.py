@@ -34,6 +34,7 @@ from models import build_model
 
 FORMAT, VERSION = "12ecg-run", 1
 MAX_CONFIG = 2**24  # bytes
+MAX_MESSAGE = 20_000  # characters of an error: it may quote a file
 KEYS = {"format", "version", "signal", "classes", "decision", "members", "training", "data", "versions", "git_commit"}
 
 
@@ -41,7 +42,7 @@ class RunError(RuntimeError):
     """A run folder cannot be read or written; the message names the file and the fault."""
 
     def __init__(self, message):
-        super().__init__(printable(message))
+        super().__init__(printable(message[:MAX_MESSAGE]))
 
 
 def new_run_path(folder=None):
@@ -79,7 +80,7 @@ class RunFolder:
     def write_bytes(self, name, data):
         partial = self.path / f".{zlib.crc32(name.encode()):08x}.partial"  # the name may be as long as names can be
         try:
-            with open(partial, "wb") as out:
+            with open(partial, "wb", opener=_without_links) as out:
                 out.write(data)
                 out.flush()
                 os.fsync(out.fileno())
@@ -113,17 +114,19 @@ class RunFolder:
         torch.save(content, buffer)
         self.write_bytes(name, buffer.getvalue())
 
+    def size(self, name):
+        """Bytes of a file."""
+        return self.regular(name).stat().st_size
+
     def load(self, name):
         """What `save` wrote; never executes code from the file."""
-        file = self.path / name
+        file = self.regular(name)
         try:
             with zipfile.ZipFile(file) as archive:  # unpacked, nothing may be larger than the file itself
                 unpacked = sum(entry.file_size for entry in archive.infolist())
             if unpacked > file.stat().st_size:
                 raise RunError(f"{file} is no plain PyTorch checkpoint: it unpacks to {unpacked} bytes")
             return torch.load(file, map_location="cpu", weights_only=True)
-        except FileNotFoundError as error:
-            raise RunError(f"{file} is missing") from error
         except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError,
                 AttributeError, AssertionError, NotImplementedError, OverflowError, MemoryError) as error:
             if isinstance(error, RunError):
@@ -133,22 +136,27 @@ class RunFolder:
 
     def read_config(self, name="config.json", form=FORMAT, keys=KEYS):
         """Contents of config.json (or of another file `name`), checked: format, version, and that no key is missing or unknown."""
-        file = self.path / name
+        file = self.regular(name)
         try:
             if file.stat().st_size > MAX_CONFIG:
                 raise RunError(f"{file} has more than {MAX_CONFIG} bytes")
             config = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-        except FileNotFoundError as error:
-            raise RunError(f"{file} is missing: {self.path} is no run folder") from error
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{file} is no readable JSON: {error}") from error
         if not isinstance(config, dict) or config.get("format") != form:
             raise RunError(f"{file} does not describe a run of this software (format {form!r})")
         if config.get("version") != VERSION:
-            raise RunError(f"{file} has version {config.get('version')!r}; this software reads version {VERSION}")
+            raise RunError(f"{file} has version {str(config.get('version'))[:80]}; this software reads version {VERSION}")
         if set(config) != keys:
-            raise RunError(f"{file}: missing keys {sorted(keys - set(config))}, unknown keys {sorted(set(config) - keys)}")
+            raise RunError(f"{file}: missing keys {sorted(keys - set(config))}, unknown keys {sorted(set(config) - keys)}"[:500])
         return config
+
+    def regular(self, name):
+        """Path of a file to be read; RunError if it is none: a pipe would be waited for, a device read without end."""
+        file = self.path / name
+        if not file.is_file():
+            raise RunError(f"{file} is {'no regular file' if os.path.lexists(file) else 'missing'}")
+        return file
 
 
 class Onlooker(RunFolder):
@@ -160,6 +168,10 @@ class Onlooker(RunFolder):
     def remove(self, name):
         pass
 
+
+def _without_links(path, flags):
+    """Opener of a file to be written that does not follow a link lying in its place."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _refuse_constant(text):
@@ -182,12 +194,16 @@ def load_run(folder, weights="model.pth"):
     config = run.read_config()
     try:
         signal, class_set = SignalConfig.from_dict(config["signal"]), ClassSet.from_dict(config["classes"])
-        check_members(config["members"], len(signal.leads))
+        n_weights = check_members(config["members"], len(signal.leads))
         check_codes(class_set.codes)
         check_rule(config["decision"], class_set)
+        if not isinstance(config["training"], dict):
+            raise ValueError("training holds no settings")
+        if 2 * n_weights > run.size(weights):  # at two bytes each
+            raise RunError(f"{run / weights} is too small for the {n_weights} weights that config.json announces")
         seq_lengths = [member["seq_length"] for member in config["members"]]
         models = [build_model(member["model"]) for member in config["members"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RunError(f"{run / 'config.json'}: {type(error).__name__}: {str(error)[:500]}") from error
     frequency = config["data"].get("frequency") if isinstance(config["data"], dict) else None
     if not isinstance(frequency, list) or len(frequency) != len(class_set) or not all(isinstance(f, (int, float)) and 0 <= f <= 1 for f in frequency):

@@ -1,5 +1,6 @@
 """Files that are wrong on purpose: only the documented exceptions come out, quickly, and nothing large is allocated."""
 import json
+import os
 import pickle
 import random
 import resource
@@ -132,7 +133,8 @@ ENORMOUS = [((*MODEL, "stem"), 10**9), ((*MODEL, "widths"), [10**9, 10**9]), ((*
             (MODEL, {"encoder": "transformer", "width": 10**6, "depth": 10}), (MODEL, {"encoder": "transformer", "depth": 10**6})]
 NONSENSE = [((*MODEL, "stem"), 0), ((*MODEL, "stem"), True), ((*MODEL, "stem"), "8"), ((*MODEL, "widths"), []), ((*MODEL, "dropout"), -1),
             ((*MODEL, "dropout"), 1e400), ((*MODEL, "kernel"), 4), ((*MODEL, "encoder"), ["xresnet"]), ((*MODEL, "surprise"), 1), (MODEL, None),
-            (("members",), {}), (("members", 0, "seq_length"), "250"), (("members", 0, "seq_length"), 2.5), (("version",), 2), (("format",), "other"),
+            ((*MODEL, "dropout"), 10**400), (("signal", "clip"), 10**400), (("signal", "sample_freq"), 10**400), (("training",), [1]), (("version",), "9" * 10**6),
+            (("surprise" * 10**5,), 1), (("members",), {}), (("members", 0, "seq_length"), "250"), (("members", 0, "seq_length"), 2.5), (("version",), 2), (("format",), "other"),
             (("signal", "clip"), float("nan")), (("signal", "leads"), ["I", "II"]), (("classes", "codes", 0), "1,2"),
             (("classes", "codes", 0), "1\n2"), (("classes", "codes"), []), (("data", "frequency"), [2.0] * 24)]
 
@@ -141,9 +143,27 @@ NONSENSE = [((*MODEL, "stem"), 0), ((*MODEL, "stem"), True), ((*MODEL, "stem"), 
 def test_configurations_beyond_the_limits_are_refused_at_once(path, value, run):
     change(run, path, value)
     start = time.perf_counter()
-    with pytest.raises(RunError, match="config.json"):
+    with pytest.raises(RunError, match="config.json") as caught:
         load_run(run.path)
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 2 and len(str(caught.value)) < 1000
+
+
+def test_no_network_is_built_that_the_file_of_weights_cannot_fill(run, monkeypatch):
+    """A hundred networks of 160 MB each, announced in a few kilobytes."""
+    change(run, ("members",), [{"model": {**SIZES, "widths": [8, 4000]}, "seq_length": 250}] * 100)
+    monkeypatch.setattr("engine.run_folder.build_model", lambda config: pytest.fail("it was built"))
+    with pytest.raises(RunError, match="model.pth is too small for the"):
+        load_run(run.path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.pth"])
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda file: os.symlink("/dev/zero", file), lambda file: os.symlink(file.name, file)],
+                         ids=["pipe", "folder", "endless device", "link to itself"])
+def test_what_is_no_file_is_neither_waited_for_nor_read(name, put, run):
+    (run / name).unlink()
+    put(run / name)
+    with pytest.raises(RunError, match=f"{name} is no regular file"):
+        load_run(run.path)
 
 
 def test_deeply_nested_json_is_refused(run):
