@@ -106,6 +106,8 @@ def validate(model, data, rows, args, class_set, rule, world):
     """Choose thresholds on validation, keep them in the model, and score; -> (dict of scores, y_score (R, C))."""
     n_classes = len(class_set)
     y_score = predict_together(model, args.seq_length, data.cache, data.context, rows, world)               # (R, C)
+    if not np.isfinite(y_score).all():  # a gradient was, after a loss that was a number: in the last batch of the epoch nothing else says so
+        raise RunError("the answers on validation are no numbers, for weights have become NaN or infinite; the best epoch so far is kept")
     thresholds, scores = score_validation(data.y_true[rows], data.targets[rows, :n_classes], data.known[rows, :n_classes], y_score, class_set, rule)
     model.head.thresholds.copy_(torch.from_numpy(thresholds))
     return scores, y_score
@@ -154,11 +156,14 @@ def train(args, run, world):
 
     resumed = resume(run, trainer, args)
     history, best = resumed or ([], -math.inf)
+    train_ids = "".join(f"{cache.names[i]}\n" for i in train_rows)
+    if resumed is not None and (run / "train_ids.txt").read_text(encoding="utf-8") != train_ids:
+        raise RunError(f"{run / 'train_ids.txt'} names other recordings than would train now: has {args.input_folder} changed?")
     if resumed is None:
         facts = {"n_train": len(train_rows), "n_valid": len(valid_rows), "n_skipped": len(cache.skipped),
                  "sources": sorted(set(cache.sources)), "frequency": frequency[:len(class_set)].tolist()}
         member = {"model": config, "seq_length": args.seq_length}
-        run.write_text("train_ids.txt", "".join(f"{cache.names[i]}\n" for i in train_rows))
+        run.write_text("train_ids.txt", train_ids)
         run.write_text("valid_ids.txt", "".join(f"{name}\n" for name in valid_names))
         write_trouble(run, cache)
         run.write_json("config.json", make_config(signal_config, class_set, rule, [member], settings_of_run(args), facts))

@@ -16,20 +16,29 @@ class Metadata:
 def read_metadata(file, names):
     """Metadata of recordings `names` ('source/record_id') from a CSV with the columns `record` (or PTB-XL's `ecg_id`) and any
     of `patient_id`, `strat_fold`, `heart_axis`. Without a file every recording is its own patient. Raises ValueError."""
-    rows = {}
-    if file is not None:
-        with open(file, newline="", encoding="utf-8-sig") as lines:
-            for row in csv.DictReader(lines):
-                if "record" not in row and "ecg_id" not in row:
-                    raise ValueError(f"{file} has neither a column 'record' nor 'ecg_id'")
-                rows[row.get("record") or f"HR{int(row['ecg_id']):05d}"] = row
+    rows = {} if file is None else _read_rows(file)
     found = [rows.get(name, rows.get(name.rpartition("/")[2], {})) for name in names]
     try:
         folds = np.array([int(row.get("strat_fold") or 0) for row in found], int)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{file}: a strat_fold is no whole number ({error})") from error
     return Metadata(patients=np.array([row.get("patient_id") or name for row, name in zip(found, names)], str), folds=folds,
                     axis_unknown=np.array(["heart_axis" in row and not row["heart_axis"] for row in found], bool))
+
+
+def _read_rows(file):
+    """{record name or id: row} of a metadata file."""
+    rows = {}
+    with open(file, newline="", encoding="utf-8-sig") as lines:
+        reader = csv.DictReader(lines)
+        try:
+            if not {"record", "ecg_id"} & set(reader.fieldnames or ()):
+                raise ValueError("neither a column 'record' nor 'ecg_id'")
+            for row in reader:
+                rows[row.get("record") or f"HR{int(row.get('ecg_id') or ''):05d}"] = row
+        except (ValueError, csv.Error) as error:  # a text that is no UTF-8 is a ValueError too
+            raise ValueError(f"{file}, line {reader.line_num}: {error}") from None
+    return rows
 
 
 def stratified_by_patient(y, patients, proportions, seed):

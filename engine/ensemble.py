@@ -29,7 +29,7 @@ def read_predictions(run, class_set):
         with open(file, newline="", encoding="utf-8") as lines:
             return {row["record"]: (tuple(filter(None, row["dx"].split("|"))), np.array([float(row[code]) for code in class_set.codes]))
                     for row in csv.DictReader(lines)}
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise RunError(f"{file} cannot be read: {error!r}") from error
 
 
@@ -98,7 +98,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         scores = join(args.out, args.runs, args.odds)
-    except (RunError, OSError, ValueError) as error:
+    except (RunError, OSError, ValueError, csv.Error) as error:
         sys.exit(f"ensemble: {error}")
     print("Out of fold: " + ", ".join(f"{name} {scores[name]:.4f}" for name in (*SCORES, "calibration_error")))
 

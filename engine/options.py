@@ -7,11 +7,15 @@ from pathlib import Path
 import torch
 
 from data.cache import open_cache
+from data.headers import printable
 from data.records import RecordError, find_records
+from engine import handover, run_folder
 from engine.run_folder import Onlooker, RunError, RunFolder, new_run_path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_INPUT, SAMPLE = "./Training_WFDB", ROOT / "data" / "sample"
+FORMATS = {"": (run_folder.FORMAT, run_folder.KEYS), "pretrain_": (handover.FORMAT, handover.KEYS)}  # of a run's config.json, by prefix
+MAX_SHOWN = 20  # lines of what --strict refuses
 NOT_PART_OF_A_RUN = ("resume", "overwrite", "workers", "cache", "cuda", "folder", "strict", "compile")  # may differ when a run is resumed
 
 
@@ -124,6 +128,8 @@ def open_recordings(args, signal_config, world):
         cache = open_cache(records, signal_config, args.cache, args.workers, quiet=not world.is_first)
     print(f"{len(cache)} recordings in {args.input_folder}, {len(cache.skipped)} skipped, {len(cache.warnings)} remarks")
     if args.strict and (cache.skipped or cache.warnings):
+        for name, reason in (cache.skipped + cache.warnings)[:MAX_SHOWN]:
+            print(f"  {printable(f'{name}: {reason}')}")
         name, reason = (cache.skipped + cache.warnings)[0]
         raise RecordError(f"--strict: {len(cache.skipped)} recordings skipped, {len(cache.warnings)} remarks; the first is {name}: {reason}")
     return cache
@@ -172,8 +178,9 @@ def _opened_run(args, prefix):
         if (run / f"{prefix}config.json").exists() and not args.resume:
             if not args.overwrite:
                 raise RunError(f"{run.path} holds a run already: name another --folder, or give --overwrite or --resume")
-            for file in (run / f"{prefix}config.json", finished, checkpoint, run / f"{prefix}model.pth", run / f"{prefix}history.csv"):
-                file.unlink(missing_ok=True)
+            # What marks the old run as finished or resumable goes first: whenever this is interrupted, nothing of it is gone on with.
+            for name in ("final_model.pth", "checkpoint.pth", "model.pth", "history.csv", "config.json"):
+                run.remove(f"{prefix}{name}")
         yield run
 
 
@@ -182,13 +189,26 @@ def settings_of_run(args):
     return {name: value for name, value in vars(args).items() if name not in NOT_PART_OF_A_RUN}
 
 
+def check_checkpoint(state):
+    """Refuse, with a ValueError, what is no checkpoint of a training of this version."""
+    if not isinstance(state, dict) or set(state) != {"trainer", "history", "best", "settings"}:
+        raise ValueError("it holds other things than a checkpoint of this version")
+    history, best = state["history"], state["best"]
+    if not isinstance(best, float) or not isinstance(history, list) or not history:
+        raise ValueError("it has no history or no best score")
+    if not all(isinstance(row, dict) and list(row) == list(history[0]) for row in history):
+        raise ValueError("its history is no table")
+
+
 def resume(run, trainer, args, prefix=""):
     """Put the trainer back to the last finished epoch of an interrupted run; -> (history, best score so far), or None if there
-    is nothing to go on with. A run is resumed only with the flags that it was started with."""
+    is nothing to go on with. A run is resumed only with the flags that it was started with, and by the version that wrote it."""
     if not args.resume or not (run / f"{prefix}checkpoint.pth").exists():
         return None
+    run.read_config(f"{prefix}config.json", *FORMATS[prefix])
     state = run.load(f"{prefix}checkpoint.pth")
     try:
+        check_checkpoint(state)
         saved, new = state["settings"], settings_of_run(args)
         different = [f"--{name} {new.get(name)!r} (was {saved.get(name)!r})" for name in sorted(new | saved) if new.get(name) != saved.get(name)]
         if different:

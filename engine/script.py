@@ -27,7 +27,7 @@ def one_line_end(name, advice):
     before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
     try:
         yield
-    except (RunError, RecordError, CacheError, ValueError) as error:
+    except (RunError, RecordError, CacheError, ValueError, OSError) as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
         _say(f"{name}: interrupted; {advice}")

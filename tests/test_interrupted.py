@@ -1,0 +1,178 @@
+"""Trainings that were interrupted, changed in between or went wrong: what is gone on with, and what is said."""
+import errno
+import fcntl
+import json
+import os
+import stat
+
+import numpy as np
+import pytest
+import torch
+
+import pretrain
+import train
+from conftest import TINY_PRETRAINING, fake_ecg, write_record
+from data.locks import LOCK_FILE, locked
+from data.splits import read_metadata
+from engine.run_folder import RunFolder
+from engine.script import TERMINATED, Terminated
+
+TINY = ("--stem", "8", "--widths", "8", "8", "--depths", "1", "1", "--batch_size", "8", "--epochs", "4")
+DX = ("426783006", "164889003", "270492004")
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """A folder of 24 recordings and the cache of them."""
+    folder, rng = tmp_path_factory.mktemp("recordings"), np.random.default_rng(0)
+    for i in range(24):
+        write_record(folder / "in", f"R{i:02d}", fake_ecg(rng), dx=DX[i % 3])
+    return folder
+
+
+def arguments(recordings, run, *flags, sizes=TINY):
+    return ["--input_folder", str(recordings / "in"), "--cache", str(recordings / "cache"), "--folder", str(run), *sizes, *flags]
+
+
+def stop_before_epoch(monkeypatch, epoch, error):
+    """Let a training end with `error` before it trains this epoch (from 1)."""
+    real, left = train.Trainer.train_one_epoch, [epoch]
+
+    def train_one_epoch(self, *args):
+        left[0] -= 1
+        if left[0] == 0:
+            raise error
+        return real(self, *args)
+    monkeypatch.setattr("engine.loop.Trainer.train_one_epoch", train_one_epoch)
+
+
+@pytest.fixture
+def stopped(recordings, tmp_path, monkeypatch):
+    """A run that was stopped in its third epoch."""
+    stop_before_epoch(monkeypatch, 3, Terminated())
+    with pytest.raises(SystemExit) as caught:
+        train.main(arguments(recordings, tmp_path / "run"))
+    monkeypatch.undo()
+    assert caught.value.code == TERMINATED
+    return RunFolder(tmp_path / "run")
+
+
+def test_a_nan_loss_names_its_recordings_and_keeps_the_best_model(recordings, tmp_path, monkeypatch):
+    real, seen = train.make_loss, []
+
+    def make_loss(*args):
+        loss_fn = real(*args)
+
+        def poisoned(model, batch):
+            seen.append([f"R{i:02d}" for i in batch.index])
+            return loss_fn(model, batch) * (float("nan") if len(seen) == 4 else 1)  # two batches an epoch
+        return poisoned
+    monkeypatch.setattr(train, "make_loss", make_loss)
+    with pytest.raises(SystemExit) as caught:
+        train.main(arguments(recordings, tmp_path / "run"))
+    text, run = str(caught.value), RunFolder(tmp_path / "run")
+    assert "epoch 2: the loss is NaN" in text and text.endswith(f"The batch held {', '.join(seen[3])}") and len(seen) == 4
+    weights = run.load("model.pth")["members"][0]
+    assert all(torch.isfinite(weight).all() for weight in weights.values())
+    assert len((run / "history.csv").read_text().splitlines()) == 2 and not (run / "final_model.pth").exists()
+
+
+def test_weights_that_become_nan_in_the_last_batch_do_not_replace_the_best_model(recordings, tmp_path, monkeypatch):
+    """The loss is a number, but a gradient is not."""
+    real, left = torch.optim.AdamW.step, [4]
+
+    def step(self, *args, **kwargs):
+        left[0] -= 1
+        if left[0] == 0:
+            self.param_groups[0]["params"][0].grad.fill_(float("inf"))
+        return real(self, *args, **kwargs)
+    monkeypatch.setattr("torch.optim.AdamW.step", step)
+    with pytest.raises(SystemExit, match="NaN or infinite.*is kept"):
+        train.main(arguments(recordings, tmp_path / "run"))
+    assert all(torch.isfinite(weight).all() for weight in RunFolder(tmp_path / "run").load("model.pth")["members"][0].values())
+
+
+@pytest.mark.parametrize("script, sizes", [(train, TINY), (pretrain, TINY_PRETRAINING)])
+def test_two_trainings_do_not_mix_their_output(script, sizes, recordings, tmp_path):
+    (tmp_path / "run").mkdir()
+    with RunFolder(tmp_path / "run").only_writer(), pytest.raises(SystemExit, match="in use"):
+        script.main(arguments(recordings, tmp_path / "run", sizes=sizes))
+    assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda run: run.write_json("config.json", {**json.loads((run / "config.json").read_text()), "version": 2}), "has version 2; this software reads version 1"),
+    (lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"scaler": 1}), "other things than a checkpoint of this version"),
+    (lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"history": [{"epoch": 1}, 5]}), "no table"),
+    (lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"best": "high"}), "no best score"),
+    (lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"trainer": {"model": {}}}), "no checkpoint of this training"),
+    (lambda run: run.save("checkpoint.pth", run.load("model.pth")), "other things than a checkpoint of this version"),
+    (lambda run: (run / "checkpoint.pth").write_bytes((run / "checkpoint.pth").read_bytes()[:-1000]), "damaged"),
+    (lambda run: run.write_text("train_ids.txt", "R00\n"), "names other recordings")])
+def test_what_cannot_be_gone_on_with_is_refused_by_name(change, message, stopped, recordings):
+    change(stopped)
+    before = (stopped / "history.csv").read_text()
+    with pytest.raises(SystemExit, match=message):
+        train.main(arguments(recordings, stopped.path, "--resume"))
+    assert (stopped / "history.csv").read_text() == before
+
+
+def test_a_checkpoint_of_another_architecture_says_so(stopped, recordings):
+    with pytest.raises(SystemExit, match=r"started with other settings: --widths \[8, 16\] \(was \[8, 8\]\)"):
+        train.main(arguments(recordings, stopped.path, "--resume", "--widths", "8", "16"))
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_an_interrupted_overwriting_leaves_nothing_to_go_on_with(number, stopped, recordings, monkeypatch):
+    """Were the old run still there in part, --resume would take it for the new one."""
+    stopped.write_bytes("final_model.pth", b"of the old run")
+    real, left = RunFolder.remove, [number]
+
+    def remove(self, name):
+        if left[0] == 0:
+            raise Terminated
+        left[0] -= 1
+        real(self, name)
+    monkeypatch.setattr(RunFolder, "remove", remove)
+    with pytest.raises(SystemExit):
+        train.main(arguments(recordings, stopped.path, "--overwrite"))
+    monkeypatch.undo()
+    names = {file.name for file in stopped.path.iterdir()}
+    assert "config.json" in names and (number == 0 or "final_model.pth" not in names) and (number < 2 or "checkpoint.pth" not in names)
+
+
+def test_strict_training_stops_and_lists_what_is_wrong(recordings, tmp_path, capsys):
+    signal = fake_ecg(np.random.default_rng(1))
+    signal[8] = 0
+    write_record(tmp_path / "in", "flat", signal)
+    write_record(tmp_path / "in", "good", fake_ecg(np.random.default_rng(2)))
+    (tmp_path / "in" / "bad.hea").write_text("nonsense")
+    with pytest.raises(SystemExit, match="--strict: 1 recordings skipped, 1 remarks"):
+        train.main(arguments(tmp_path, tmp_path / "run", "--strict"))
+    said = capsys.readouterr().out
+    assert "flat: flat: V3" in said and "bad.hea, line 1" in said and not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize("refused, left", [((), []), (("folder",), [LOCK_FILE]), (("folder", "file"), [LOCK_FILE])])
+def test_where_folders_cannot_be_locked_a_file_is(refused, left, tmp_path, monkeypatch):
+    """NFS locks only what is open for writing; some file systems lock nothing, and then two writers cannot notice each other."""
+    real = fcntl.flock
+
+    def flock(descriptor, how):
+        if ("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file") in refused:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real(descriptor, how)
+    monkeypatch.setattr("fcntl.flock", flock)
+    for _ in range(2):  # it is free again afterwards
+        with locked(tmp_path) as first, locked(tmp_path) as second:
+            assert first and second == (len(refused) == 2)
+    assert [file.name for file in tmp_path.iterdir()] == left
+
+
+@pytest.mark.parametrize("text, message", [
+    ("record,patient_id\nR00," + "x" * 200_000, "field larger"), ("ecg_id\nR00\n", "line 2: invalid literal"), ("ecg_id,record\n,\n", "line 2: invalid"),
+    ("name\nR00\n", "neither a column"), ("", "neither a column"), (b"record\n\xff\n", "utf-8"), ("record,strat_fold\nR00," + "9" * 30, "no whole number")])
+def test_metadata_that_cannot_be_read_are_a_clear_error(text, message, tmp_path):
+    (tmp_path / "metadata.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=f"metadata.csv.*{message}"):
+        read_metadata(tmp_path / "metadata.csv", ["R00"])
