@@ -43,6 +43,13 @@ def test_a_short_run_of_the_fuzzer(target, tmp_path):
     assert outcomes.total() == 150 and len(outcomes) > 1  # some read, some refused: it is no test of one kind
 
 
+def test_a_short_run_of_the_coverage_guided_fuzzer(tmp_path, run_script):
+    pytest.importorskip("atheris", reason="it is not built for every platform: pip install atheris")
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_AS)[1]))  # it bounds memory itself
+    done = run_script("tests/fuzz_coverage.py", "--seconds", 20, cwd=tmp_path)
+    assert done.stdout.count("no failure") == 4, done.stdout
+
+
 HEADER = "\n".join(["x 12 500 1000 12:00:00 01/02/2020", *(f"x.mat 16+24 1000(0)/mV 16 0 -5 123 0 {lead}" for lead in LEADS),
                     "#Age: 50", "#Sex: Male", "#Dx: 426783006,164889003"])
 
