@@ -67,12 +67,11 @@ def output_files(records, output):
 
 def places_taken(records, files, output):
     """{index: row of skipped_records.csv} of records whose answer would be a list, another record's answer or outside `output`."""
-    root, seen, inside, rows = Path(output).resolve(), set(), {}, {}
+    root, lists, seen, inside, rows = Path(output).resolve(), (Path(output, SKIPPED), Path(output, WARNINGS)), set(), {}, {}
     for i, (record, file) in enumerate(zip(records, files)):
         if file.parent not in inside:  # a link may lie in the output folder
             inside[file.parent] = file.parent.resolve().is_relative_to(root)
-        fault = ("the name of a list" if file in (Path(output, SKIPPED), Path(output, WARNINGS)) else
-                 "that of another record" if file in seen else "" if inside[file.parent] else "outside the output folder")
+        fault = ("the name of a list" if file in lists else "that of another record" if file in seen else "" if inside[file.parent] else "outside the output folder")
         if fault:
             rows[i] = {"record": record.name, "stage": "writing", "reason": f"its answer would be {file}, {fault}"}
         seen.add(file)

@@ -132,6 +132,8 @@ class RunFolder:
             if isinstance(error, RunError):
                 raise
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            if isinstance(error, pickle.UnpicklingError):  # PyTorch's own text advises to run what is in the file
+                reason = "it holds other things than tensors and plain values"
             raise RunError(f"{file} is damaged or no plain PyTorch checkpoint: {reason}") from error
 
     def read_config(self, name="config.json", form=FORMAT, keys=KEYS):
