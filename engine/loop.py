@@ -12,10 +12,10 @@ from engine.run_folder import RunError
 
 
 class NanLossError(RuntimeError):
-    """The loss is no longer a number; `rows` are the recordings of the batch."""
+    """The loss, or its gradient, is no longer a number; `rows` are the recordings of the batch."""
 
     def __init__(self, rows):
-        super().__init__("the loss is NaN or infinite")
+        super().__init__("the loss or its gradient is NaN or infinite")
         self.rows = rows
 
 
@@ -117,13 +117,13 @@ class Trainer:
         for batch in batches:
             with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16):
                 loss = self.loss_fn(self.forward, batch)
-            unchecked.append((self.world.sum(loss.detach().clone()), batch.index))
-            if len(unchecked) >= self.check_every:
-                total, unchecked = total + checked_sum(unchecked), []
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.world.add_gradients(self.model.parameters())
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            unchecked.append((self.world.sum(loss.detach().clone()) + 0 * norm, batch.index))  # NaN where either is no number
+            if len(unchecked) >= self.check_every:
+                total, unchecked = total + checked_sum(unchecked), []
             self.optimizer.step()
             self.schedule.step()
             self.ema.update(self.model)

@@ -185,3 +185,15 @@ def test_threads_change_no_probability(monkeypatch):
 def test_memory_is_kept_where_the_c_library_can():
     code = "import platform; from engine.allocator import keep_freed_memory; print(keep_freed_memory() == (platform.libc_ver()[0] == 'glibc'))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout == "True\n"
+
+
+def test_an_infinite_gradient_ends_training_before_it_reaches_the_weights():
+    """The root of zero: the loss is a number, its derivative is not."""
+    class OneBatch:
+        index = [4, 7]
+    model = torch.nn.Linear(2, 1)
+    before, optimizer = model.weight.detach().clone(), make_optimizer(model, 0.1, 0)
+    trainer = Trainer(model, optimizer, make_schedule(optimizer, 10), EMA(model, 0.9), lambda m, batch: (0 * m.weight.sum()).sqrt(), "cpu")
+    with pytest.raises(NanLossError) as caught:
+        trainer.train_one_epoch([OneBatch()])
+    assert caught.value.rows == [4, 7] and torch.equal(model.weight, before)

@@ -71,25 +71,10 @@ def test_a_nan_loss_names_its_recordings_and_keeps_the_best_model(recordings, tm
     with pytest.raises(SystemExit) as caught:
         train.main(arguments(recordings, tmp_path / "run"))
     text, run = str(caught.value), RunFolder(tmp_path / "run")
-    assert "epoch 2: the loss is NaN" in text and text.endswith(f"The batch held {', '.join(seen[3])}") and len(seen) == 4
+    assert "epoch 2: the loss or its gradient is NaN" in text and text.endswith(f"The batch held {', '.join(seen[3])}") and len(seen) == 4
     weights = run.load("model.pth")["members"][0]
     assert all(torch.isfinite(weight).all() for weight in weights.values())
     assert len((run / "history.csv").read_text().splitlines()) == 2 and not (run / "final_model.pth").exists()
-
-
-def test_weights_that_become_nan_in_the_last_batch_do_not_replace_the_best_model(recordings, tmp_path, monkeypatch):
-    """The loss is a number, but a gradient is not."""
-    real, left = torch.optim.AdamW.step, [4]
-
-    def step(self, *args, **kwargs):
-        left[0] -= 1
-        if left[0] == 0:
-            self.param_groups[0]["params"][0].grad.fill_(float("inf"))
-        return real(self, *args, **kwargs)
-    monkeypatch.setattr("torch.optim.AdamW.step", step)
-    with pytest.raises(SystemExit, match="NaN or infinite.*is kept"):
-        train.main(arguments(recordings, tmp_path / "run"))
-    assert all(torch.isfinite(weight).all() for weight in RunFolder(tmp_path / "run").load("model.pth")["members"][0].values())
 
 
 @pytest.mark.parametrize("script, sizes", [(train, TINY), (pretrain, TINY_PRETRAINING)])
