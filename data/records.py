@@ -1,7 +1,8 @@
 """Recordings on disk: find them, read their headers and their samples."""
 
 import os
-from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import NamedTuple
 
 from data.headers import Header, Lead, RecordError, parse_header, printable
 from data.signal_files import read_samples, read_segments
@@ -11,11 +12,12 @@ __all__ = ['Header', 'Lead', 'Record', 'RecordError', 'find_records', 'parse_hea
 
 MAX_HEADER_BYTES = 2**20
 MAX_FOLDERS = 100_000  # in a scan: folders that link to each other may have endlessly many paths
+# Unbuffered and not blocking: a pipe in place of the file must not stop a scan.
+_OPEN = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
 _USUAL_HEADER_BYTES = 2**14  # read first, for a buffer of the full size would cost more time than the file
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One WFDB recording: `path + '.hea'` is its header."""
 
     record_id: str
@@ -57,7 +59,7 @@ def find_records(folder):
             raise RecordError(f'{path}: cannot be listed: {error.strerror}') from None
     if not records:
         raise RecordError(f'{folder}: holds no WFDB header (*.hea), at any depth')
-    records.sort(key=lambda record: (record.source, record.record_id))
+    records.sort(key=attrgetter('source', 'record_id'))
     return records
 
 
@@ -89,8 +91,7 @@ def read_header(path):
     """
     path = _stem(path) + '.hea'
     try:
-        # Unbuffered and not blocking: a pipe in place of the file must not stop a scan.
-        file = os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0))
+        file = os.open(path, _OPEN)
         try:
             content = os.read(file, _USUAL_HEADER_BYTES)
             if len(content) == _USUAL_HEADER_BYTES:
@@ -142,7 +143,7 @@ def read_record(record, warnings=None):
     if header.segments:
         return read_segments(path, header, read_header)
     adc = read_samples(path, header, warnings)
-    return adc, header if header.n_samples else replace(header, n_samples=adc.shape[1])
+    return adc, header if header.n_samples else header._replace(n_samples=adc.shape[1])
 
 
 def _stem(path):

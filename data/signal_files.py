@@ -9,7 +9,6 @@ import contextlib
 import os
 import stat
 import struct
-from dataclasses import replace
 
 import numpy as np
 
@@ -220,5 +219,5 @@ def _join(parts, leads, header):
     adc = np.repeat(fill[:, None], header.n_samples, axis=1)  # (n_leads, n_samples)
     for start, segment, samples in parts:
         adc[[rows[name] for name in segment.lead_names], start:start + samples.shape[1]] = samples
-    leads = [replace(lead, initial_value=None, checksum=None) for lead in leads]  # those were of single segments
-    return adc, replace(header, leads=tuple(leads), segments=())
+    leads = [lead._replace(initial_value=None, checksum=None) for lead in leads]  # those were of single segments
+    return adc, header._replace(leads=tuple(leads), segments=())
