@@ -63,7 +63,9 @@ def _signal_bytes(record):
 def to_microvolts(signal):
     """float mV -> int16 microvolts, rounded; beyond +-32.767 mV it is clipped. A microvolt is a fifth of the finest ADC step
     in use (5 uV at 200 adu/mV), and int16 halves the memory."""
-    return np.clip(np.rint(signal * 1000), -32767, 32767).astype(np.int16)
+    scaled = signal * 1000
+    np.rint(scaled, out=scaled)
+    return np.clip(scaled, -32767, 32767, out=scaled).astype(np.int16)
 
 
 def to_millivolts(signal):

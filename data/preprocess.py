@@ -78,26 +78,27 @@ def preprocess(adc, header, config, quality=None):
         rows, plan = _plan(header.lead_names, config.leads)
     except ValueError as error:
         raise RecordError(f'{header.record_name}: {error}') from None
+    stored = sorted(rows.values()) if quality is not None else sorted({row for terms in plan for row, _ in terms})
+    whole = _to_millivolts(adc, header, stored) if adc.shape[1] <= _LONG else None
     if quality is not None:
-        _report(adc, header, rows, config.leads, plan, quality)
-    step = len(plan) if adc.shape[1] <= _LONG else 1
-    parts = [_finish(_assemble(adc, header, plan[i:i + step]), header, config) for i in range(0, len(plan), step)]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        _report(header, rows, config.leads, plan, quality)
+        names = {row: name for name, row in rows.items()}
+        parts = [stored] if whole else ([row] for row in stored)
+        inspect((([names[row] for row in part], *(whole or _to_millivolts(adc, header, part))) for part in parts), quality)
+    if whole:
+        return _finish(_assemble(whole[0], stored, plan), header, config)
+    parts = ((sorted(row for row, _ in terms), terms) for terms in plan)
+    return np.concatenate([_finish(_assemble(_to_millivolts(adc, header, used)[0], used, (terms,)), header, config) for used, terms in parts])
 
 
-def _report(adc, header, rows, wanted, plan, quality):
+def _report(header, rows, wanted, plan, quality):
     quality.missing += [name for name, terms in zip(wanted, plan) if not terms]
     quality.derived += [name for name, terms in zip(wanted, plan) if terms and name not in rows]
-    unused = [lead.name for row, lead in enumerate(header.leads) if row not in rows.values()]
-    if unused:
+    if len(rows) < len(header.leads):
+        unused = [lead.name for row, lead in enumerate(header.leads) if row not in rows.values()]
         quality.warnings.append(f"not one of the 12 leads, unused: {', '.join(map(repr, unused))}")
     if quality.missing:
         quality.warnings.append(f"missing, set to zero: {', '.join(quality.missing)}")
-
-    names = list(rows)
-    step = len(names) if adc.shape[1] <= _LONG else 1
-    inspect(((part, *_to_millivolts(adc, header, [rows[name] for name in part]))
-             for part in (names[i:i + step] for i in range(0, len(names), step))), quality)
 
 
 def _checked(adc, header, config):
@@ -149,38 +150,36 @@ def _plan(names, wanted):
     return rows, tuple(plan)
 
 
-def _assemble(adc, header, plan):
-    """-> x (len(plan), n) float32 mV at the stored rate."""
-    rows = sorted({row for terms in plan for row, _ in terms})
-    if not rows:
-        return np.zeros((len(plan), adc.shape[1]), np.float32)
-    stored, _ = _to_millivolts(adc, header, rows)
-    if plan == tuple(((row, 1.0),) for row in rows):
-        return stored
-    place = {row: i for i, row in enumerate(rows)}
-    x = np.zeros((len(plan), adc.shape[1]), np.float32)
-    for i, terms in enumerate(plan):
+def _assemble(x, stored, plan):
+    """x (len(stored), n) float32 mV, the leads in rows `stored` of the file -> (len(plan), n), x itself where that is all."""
+    if plan == tuple(((row, 1.0),) for row in stored):
+        return x
+    place = {row: i for i, row in enumerate(stored)}
+    out = np.zeros((len(plan), x.shape[1]), np.float32)
+    for lead, terms in zip(out, plan):
         for row, weight in terms:
-            x[i] += stored[place[row]] if weight == 1 else np.float32(weight) * stored[place[row]]
-    return x
+            lead += x[place[row]] if weight == 1 else np.float32(weight) * x[place[row]]
+    return out
 
 
 def _to_millivolts(adc, header, rows):
     """-> x (len(rows), n) float32: (adc - baseline) / gain in mV, bad samples interpolated; their mask, or None."""
+    if not rows:
+        return np.zeros((0, adc.shape[1]), np.float32), None
     leads = [header.leads[row] for row in rows]
     try:
-        scale, baseline, invalid = _scaling(tuple((lead.gain, lead.unit, lead.baseline, lead.fmt) for lead in leads))
+        scale, baseline, invalid, largest_invalid = _scaling(tuple((lead.gain, lead.unit, lead.baseline, lead.fmt) for lead in leads))
     except KeyError:
         units = ', '.join(f'lead {lead.name} in {lead.unit!r}' for lead in leads if lead.unit.lower() not in _MILLIVOLTS)
         raise RecordError(f'{header.record_name}: {units}, not in V, mV, uV or nV') from None
     part = adc if rows == list(range(len(adc))) else adc[rows]
     with np.errstate(over='ignore', invalid='ignore'):
-        if baseline.any():  # in float64, where the difference of any stored values is exact
+        if baseline is not None:  # in float64, where the difference of any stored values is exact
             x = np.subtract(part, baseline, dtype=np.float64).astype(np.float32, order='C')
         else:
             x = part.astype(np.float32, order='C')
         x /= scale
-    bad = _bad_samples(part, x, invalid)
+    bad = _bad_samples(part, x, invalid, largest_invalid)
     if bad is not None:
         _interpolate(x, bad)
     return x, bad
@@ -188,18 +187,20 @@ def _to_millivolts(adc, header, rows):
 
 @lru_cache(maxsize=256)
 def _scaling(leads):
-    """-> adu per mV (n, 1) float32, baseline (n, 1) float64, invalid sample (n, 1) float64 (nan if the format has none)."""
+    """-> adu per mV (n, 1) float32, baseline (n, 1) float64 or None where all are 0, invalid sample (n, 1) float64 (nan if
+    the format has none), the largest of them (or -inf)."""
     scale = [gain / _MILLIVOLTS[unit.lower()] for gain, unit, _, _ in leads]
-    invalid = [math.nan if INVALID_SAMPLE[fmt] is None else INVALID_SAMPLE[fmt] for _, _, _, fmt in leads]
-    return (np.array(scale, np.float32)[:, None], np.array([baseline for _, _, baseline, _ in leads], float)[:, None],
-            np.array(invalid, float)[:, None])
+    baseline = np.array([baseline for _, _, baseline, _ in leads], float)[:, None]
+    invalid = [INVALID_SAMPLE[fmt] for _, _, _, fmt in leads]
+    return (np.array(scale, np.float32)[:, None], baseline if baseline.any() else None, np.array(invalid, float)[:, None],
+            max((value for value in invalid if value is not None), default=-math.inf))
 
 
-def _bad_samples(adc, x, invalid):
+def _bad_samples(adc, x, invalid, largest_invalid):
     """-> mask (n_leads, n) of samples that are not finite or are WFDB's invalid value, or None if there are none."""
     if adc.dtype.kind == 'f':
         bad = ~np.isfinite(x) | (adc == invalid)
-    elif adc.min() <= np.nanmax(invalid, initial=-math.inf):
+    elif adc.min() <= largest_invalid:
         bad = adc == invalid
     else:
         return None

@@ -1,6 +1,7 @@
 """What is suspicious about a recording that can be read: counted and listed, never repaired silently."""
 
 from dataclasses import dataclass, field
+from statistics import fmean, median
 
 import numpy as np
 
@@ -38,22 +39,24 @@ def inspect(leads, quality):
         low, high = x.min(axis=1), x.max(axis=1)
         quality.flat += [name for name, is_flat in zip(names, low == high) if is_flat]
         quality.n_saturated += _count_saturated(x, low, high, bad)
-        square, mean = np.square(x).mean(axis=1), x.mean(axis=1)
+        square, mean = np.einsum('ij,ij->i', x, x) / x.shape[1], np.einsum('ij->i', x) / x.shape[1]
         power |= zip(names, square.tolist())
         std += np.sqrt(np.maximum(square - mean * mean, 0))[low < high].tolist()
         for law, terms in _LAWS.items():
             for name in terms.keys() & names:
-                residuals[law] = residuals[law] + terms[name] * x[names.index(name)]
+                lead = x[names.index(name)]
+                residuals[law] = residuals[law] + lead if terms[name] > 0 else residuals[law] - lead
     if quality.flat:
         quality.warnings.append(f"flat: {', '.join(quality.flat)}")
-    if std and not STD_RANGE[0] <= np.median(std) <= STD_RANGE[1]:
-        size = 'small' if np.median(std) < STD_RANGE[0] else 'large'
+    typical = median(std) if std else STD_RANGE[0]
+    if not STD_RANGE[0] <= typical <= STD_RANGE[1]:
+        size = 'small' if typical < STD_RANGE[0] else 'large'
         quality.warnings.append(f'amplitudes are about 1000 times too {size} for an ECG (standard deviation '
-                                f'{np.median(std):.2g} mV): is the gain or unit wrong?')
+                                f'{typical:.2g} mV): is the gain or unit wrong?')
     for law, terms in _LAWS.items():
         if terms.keys() <= power.keys():
-            off = float(np.sqrt(np.mean(np.square(residuals[law]))))
-            size = np.mean([power[name] for name in terms]) ** 0.5
+            off = float(np.einsum('i,i->', residuals[law], residuals[law]) / len(residuals[law])) ** 0.5
+            size = fmean(power[name] for name in terms) ** 0.5
             if off > _LAW_TOLERANCE[0] + _LAW_TOLERANCE[1] * size:
                 quality.warnings.append(f'{law} does not hold (off by {off:.2g} mV): are leads swapped?')
 
@@ -62,12 +65,13 @@ def _count_saturated(x, low, high, bad):
     """Samples in runs of MIN_SATURATED_RUN or more at the smallest or the largest value of a lead, flat leads aside."""
     count = 0
     for limits in (low, high):
-        for row in np.flatnonzero(low < high):
-            at_limit = x[row] == limits[row]
-            if bad is not None:
-                at_limit &= ~bad[row]
-            if np.count_nonzero(at_limit) >= MIN_SATURATED_RUN:
-                index = np.flatnonzero(at_limit)
-                runs = np.diff(np.flatnonzero(np.diff(index, prepend=-2, append=index[-1] + 2) > 1))
-                count += int(runs[runs >= MIN_SATURATED_RUN].sum())
+        at_limit = x == limits[:, None]                                # (k, n)
+        if bad is not None:
+            at_limit &= ~bad
+        two = at_limit[:, 1:] & at_limit[:, :-1]
+        four = two[:, 2:] & two[:, :-2]                                # where four in a row begin: seldom anywhere
+        for row in np.flatnonzero(four.any(axis=1) & (low < high)) if four.any() else ():
+            index = np.flatnonzero(at_limit[row])
+            runs = np.diff(np.flatnonzero(np.diff(index, prepend=-2, append=index[-1] + 2) > 1))
+            count += int(runs[runs >= MIN_SATURATED_RUN].sum())
     return count
