@@ -1,33 +1,34 @@
-"""Preprocessed signals of a whole folder in one int16 memory map, in microvolts.
+"""Preprocessed signals of a whole folder in int16 memory maps, in microvolts.
 
 The first run over a folder reads, resamples and stores every recording; later runs start at once. A cache lives in
 `CACHE_FOLDER/KEY/`, where KEY is a hash of the format version, the signal configuration and every file's name, size and
 time of change: a changed folder or another configuration has another key, so a stale cache is never read.
 
-    signals.i16   all recordings one after another, each (12, T) int16 in microvolts, C order
-    index.npz     offsets, CRC-32 and context (age, sex, rhythm) of every recording; names, diagnoses, skipped recordings
-                  and warnings as JSON
-    meta.json     magic word, version, key and sizes; written last, so its absence means a half-written cache
+    signals_00000.i16 ...   shards: some recordings each, one after another, each (12, T) int16 in microvolts, C order
+    index.npz               offsets, CRC-32 and context (age, sex, rhythm) of every recording; with which recordings the shards
+                            begin; names, diagnoses, skipped recordings and warnings as JSON
+    meta.json               magic word, version, key and sizes; written last, so its absence means a half-written cache
+
+Checksums are compared before a signal is given out: at once where the cache is small, shard by shard where it is large.
 """
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import zipfile
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from data.inputs import N_CONTEXT, chunks, context, read_input
+from data.inputs import N_CONTEXT
 from data.locks import locked
-from data.records import RecordError
+from data.shards import ShardError, Shards, write_shards
 
-MAGIC, VERSION = "ecg-signal-cache", 3
-CHUNK = 512  # recordings in flight while building
+MAGIC, VERSION = "ecg-signal-cache", 4
+SMALL = 2**31  # bytes of signals that are compared with their checksums at once, which takes a second or two
 TEXTS = ("names", "dx", "skipped", "warnings")  # kept as JSON: an array is as wide as its longest text
 DAMAGE = (OSError, ValueError, LookupError, TypeError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile)
 
@@ -38,9 +39,10 @@ class CacheError(RuntimeError):
 
 @dataclass(frozen=True)
 class SignalCache:
-    """Signals and header facts of R readable recordings. `signal(i)` is a (12, T_i) int16 view in microvolts."""
-    signals: np.ndarray    # (sum of 12 * T_i,) int16, memory-mapped
-    offsets: np.ndarray    # (R + 1,) int64, in elements of `signals`
+    """Signals and header facts of R readable recordings."""
+    path: Path             # of its folder
+    shards: Shards         # the signals' files
+    offsets: np.ndarray    # (R + 1,) int64, of the signals one after another, in samples of any lead
     names: list            # R strings 'source/record_id'
     dx: list               # R tuples of diagnosis codes
     context: np.ndarray    # (R, N_CONTEXT) float32, see data.inputs.context
@@ -51,7 +53,17 @@ class SignalCache:
         return len(self.names)
 
     def signal(self, i):
-        return self.signals[self.offsets[i]:self.offsets[i + 1]].reshape(12, -1)  # (12, T)
+        """(12, T_i) int16 view in microvolts. A CacheError if its file was damaged; the cache is then built anew the next time."""
+        try:
+            return self.shards.signal(i)
+        except ShardError as error:
+            with contextlib.suppress(OSError):
+                (self.path / "meta.json").unlink()
+            raise CacheError(f"{self.path}: {error}; start again to have the cache rebuilt") from None
+
+    @property
+    def n_bytes(self):
+        return 2 * int(self.offsets[-1])
 
     @property
     def sources(self):
@@ -108,25 +120,27 @@ def _load(path, key):
         raise CacheError("it is not a cache of this format")
     try:
         with np.load(path / "index.npz", allow_pickle=False) as index:
-            offsets, crc, context, texts = index["offsets"], index["crc"], index["context"], json.loads(index["texts"].tobytes())
-        file = path / "signals.i16"
-        signals = np.memmap(file, dtype="<i2", mode="r") if file.stat().st_size else np.zeros(0, "<i2")
+            first, offsets, crc, context = (index[name] for name in ("first", "offsets", "crc", "context"))
+            texts = json.loads(index["texts"].tobytes())
         names, dx, skipped, warnings = (texts[name] for name in TEXTS)
         sizes = np.diff(offsets)
         agree = (len(offsets) - 1 == len(crc) == len(names) == len(dx) == meta["n_records"]
                  and context.dtype == np.float32 and context.shape == (len(crc), N_CONTEXT)
-                 and offsets.dtype == np.int64 and offsets[0] == 0 and offsets[-1] == len(signals)
-                 and (sizes >= 0).all() and not (sizes % 12).any())
+                 and offsets.dtype == np.int64 and offsets[0] == 0 and (sizes >= 0).all() and not (sizes % 12).any()
+                 and first.dtype == np.int64 and first[0] == 0 and first[-1] == len(crc) and (np.diff(first) >= 0).all())
     except DAMAGE as error:
         raise CacheError(f"its index cannot be read ({error})") from None
     if not agree:
         raise CacheError("its sizes do not agree")
-    with open(file, "rb") as stored:  # read rather than mapped: mapped pages would count as this process's memory
-        for i, size in enumerate(sizes.tolist()):
-            if zlib.crc32(stored.read(2 * size)) != crc[i]:
-                raise CacheError(f"recording {i} has another checksum than when it was written")
-    return SignalCache(signals, offsets, names, [tuple(codes) for codes in dx], context, skipped,
-                       [tuple(row) for row in warnings])
+    cache = SignalCache(path, Shards(path, first, offsets, crc), offsets, names, [tuple(codes) for codes in dx], context, skipped,
+                        [tuple(row) for row in warnings])
+    try:
+        cache.shards.check_sizes()
+        if cache.n_bytes <= SMALL:
+            cache.shards.open_all()
+    except (ShardError, OSError) as error:
+        raise CacheError(str(error)) from None
+    return cache
 
 
 def _remove_abandoned(path):
@@ -138,12 +152,12 @@ def _remove_abandoned(path):
 
 
 def _build(records, config, path, key, workers, quiet):
-    """Read all recordings in parallel threads (reading and resampling release the interpreter lock) and write the cache."""
+    """Read all recordings and write the cache."""
     partial = path.with_name(f"{key}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
         with locked(partial):
-            index = _write_signals(records, config, partial / "signals.i16", workers, quiet)
+            index = _index(write_shards(records, config, partial, workers, quiet))
             np.savez(partial / "index.npz", **index)
             meta = {"magic": MAGIC, "version": VERSION, "key": key, "n_records": len(index["crc"]), "signal": config.to_dict()}
             (partial / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
@@ -156,35 +170,11 @@ def _build(records, config, path, key, workers, quiet):
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _read(record, config):
-    """(signal, context, Header, warnings) of a Record, or the RecordError that reading it raised."""
-    try:
-        signal, header, warnings = read_input(record, config)
-    except RecordError as error:
-        return error
-    return signal, context(signal, config.sample_freq, header.age, header.sex), header, warnings
-
-
-def _write_signals(records, config, file, workers, quiet):
-    """Write the signals one after another; -> arrays of the index."""
-    contexts, sizes, crc = [], [], []
-    names, dx, skipped, warnings = lists = [], [], [], []
-    with open(file, "wb") as out, ThreadPoolExecutor(max(1, workers)) as pool, \
-            tqdm(total=len(records), desc="Reading recordings", unit="rec", disable=quiet) as bar:
-        for chunk in chunks(records, CHUNK):
-            for record, result in zip(chunk, pool.map(lambda r: _read(r, config), chunk)):
-                bar.update()
-                if isinstance(result, RecordError):
-                    skipped.append({"record": record.name, "stage": result.stage, "reason": str(result)})
-                    continue
-                signal, facts, header, remarks = result
-                data = signal.astype("<i2").tobytes()
-                out.write(data)
-                names.append(record.name), dx.append(header.dx)
-                contexts.append(facts), sizes.append(signal.size), crc.append(zlib.crc32(data))
-                warnings += [(record.name, remark) for remark in remarks]
-        out.flush()
-        os.fsync(out.fileno())
-    texts = json.dumps(dict(zip(TEXTS, lists))).encode()
-    return {"offsets": np.cumsum([0] + sizes, dtype=np.int64), "crc": np.array(crc, np.uint32), "context": np.array(contexts, np.float32).reshape(-1, N_CONTEXT),
-            "texts": np.frombuffer(texts, np.uint8)}
+def _index(parts):
+    """Arrays of the index, of what the shards hold."""
+    def together(name):
+        return [value for part in parts for value in part[name]]
+    texts = json.dumps({name: together(name) for name in TEXTS}).encode()
+    return {"first": np.cumsum([0] + [len(part["crc"]) for part in parts], dtype=np.int64),
+            "offsets": np.cumsum([0] + together("sizes"), dtype=np.int64), "crc": np.array(together("crc"), np.uint32),
+            "context": np.array(together("contexts"), np.float32).reshape(-1, N_CONTEXT), "texts": np.frombuffer(texts, np.uint8)}

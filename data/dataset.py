@@ -10,6 +10,8 @@ from data.labels import NORMAL
 from data.rhythm import RATES
 
 SINUS_BRADYCARDIA = "426177001"
+SHUFFLED_WHOLE = 2**31  # bytes of signals; a larger set is shuffled in parts, see TrainBatches
+BLOCK = 1024  # recordings that move to a device at once
 AXIS_CODES = ("39732003", "47665007", "251200008")  # left, right and indeterminate axis deviation
 
 
@@ -80,9 +82,11 @@ class Batch:
 
 
 class TrainBatches:
-    """Shuffled batches of one random window per recording; the same (seed, epoch) always gives the same batches.
+    """Shuffled batches of one random window per recording; the same (seed, epoch) always gives the same batches, whatever the number
+    of processes. Of `size` processes that share each batch, number `rank` gets its part of the windows.
 
-    Of `size` processes that share each batch, number `rank` gets its part of the windows."""
+    A large set is not shuffled as a whole: place p of every batch is taken from the p-th of B equal parts of the recordings, B the
+    batch size. So a process, whose places are always the same, needs its own share of the recordings and their files only."""
 
     def __init__(self, dataset, indices, seq_length, batch_size, seed, rank=0, size=1):
         self.dataset, self.indices, self.seq_length, self.seed = dataset, np.asarray(indices), seq_length, seed
@@ -90,6 +94,8 @@ class TrainBatches:
         if self.batch_size % size:
             raise ValueError(f"a batch of {self.batch_size} windows cannot be shared evenly by {size} processes: change --batch_size")
         self.part = slice(rank * self.batch_size // size, (rank + 1) * self.batch_size // size)
+        self.strata = np.array_split(np.sort(self.indices), self.batch_size) if dataset.cache.n_bytes > SHUFFLED_WHOLE else None
+        self.own = np.unique(self.indices if self.strata is None else np.concatenate(self.strata[self.part]))  # rows that this process reads
         self.lengths = np.diff(dataset.cache.offsets) // 12                                # (R,) samples
 
     def __len__(self):
@@ -98,7 +104,7 @@ class TrainBatches:
     def epoch(self, epoch):
         """Yield the Batches of an epoch."""
         rng = np.random.default_rng([self.seed, epoch])
-        order = rng.permutation(self.indices)
+        order = self._order(rng)
         for b in range(len(self)):
             rows = order[b * self.batch_size:(b + 1) * self.batch_size]
             places = rng.random(len(rows))  # of the whole batch: it is the same for any number of processes
@@ -106,20 +112,25 @@ class TrainBatches:
             starts = (places[self.part] * (np.maximum(lengths - self.seq_length, 0) + 1)).astype(np.int64)
             yield self._batch(rows, mine, starts, np.minimum(lengths, self.seq_length))
 
+    def _order(self, rng):
+        """Rows of the batches, one after another."""
+        if self.strata is None:
+            return rng.permutation(self.indices)
+        return np.stack([rng.permutation(stratum)[:len(self)] for stratum in self.strata], axis=1).ravel()
+
     def _batch(self, rows, mine, starts, n_valid):
         """Batch of the windows of recordings `mine` that begin at `starts` and have n_valid samples, all (b,)."""
         data = self.dataset
-        signals, offsets = data.cache.signals.view(np.ndarray), data.cache.offsets[mine]  # slices of a plain array take half the time
         x = np.zeros((len(mine), 12, self.seq_length), np.int16)
-        for i, (offset, length, start, n) in enumerate(zip(offsets.tolist(), self.lengths[mine].tolist(), starts.tolist(), n_valid.tolist())):
-            x[i, :, :n] = signals[offset:offset + 12 * length].reshape(12, length)[:, start:start + n]
+        for window, row, start, n in zip(x, mine.tolist(), starts.tolist(), n_valid.tolist()):
+            window[:, :n] = data.cache.signal(row)[:, start:start + n]
         return Batch(torch.from_numpy(to_millivolts(x)), torch.from_numpy(data.targets[mine]),
                      torch.from_numpy(data.known[mine]), torch.from_numpy(n_valid), torch.from_numpy(data.context[mine]), rows)
 
 
 class ResidentBatches(TrainBatches):
-    """The same batches, cut on the device, where all signals lie: no sample passes through the processor while training.
-    43,101 recordings of 10 s take 1 GB at 100 Hz."""
+    """The same batches, cut on the device, where the signals lie that this process reads: no sample passes through the processor
+    while training. 43,101 recordings of 10 s take 1 GB at 100 Hz."""
 
     def __init__(self, *args, device, **kwargs):
         super().__init__(*args, **kwargs)
@@ -127,7 +138,14 @@ class ResidentBatches(TrainBatches):
 
         def put(array):
             return torch.from_numpy(np.array(array)).to(device)
-        self.signals, self.offsets, self.all_lengths = put(data.cache.signals), put(data.cache.offsets), put(self.lengths)
+        ends = np.cumsum(12 * self.lengths[self.own])
+        offsets = np.zeros(len(data), np.int64)
+        offsets[self.own] = ends - 12 * self.lengths[self.own]
+        self.signals = torch.empty(int(ends[-1]), dtype=torch.int16, device=device)
+        for rows in np.array_split(self.own, -(-len(self.own) // BLOCK)):
+            block = np.concatenate([data.cache.signal(row).ravel() for row in rows.tolist()])
+            self.signals[offsets[rows[0]]:offsets[rows[0]] + len(block)] = torch.from_numpy(block).to(device)
+        self.offsets, self.all_lengths = put(offsets), put(self.lengths)
         self.columns = put(data.targets), put(data.known), put(data.context)
         self.lead = torch.arange(12, device=device)[:, None]                               # (12, 1)
         self.time = torch.arange(self.seq_length, device=device)                           # (L,)
@@ -143,8 +161,9 @@ class ResidentBatches(TrainBatches):
 
 
 def train_batches(dataset, indices, seq_length, batch_size, seed, rank=0, size=1, device="cpu"):
-    """TrainBatches for a device: on a GPU the signals move there if they fit into half of the memory that is free."""
+    """TrainBatches for a device: on a GPU this process's signals move there if they fit into half of the memory that is free."""
     args = dataset, indices, seq_length, batch_size, seed, rank, size
-    if torch.device(device).type != "cuda" or dataset.cache.signals.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
-        return TrainBatches(*args)
+    batches = TrainBatches(*args)
+    if torch.device(device).type != "cuda" or 24 * batches.lengths[batches.own].sum() > torch.cuda.mem_get_info(device)[0] / 2:
+        return batches
     return ResidentBatches(*args, device=device)

@@ -37,12 +37,12 @@ def read_input(record, config):
     return signal, header, warnings + quality.warnings
 
 
-def chunks(records, n):
-    """Yield the records in lists of at most n, and of signal files of at most CHUNK_BYTES together (or a single one)."""
+def chunks(records, n, n_bytes=CHUNK_BYTES):
+    """Yield the records in lists of at most n, and of signal files of at most n_bytes together (or a single one)."""
     chunk, total = [], 0
     for record in records:
         size = _signal_bytes(record)
-        if chunk and (len(chunk) == n or total + size > CHUNK_BYTES):
+        if chunk and (len(chunk) == n or total + size > n_bytes):
             yield chunk
             chunk, total = [], 0
         chunk.append(record)

@@ -1,12 +1,13 @@
 """The cache holds what preprocess gives, and is rebuilt whenever it cannot be trusted."""
 import os
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
 
 from conftest import fake_ecg, write_record
 from data.cache import CacheError, cache_key, open_cache
-from data.inputs import context, demographics, to_microvolts, to_millivolts
+from data.inputs import context, demographics, read_input, to_microvolts, to_millivolts
 from data.locks import locked
 from data.preprocess import SignalConfig, preprocess
 from data.records import find_records, read_record
@@ -35,24 +36,90 @@ def test_key_follows_files_and_configuration(folder_of_records):
     assert len(keys) == 4
 
 
-@pytest.mark.parametrize("damage", ["flip a sample", "cut the signals", "cut the index", "foreign meta", "no meta"])
-def test_damaged_cache_is_rebuilt(damage, folder_of_records, tmp_path, capsys):
+def signals(cache):
+    return np.concatenate([cache.signal(i) for i in range(len(cache))], axis=1)
+
+
+def flip_a_sample(file):
+    data = bytearray(file.read_bytes())
+    data[12345] ^= 0xFF
+    file.write_bytes(data)
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr("data.shards.N_RECORDS", 5)
+
+
+@pytest.mark.parametrize("damage", ["flip a sample", "cut the signals", "no signals", "cut the index", "foreign meta", "no meta"])
+def test_damaged_cache_is_rebuilt(damage, folder_of_records, tmp_path, capsys, small_shards):
     records, config = find_records(folder_of_records), SignalConfig()
-    good = np.array(open_cache(records, config, tmp_path, quiet=True).signals)
+    good = signals(open_cache(records, config, tmp_path, workers=1, quiet=True))
     path = tmp_path / cache_key(records, config)
+    assert len(list(path.glob("signals_*.i16"))) == 5
     if damage == "flip a sample":
-        data = bytearray((path / "signals.i16").read_bytes())
-        data[12345] ^= 0xFF
-        (path / "signals.i16").write_bytes(data)
+        flip_a_sample(path / "signals_00003.i16")
     elif damage == "no meta":
         (path / "meta.json").unlink()
     elif damage == "foreign meta":
         (path / "meta.json").write_text("[1, 2]")
     else:
-        file = path / ("signals.i16" if damage == "cut the signals" else "index.npz")
-        file.write_bytes(file.read_bytes()[:-100])
-    again = open_cache(records, config, tmp_path, quiet=True)
-    assert "rebuilt" in capsys.readouterr().out and (np.array(again.signals) == good).all()
+        file = path / ("signals_00004.i16" if "signals" in damage else "index.npz")
+        file.unlink() if damage == "no signals" else file.write_bytes(file.read_bytes()[:-100])
+    again = open_cache(records, config, tmp_path, workers=1, quiet=True)
+    assert "rebuilt" in capsys.readouterr().out and (signals(again) == good).all()
+
+
+def test_a_large_cache_is_opened_shard_by_shard(folder_of_records, tmp_path, monkeypatch, small_shards, capsys):
+    records, config = find_records(folder_of_records), SignalConfig()
+    good = signals(open_cache(records, config, tmp_path, workers=1, quiet=True))
+    path = tmp_path / cache_key(records, config)
+    flip_a_sample(path / "signals_00003.i16")
+    monkeypatch.setattr("data.cache.SMALL", 0)
+    cache = open_cache(records, config, tmp_path, quiet=True)
+    assert cache.shards.maps == [None] * 5
+    assert (cache.signal(9) == good[:, 9 * 1000:10 * 1000]).all() and [m is not None for m in cache.shards.maps] == [False, True, False, False, False]
+    with pytest.raises(CacheError, match="recording 15 in signals_00003.i16 has another checksum"):
+        cache.signal(17)
+    assert (signals(open_cache(records, config, tmp_path, workers=1, quiet=True)) == good).all() and "rebuilt" in capsys.readouterr().out
+
+
+def test_processes_build_what_one_does(folder_of_records, tmp_path, monkeypatch, small_shards):
+    (folder_of_records / "a" / "R00.mat").unlink()
+    (folder_of_records / "b" / "R01.hea").write_text("nonsense")
+    monkeypatch.setattr("data.shards.FEW", 0)
+    records, config = find_records(folder_of_records), SignalConfig()
+    one, three = (open_cache(records, config, tmp_path / str(workers), workers, quiet=True) for workers in (1, 3))
+    for file in one.path.iterdir():
+        assert file.read_bytes() == (three.path / file.name).read_bytes(), file.name
+    assert len(three) == 22 and [name for name, _ in three.skipped] == ["a/R00", "b/R01"]
+
+
+def test_when_the_processes_die_the_cache_is_still_built(folder_of_records, tmp_path, monkeypatch, small_shards):
+    class Dying:
+        def __init__(self, *_):
+            pass
+
+        def submit(self, *_):
+            raise BrokenProcessPool
+
+        def shutdown(self, **_):
+            pass
+    monkeypatch.setattr("data.shards.FEW", 0)
+    monkeypatch.setattr("data.shards.ProcessPoolExecutor", Dying)
+    assert len(open_cache(find_records(folder_of_records), SignalConfig(), tmp_path / "cache", 3, quiet=True)) == 24
+
+
+def test_a_shard_may_hold_no_recording(folder_of_records, tmp_path, monkeypatch):
+    monkeypatch.setattr("data.shards.N_RECORDS", 1)
+    for name in ("a/R00", "a/R10", "b/R23"):
+        (folder_of_records / f"{name}.mat").unlink()
+    records = find_records(folder_of_records)
+    cache = open_cache(records, SignalConfig(), tmp_path / "cache", workers=1, quiet=True)
+    readable = [record for record in records if record.name in cache.names]
+    assert len(cache) == len(readable) == 21 and len(cache.shards.maps) == 24
+    for i, record in enumerate(readable):
+        assert (cache.signal(i) == read_input(record, SignalConfig())[0]).all()
 
 
 def test_unreadable_recordings_are_skipped_with_a_reason(folder_of_records, tmp_path):
@@ -99,7 +166,7 @@ def test_what_a_killed_builder_left_is_cleared_away_but_not_what_another_still_w
     dead, alive = (tmp_path / f"{cache_key(records, config)}.partial-{i}" for i in (1, 2))
     for partial in (dead, alive):
         partial.mkdir()
-        (partial / "signals.i16").write_bytes(b"half")
+        (partial / "signals_00000.i16").write_bytes(b"half")
     with locked(alive):
         assert len(open_cache(records, config, tmp_path, quiet=True)) == 24
         assert alive.exists() and not dead.exists()
@@ -136,6 +203,6 @@ def test_an_index_that_does_not_fit_is_not_trusted(folder_of_records, tmp_path, 
     with np.load(file) as index:
         good = dict(index)
     for name, value in (("offsets", good["offsets"][:-1]), ("offsets", good["offsets"][::-1]), ("offsets", np.zeros(0, np.int64)), ("crc", good["crc"][:3]),
-                        ("texts", np.frombuffer(b"[]", np.uint8)), ("texts", np.frombuffer(b"{", np.uint8)), ("context", good["context"][:, :1])):
+                        ("first", good["first"][:-1]), ("first", good["first"] + 1), ("texts", np.frombuffer(b"[]", np.uint8)), ("texts", np.frombuffer(b"{", np.uint8)), ("context", good["context"][:, :1])):
         np.savez(file, **good | {name: value})
         assert len(open_cache(records, config, tmp_path / "cache", quiet=True)) == 24 and "rebuilt" in capsys.readouterr().out

@@ -90,10 +90,42 @@ def test_batches_cut_on_the_device_are_the_same(dataset, seq_length):
         assert (host.index == resident.index).all()
 
 
-def test_parts_of_a_batch_make_the_whole(dataset):
+@pytest.mark.parametrize("whole", [True, False])
+def test_parts_of_a_batch_make_the_whole(dataset, whole, monkeypatch):
+    if not whole:
+        monkeypatch.setattr("data.dataset.SHUFFLED_WHOLE", 0)
     args = dataset, np.arange(len(dataset)), 250, 6, 1
     parts = [TrainBatches(*args, rank, 3).epoch(2) for rank in range(3)]
     for whole, *shares in zip(TrainBatches(*args).epoch(2), *parts, strict=True):
         assert torch.equal(whole.x, torch.cat([share.x for share in shares]))
         assert all((share.index == whole.index).all() for share in shares)
         assert [World(rank, 3).part(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
+
+
+def test_a_process_reads_its_own_share_of_a_large_set(dataset, monkeypatch):
+    monkeypatch.setattr("data.dataset.SHUFFLED_WHOLE", 0)
+    rows = np.random.default_rng(1).permutation(len(dataset))[:23]
+    asked, real = [], dataset.cache.shards.signal
+    monkeypatch.setattr(dataset.cache.shards, "signal", lambda row: (asked.append(row), real(row))[1])
+    shares, orders = [], []
+    for rank in range(3):
+        batches, epochs = TrainBatches(dataset, rows, 250, 6, 1, rank, 3), []
+        for epoch in range(20):
+            epochs.append([batch.index for batch in batches.epoch(epoch)])
+            assert len(epochs[-1]) == 3 and len(set(np.concatenate(epochs[-1]))) == 18  # nobody twice in an epoch
+        assert set(asked) == set(batches.own.tolist())
+        shares.append(sorted(set(asked)))
+        orders.append(np.array(epochs))
+        asked.clear()
+    assert sum(shares, []) == sorted(rows.tolist())  # each a stretch of the recordings, and nobody left out
+    assert (orders[0] == orders[1]).all() and (orders[0] == orders[2]).all() and (orders[0][0] != orders[0][1]).any()
+
+
+def test_resident_batches_hold_their_own_share(dataset, monkeypatch):
+    monkeypatch.setattr("data.dataset.SHUFFLED_WHOLE", 0)
+    monkeypatch.setattr("data.dataset.BLOCK", 4)
+    args = dataset, np.arange(1, len(dataset)), 250, 6, 1, 1, 3
+    resident = ResidentBatches(*args, device="cpu")
+    assert len(resident.signals) == 12 * resident.lengths[resident.own].sum() < dataset.cache.n_bytes / 4
+    for host, here in zip(TrainBatches(*args).epoch(3), resident.epoch(3), strict=True):
+        assert torch.equal(host.x, here.x) and torch.equal(host.context, here.context)
