@@ -11,6 +11,7 @@ from scipy.signal import resample_poly
 from conftest import fake_ecg
 from data import preprocess as module
 from data.preprocess import LEADS, Quality, SignalConfig, lead_name, preprocess, window_starts
+from data.quality import inspect
 from data.records import RecordError, find_records, parse_header, read_record
 from data.resample import ratio, resample
 
@@ -153,6 +154,28 @@ def test_saturation_is_counted():
     quality = Quality()
     preprocess(adc, header_of(), SignalConfig(), quality)
     assert quality.n_saturated == 32
+
+
+def test_saturation_is_counted_as_one_by_one():
+    def plainly(x, bad):
+        """Runs of at least five equal values at a lead's limits, counted sample by sample."""
+        count = 0
+        for lead, mask in zip(x, bad):
+            for limit in {lead.min(), lead.max()} if lead.min() < lead.max() else ():
+                run = 0
+                for hit in [*((lead == limit) & ~mask), False]:
+                    count += run if not hit and run >= 5 else 0
+                    run = run + 1 if hit else 0
+        return count
+    rng = np.random.default_rng(0)
+    for top in (1, 2, 3, 9):
+        x = np.repeat(rng.integers(0, top + 1, (12, 300)), rng.integers(1, 5), axis=1).astype(np.float32)
+        x[3] = 5
+        bad = rng.random(x.shape) < 0.1
+        for mask in (bad, np.zeros_like(bad)):
+            quality = Quality()
+            inspect([([str(i) for i in range(12)], x, mask if mask.any() else None)], quality)
+            assert quality.n_saturated == plainly(x, mask)
 
 
 @pytest.mark.parametrize("scale, fault", [("1/mV", "too large"), ("1000000/mV", "too small"), ("1000/V", "too large")])

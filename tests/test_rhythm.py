@@ -1,10 +1,11 @@
 """Rhythm numbers, against beats whose times are known, and against the diagnoses of real recordings."""
 import numpy as np
 import pytest
+from scipy.signal import butter, find_peaks, sosfiltfilt
 
 from data.preprocess import SignalConfig, preprocess
 from data.records import find_records, read_record
-from data.rhythm import N_RHYTHM, RATES, VARIATIONS, r_peaks, rhythm
+from data.rhythm import BAND, N_RHYTHM, PREMATURE, RATES, SOFTNESS, VARIATIONS, _quantile, band_pass, r_peaks, rhythm
 
 
 def beats(times, seconds=10, fs=100, noise=0.01, seed=0):
@@ -55,3 +56,39 @@ def test_real_diagnoses_of_rate_agree(sample):
             right += steps[65] < 0 if "426177001" in expected else steps[90] > 0
             n += 1
     assert n >= 10 and right >= 0.9 * n
+
+
+def plain_rhythm(signal, fs):
+    """The definition, with the usual functions and no thought of time."""
+    strength = np.abs(sosfiltfilt(butter(2, BAND, "bandpass", fs=fs, output="sos"), signal.astype(float), axis=1))
+    strength = (strength / (np.quantile(strength, 0.98, axis=1, keepdims=True) + 1e-3)).mean(0)
+    width = round(0.08 * fs)
+    strength = np.convolve(strength, np.full(width, 1 / width), "same")
+    high = np.quantile(strength, 0.98)
+    rr = np.diff(find_peaks(strength, distance=0.28 * fs, height=0.35 * high, prominence=0.3 * high)[0]) / fs
+    values = 60 / np.median(rr), rr.std() / rr.mean(), rr.min() / np.median(rr)
+    return np.concatenate([np.tanh((value - np.array(limits)) / (2 * soft)) / 2 for value, limits, soft in zip(values, (RATES, VARIATIONS, PREMATURE), SOFTNESS)])
+
+
+@pytest.mark.parametrize("fs", [100, 257, 500])
+def test_rhythm_of_real_recordings_is_the_plain_one(sample, fs):
+    for record in find_records(sample)[::7]:
+        signal = preprocess(*read_record(record), SignalConfig(sample_freq=fs))
+        got = rhythm(signal, fs)
+        if got.any():
+            np.testing.assert_allclose(got, plain_rhythm(signal, fs), atol=1e-6)
+
+
+@pytest.mark.parametrize("fs", [45, 99.5, 100, 257, 500, 700])
+@pytest.mark.parametrize("n", [100, 449, 1000, 5001])
+def test_band_pass_is_scipys(fs, n):
+    signal = np.random.default_rng(n).normal(2, 1, (3, n))
+    expected = sosfiltfilt(butter(2, BAND, "bandpass", fs=fs, output="sos"), signal, axis=1)
+    np.testing.assert_allclose(band_pass(signal, fs), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 3, 50, 51, 99, 1000])
+@pytest.mark.parametrize("q", [0, 0.3, 0.5, 0.98])
+def test_quantile_is_numpys(n, q):
+    x = np.random.default_rng(n).integers(0, 9, (4, n)).astype(float)
+    np.testing.assert_array_equal(_quantile(x, q), np.quantile(x, q, axis=1, keepdims=True))
