@@ -220,8 +220,8 @@ def _interpolate(x, bad):
 def _finish(x, header, config):
     """x (n_leads, n) mV at the stored rate -> (n_leads, T) at the rate of the config, within +-clip."""
     np.clip(x, -config.clip, config.clip, out=x)  # before the filter too, which would spread a spike over its neighbours
-    x = resample(x, header.sample_freq, config.sample_freq)
-    return np.clip(x, -config.clip, config.clip, out=x)
+    out = resample(x, header.sample_freq, config.sample_freq)
+    return x if out is x else np.clip(out, -config.clip, config.clip, out=out)
 
 
 def window_starts(n, seq_length, overlap=0):

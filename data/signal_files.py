@@ -5,7 +5,6 @@ format goes through the wfdb package. Nothing in a file is executed or followed,
 allocated on the word of a header.
 """
 
-import contextlib
 import os
 import stat
 import struct
@@ -77,27 +76,27 @@ def _read_int16(path, header, size):
         n_samples = max(n_bytes, 0) // (2 * n_leads)
     expected = 2 * n_leads * n_samples
     agree = n_samples and n_bytes == expected
-    content = np.empty(size if agree else min(size, _MAT_HEADER), np.uint8)
-    with _opened(file_path) as file:
-        n_read = file.readinto(content)
+    content = _read_bytes(file_path, size if agree else min(size, _MAT_HEADER))
     if file_path.endswith('.mat'):
-        _check_mat(file_path, content[:min(n_read, _MAT_HEADER)].tobytes(), lead.byte_offset, n_leads, n_samples)
+        _check_mat(file_path, content[:_MAT_HEADER], lead.byte_offset, n_leads, n_samples)
     if not agree:
         fault = 'truncated' if n_bytes < max(expected, 1) else 'too long'
         raise RecordError(f'{file_path}: {fault}: {max(n_bytes, 0)} bytes of samples, the header announces {expected} '
                           f'({n_leads} leads x {n_samples} samples)')
-    if n_read != size:
+    if len(content) != size:
         raise RecordError(f'{file_path}: truncated while it was read')
-    adc = content[lead.byte_offset:].view('<i2').reshape(n_samples, n_leads)
+    adc = np.frombuffer(content, '<i2', offset=lead.byte_offset).reshape(n_samples, n_leads)
     return np.ascontiguousarray(adc.T, np.int16)
 
 
-@contextlib.contextmanager
-def _opened(file_path):
-    """The open file; what the system refuses, at opening or while reading, is a RecordError."""
+def _read_bytes(file_path, n):
+    """The first n bytes of a file, in one go; what the system refuses is a RecordError."""
     try:
-        with open(file_path, 'rb', buffering=0) as file:
-            yield file
+        file = os.open(file_path, os.O_RDONLY | getattr(os, 'O_BINARY', 0))
+        try:
+            return os.read(file, n)
+        finally:
+            os.close(file)
     except OSError as error:
         raise RecordError(f'{file_path}: cannot be read: {error.strerror}') from None
 

@@ -195,12 +195,12 @@ def test_an_input_error_of_the_system_is_a_record_error(tmp_path, monkeypatch):
     """A disk that fails while the file is read."""
     write_record(tmp_path, "a", fake_ecg(np.random.default_rng(0), 2))
     record, = find_records(tmp_path)
-    real = open
+    real = os.open
 
     def failing(file, *args, **kwargs):
         if str(file).endswith(".mat"):
             os.unlink(file)
             os.mkdir(file)
         return real(file, *args, **kwargs)
-    monkeypatch.setattr("builtins.open", failing)
+    monkeypatch.setattr("os.open", failing)
     assert outcome_of(record)[0] == SKIPPED
