@@ -177,4 +177,4 @@ def _index(parts):
     texts = json.dumps({name: together(name) for name in TEXTS}).encode()
     return {"first": np.cumsum([0] + [len(part["crc"]) for part in parts], dtype=np.int64),
             "offsets": np.cumsum([0] + together("sizes"), dtype=np.int64), "crc": np.array(together("crc"), np.uint32),
-            "context": np.array(together("contexts"), np.float32).reshape(-1, N_CONTEXT), "texts": np.frombuffer(texts, np.uint8)}
+            "context": np.concatenate([np.empty((0, N_CONTEXT), np.float32)] + [part["contexts"] for part in parts]), "texts": np.frombuffer(texts, np.uint8)}

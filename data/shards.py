@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.inputs import chunks, context, read_input
+from data.inputs import N_CONTEXT, chunks, context, read_input
 from data.records import RecordError
 
 N_RECORDS, N_BYTES = 1024, 2**27  # in a shard: recordings, and bytes of their signal files (or a single recording)
@@ -119,9 +119,10 @@ def _begin_worker():
 
 
 def _write_shard(records, config, file):
-    """Write the signals of a shard one after another; -> dict of lists: names, dx, contexts, sizes and crc of the recordings that
-    could be read, skipped and warnings."""
-    part = {name: [] for name in ("names", "dx", "contexts", "sizes", "crc", "skipped", "warnings")}
+    """Write the signals of a shard one after another; -> dict of lists: names, dx, sizes and crc of the recordings that could be read
+    and contexts (an array), skipped and warnings."""
+    part = {name: [] for name in ("names", "dx", "sizes", "crc", "skipped", "warnings")}
+    contexts = np.empty((len(records), N_CONTEXT), np.float32)  # not a list: small arrays between large ones would scatter the memory
     with open(file, "wb") as out:
         for record in records:
             try:
@@ -131,10 +132,10 @@ def _write_shard(records, config, file):
                 continue
             data = microvolts.astype("<i2", copy=False).tobytes()
             out.write(data)
-            facts = context(microvolts, config.sample_freq, header.age, header.sex)
-            for name, value in zip(part, (record.name, header.dx, facts, microvolts.size, zlib.crc32(data))):
+            contexts[len(part["names"])] = context(microvolts, config.sample_freq, header.age, header.sex)
+            for name, value in zip(part, (record.name, header.dx, microvolts.size, zlib.crc32(data))):
                 part[name].append(value)
             part["warnings"] += [(record.name, remark) for remark in remarks]
         out.flush()
         os.fsync(out.fileno())
-    return part
+    return part | {"contexts": contexts[:len(part["names"])]}
