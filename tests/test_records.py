@@ -69,26 +69,6 @@ def test_signal_lines(text, expected):
     assert {key: getattr(lead, key) for key in expected} == expected
 
 
-def test_signal_lines_at_once_and_one_by_one_are_the_same(sample):
-    """A space before them sends signal lines the slow way."""
-    def outcome(lines):
-        try:
-            return repr(parse_header(lines, "x"))  # nan equals nan
-        except RecordError as error:
-            return str(error)
-    rng = np.random.default_rng(0)
-    for header in sorted(sample.rglob("*.hea"))[::4]:
-        good = header.read_text().splitlines()
-        for changes in range(12):
-            lines = list(good)
-            for _ in range(changes % 4):  # none, or some characters of the signal lines
-                row = rng.integers(1, 13)
-                at = rng.integers(len(lines[row]))
-                lines[row] = lines[row][:at] + rng.choice(list(" \t\x0b_-+/:(x09\u0661")) + lines[row][at + rng.integers(2):]
-            slowly = [lines[0], *(f" {line}" for line in lines[1:13]), *lines[13:]]
-            assert outcome(lines) == outcome(slowly)
-
-
 def test_comments():
     header = header_of("A 1", "A.dat 16", "# Age: 84", "# Sex: F", "#Dx: 1,2", "# dx : 2, 3,Unknown,", "#69 M 1085")
     assert (header.age, header.sex, header.dx) == (84, "Female", ("1", "2", "3"))
