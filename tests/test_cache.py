@@ -1,11 +1,14 @@
 """The cache holds what preprocess gives, and is rebuilt whenever it cannot be trusted."""
 import os
+import subprocess
+import sys
+import time
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
 
-from conftest import fake_ecg, write_record
+from conftest import ENVIRONMENT, ROOT, fake_ecg, write_record
 from data.cache import CacheError, cache_key, open_cache
 from data.inputs import context, demographics, read_input, to_microvolts, to_millivolts
 from data.locks import locked
@@ -108,6 +111,33 @@ def test_when_the_processes_die_the_cache_is_still_built(folder_of_records, tmp_
     monkeypatch.setattr("data.shards.FEW", 0)
     monkeypatch.setattr("data.shards.ProcessPoolExecutor", Dying)
     assert len(open_cache(find_records(folder_of_records), SignalConfig(), tmp_path / "cache", 3, quiet=True)) == 24
+
+
+BUILDER = """
+import itertools, sys
+import data.shards
+from data.cache import open_cache
+from data.preprocess import SignalConfig
+from data.records import find_records
+if __name__ == "__main__":
+    data.shards.FEW, data.shards.N_RECORDS = 0, 1
+    for i in itertools.count():  # one cache after another, until it is killed
+        open_cache(find_records(sys.argv[1]), SignalConfig(sample_freq=100 + i), sys.argv[2], workers=3, quiet=True)
+"""
+
+
+def test_processes_end_with_a_killed_builder(folder_of_records, tmp_path):
+    (tmp_path / "builder.py").write_text(BUILDER)
+    command = [sys.executable, tmp_path / "builder.py", folder_of_records, tmp_path / "cache"]
+    builder = subprocess.Popen(command, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while len(list(tmp_path.glob("cache/*/meta.json"))) < 1:
+        assert builder.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.5)  # it begins the second one
+    builder.kill()
+    builder.communicate(timeout=60)  # the pipe ends when the last process that holds it is gone
+    assert len(open_cache(find_records(folder_of_records), SignalConfig(sample_freq=101), tmp_path / "cache", quiet=True)) == 24
+    assert not list((tmp_path / "cache").glob(f"{cache_key(find_records(folder_of_records), SignalConfig(sample_freq=101))}.partial*"))
 
 
 def test_a_shard_may_hold_no_recording(folder_of_records, tmp_path, monkeypatch):
