@@ -19,7 +19,7 @@ MIN_INTERVALS = 3
 
 
 FORGOTTEN = 1e-12                                   # what is left of the filter's response where it counts as over
-MAX_REACH = 1000                                    # samples; beyond it (620 Hz) the filter runs as scipy does it
+MAX_REACH, MAX_SAMPLES = 1000, 2**17                # beyond them (620 Hz, 20 minutes) the filter runs as scipy does it, for memory's sake
 _LIMITS = np.array(RATES + VARIATIONS + PREMATURE)                                          # (N_RHYTHM,)
 _KIND = np.repeat(np.arange(3), [len(RATES), len(VARIATIONS), len(PREMATURE)])              # (N_RHYTHM,)
 _WIDTH = 2 * np.array(SOFTNESS)[_KIND]                                                      # (N_RHYTHM,)
@@ -56,7 +56,7 @@ def band_pass(signal, sample_freq):
     (12, T) -> (12, T) float64."""
     sections, reach, first, last = _filter(sample_freq)
     n = signal.shape[1]
-    if n < 2 * reach or first is None:
+    if first is None or not 2 * reach <= n <= MAX_SAMPLES:
         return sosfiltfilt(sections, signal, axis=1)
     signal = signal.astype(np.float64)
     y = _convolved(signal, _response(sample_freq, n + reach))
