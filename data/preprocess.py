@@ -12,7 +12,7 @@ from data.quality import Quality, inspect
 from data.resample import resample
 
 LEADS = ('I', 'II', 'III', 'aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
-__all__ = ['LEADS', 'Quality', 'SignalConfig', 'lead_name', 'preprocess', 'resample', 'windows']
+__all__ = ['LEADS', 'Quality', 'SignalConfig', 'lead_name', 'preprocess', 'resample', 'window_starts']
 
 FREQ_RANGE = (1.0, 2e4)  # Hz, of a recording that can be preprocessed
 
