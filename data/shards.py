@@ -130,7 +130,7 @@ def _write_shard(records, config, file):
             except RecordError as error:
                 part["skipped"].append({"record": record.name, "stage": error.stage, "reason": str(error)})
                 continue
-            data = microvolts.astype("<i2", copy=False).tobytes()
+            data = np.ascontiguousarray(microvolts, "<i2")
             out.write(data)
             contexts[len(part["names"])] = context(microvolts, config.sample_freq, header.age, header.sex)
             for name, value in zip(part, (record.name, header.dx, microvolts.size, zlib.crc32(data))):

@@ -61,8 +61,7 @@ def _check_link(path, file_path):
     """A linked signal file must lie in the record's folder, or beside the header that the record's header links to: so
     a data set replicated by links works, while a header cannot fetch some other file through a link."""
     folder = os.path.dirname(os.path.realpath(file_path))
-    homes = (os.path.realpath(os.path.dirname(path) or '.'), os.path.dirname(os.path.realpath(path + '.hea')))
-    if folder not in homes:
+    if folder != os.path.dirname(os.path.realpath(path + '.hea')) and folder != os.path.realpath(os.path.dirname(path) or '.'):
         raise RecordError(f'{file_path}: is a link that leads outside the folder of the record')
 
 
