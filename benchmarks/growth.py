@@ -1,6 +1,6 @@
 """What 1,000, 10,000 and 100,000 recordings cost, in time and memory: python -m benchmarks.growth
 
-The recordings are links to those of the input folder. Every step is a process of its own; its memory is the most that it had at once, beyond the
+The recordings are links to those of the input folder, hard ones where the file system can, for a symbolic link costs a look-up of its own. Every step is a process of its own; its memory is the most that it had at once, beyond the
 program itself. Workers that build a cache have each as much as one recording and the program."""
 import argparse
 import itertools
@@ -31,7 +31,11 @@ def replicate(originals, folder, n):
         place = folder / f"{number // len(originals):05d}"
         place.mkdir(parents=True, exist_ok=True)
         for ending in (".hea", ".mat"):
-            os.symlink(os.path.abspath(record.path + ending), place / (record.record_id + ending))
+            original, link = os.path.abspath(record.path + ending), place / (record.record_id + ending)
+            try:
+                os.link(original, link)
+            except OSError:
+                os.symlink(original, link)
 
 
 def find(folder, cache):

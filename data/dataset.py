@@ -1,5 +1,6 @@
 """Recordings with their labels, and training batches of random windows."""
-from collections import Counter
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from data.rhythm import RATES
 SINUS_BRADYCARDIA = "426177001"
 SHUFFLED_WHOLE = 2**31  # bytes of signals; a larger set is shuffled in parts, see TrainBatches
 BLOCK = 1024  # recordings that move to a device at once
+AHEAD = 3  # batches that are prepared while a GPU computes
 AXIS_CODES = ("39732003", "47665007", "251200008")  # left, right and indeterminate axis deviation
 
 
@@ -160,10 +162,33 @@ class ResidentBatches(TrainBatches):
         return Batch(x.float() * 1e-3, y, known, n_valid, context, rows)
 
 
+class AheadBatches(TrainBatches):
+    """The same batches, cut by a thread some steps ahead and put into pinned memory, from which a GPU copies while it computes."""
+
+    def epoch(self, epoch):
+        batches = super().epoch(epoch)
+        with ThreadPoolExecutor(1) as thread:
+            waiting = deque(thread.submit(self._next, batches) for _ in range(AHEAD))
+            while (batch := waiting.popleft().result()) is not None:
+                waiting.append(thread.submit(self._next, batches))
+                yield batch
+
+    def _next(self, batches):
+        batch = next(batches, None)
+        return None if batch is None else Batch(**{name: self._pin(value) for name, value in vars(batch).items()})
+
+    @staticmethod
+    def _pin(value):
+        return value.pin_memory() if isinstance(value, torch.Tensor) else value
+
+
 def train_batches(dataset, indices, seq_length, batch_size, seed, rank=0, size=1, device="cpu"):
-    """TrainBatches for a device: on a GPU this process's signals move there if they fit into half of the memory that is free."""
+    """TrainBatches for a device: on a GPU this process's signals move there if they fit into half of the memory that is free, or else
+    batches are prepared ahead."""
     args = dataset, indices, seq_length, batch_size, seed, rank, size
     batches = TrainBatches(*args)
-    if torch.device(device).type != "cuda" or 24 * batches.lengths[batches.own].sum() > torch.cuda.mem_get_info(device)[0] / 2:
+    if torch.device(device).type != "cuda":
         return batches
+    if 24 * batches.lengths[batches.own].sum() > torch.cuda.mem_get_info(device)[0] / 2:
+        return AheadBatches(*args)
     return ResidentBatches(*args, device=device)

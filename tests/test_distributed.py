@@ -9,7 +9,7 @@ import torch
 
 from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING, kill_after_first_epoch
 from data.cache import open_cache
-from data.dataset import ResidentBatches, TrainBatches, unlabelled_dataset
+from data.dataset import AheadBatches, ResidentBatches, TrainBatches, unlabelled_dataset
 from data.preprocess import SignalConfig
 from data.records import find_records
 from data.splits import read_metadata
@@ -119,6 +119,22 @@ def test_a_process_reads_its_own_share_of_a_large_set(dataset, monkeypatch):
         asked.clear()
     assert sum(shares, []) == sorted(rows.tolist())  # each a stretch of the recordings, and nobody left out
     assert (orders[0] == orders[1]).all() and (orders[0] == orders[2]).all() and (orders[0][0] != orders[0][1]).any()
+
+
+def test_batches_prepared_ahead_are_the_same(dataset, monkeypatch):
+    monkeypatch.setattr(AheadBatches, "_pin", staticmethod(lambda value: value))  # pinned memory needs a GPU
+    args, cut = (dataset, np.arange(len(dataset)), 250, 4, 1), []
+    real = AheadBatches._batch
+    monkeypatch.setattr(AheadBatches, "_batch", lambda *a: (cut.append(1), real(*a))[1])
+    n = 0
+    for plain, ahead in zip(TrainBatches(*args).epoch(2), AheadBatches(*args).epoch(2), strict=True):
+        n += 1
+        assert torch.equal(plain.x, ahead.x) and torch.equal(plain.n_valid, ahead.n_valid) and (plain.index == ahead.index).all()
+        assert n <= len(cut) <= n + 4  # some ahead, not all
+    assert n == len(TrainBatches(*args)) > 5
+    rest = AheadBatches(*args).epoch(2)
+    next(rest)
+    rest.close()  # a training that ends in the middle leaves no thread waiting
 
 
 def test_resident_batches_hold_their_own_share(dataset, monkeypatch):
