@@ -1,5 +1,4 @@
 """driver.py, run_12ECG_classifier.py and the evaluator as whole processes: python -m benchmarks.scripts"""
-import os
 import subprocess
 import sys
 import tempfile
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.growth import replicate
 from benchmarks.reference import PlainResNet, load_window
 from benchmarks.timing import compare, report
 from data.records import find_records, read_header
@@ -16,7 +16,7 @@ from engine.run_folder import RunFolder
 from run_12ECG_classifier import DEFAULT_MODEL, load_12ECG_model, run_12ECG_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
-N_RECORDS = 500
+N_RECORDS = 1000
 
 
 def call(script, *args):
@@ -33,23 +33,16 @@ def one_member(folder):
     return folder
 
 
-def driver(paths, top):
+def driver(records, top):
     """Rows of driver.py: all recordings, less what one takes."""
-    for i in range(N_RECORDS):
-        path = Path(paths[i % len(paths)])
-        place = top / "in" / f"{i // len(paths)}"
-        place.mkdir(parents=True, exist_ok=True)
-        for ending in (".hea", ".mat"):
-            os.symlink(path.with_suffix(ending).absolute(), place / f"{path.name}{ending}")
-    (top / "one").mkdir()
-    for ending in (".hea", ".mat"):
-        os.symlink(Path(paths[0]).with_suffix(ending).absolute(), top / "one" / f"{Path(paths[0]).name}{ending}")
+    replicate(records, top / "in", N_RECORDS)
+    replicate(records, top / "one", 1)
     plain = PlainResNet().eval()
 
     def predecessor():
         with torch.inference_mode():
-            for path in paths[:20]:
-                torch.sigmoid(plain(torch.from_numpy(load_window(path))[None]))
+            for record in records[:20]:
+                torch.sigmoid(plain(torch.from_numpy(load_window(record.path))[None]))
     for name, model in (("the shipped ensemble", DEFAULT_MODEL), ("one member", one_member(top / "member"))):
         start = compare(f"driver.py with {name}: start, and one recording", lambda: call("driver.py", model, top / "one", top / "out"), unit="s", goal="2 s", repetitions=3)
         yield start
@@ -86,12 +79,12 @@ def evaluator(top):
 
 def measure(folder):
     """driver.py, run_12ECG_classifier.py and the evaluator."""
-    headers = [(record.path, read_header(record.path)) for record in find_records(folder)]
-    paths = [path for path, header in headers if header.sample_freq == 500 and header.n_samples == 5000][:200]
+    headers = [(record, read_header(record.path)) for record in find_records(folder)]
+    records = [record for record, header in headers if header.sample_freq == 500 and header.n_samples == 5000][:200]
     with tempfile.TemporaryDirectory() as top:
         yield from evaluator(Path(top))
-        yield from one_recording(paths[0])
-        yield from driver(paths, Path(top))
+        yield from one_recording(records[0].path)
+        yield from driver(records, Path(top))
 
 
 if __name__ == "__main__":
