@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.inputs import chunks, context, read_input
-from data.headers import MAX_MESSAGE, printable
+from data.files import open_regular
+from data.headers import printable
+from data.inputs import chunks, read_input
 from data.records import RecordError, find_records
 from engine.adapt import adapt_to_frequencies
 from engine.inference import load_predictor
@@ -81,11 +82,10 @@ def places_taken(records, files, output):
 def read(predictor, record):
     """(signal, context, warnings), or the RecordError that says why not."""
     try:
-        signal, header, warnings = read_input(record, predictor.signal_config)
+        signal, context, _, warnings = read_input(record, predictor.signal_config)
     except RecordError as error:
         return error
-    return (signal, context(signal, predictor.signal_config.sample_freq, header.age, header.sex),
-            [printable(text[:MAX_MESSAGE]) for text in warnings])
+    return signal, context, warnings
 
 
 def write_prediction(file, record_id, classes, y_pred, y_score):
@@ -167,7 +167,7 @@ def earlier_warnings(folder, answered):
     """Rows of an earlier call's warnings on the records named in the set `answered`: of its list, and of its journal if it was killed."""
     found = []
     for name in (WARNINGS, JOURNAL):
-        with contextlib.suppress(FileNotFoundError), open(folder / name, newline="", encoding="utf-8") as lines:
+        with contextlib.suppress(FileNotFoundError), open(folder / name, newline="", encoding="utf-8", opener=open_regular) as lines:
             try:
                 found += [(row[0], row[1]) for row in csv.reader(lines) if len(row) == 2 and row[0] in answered]
             except (csv.Error, UnicodeDecodeError) as error:

@@ -15,14 +15,15 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from data.files import open_regular, written
 from data.inputs import N_CONTEXT
 from data.locks import locked
 from data.shards import ShardError, Shards, write_shards
@@ -30,7 +31,7 @@ from data.shards import ShardError, Shards, write_shards
 MAGIC, VERSION = "ecg-signal-cache", 4
 SMALL = 2**31  # bytes of signals that are compared with their checksums at once, which takes a second or two
 TEXTS = ("names", "dx", "skipped", "warnings")  # kept as JSON: an array is as wide as its longest text
-DAMAGE = (OSError, ValueError, LookupError, TypeError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile)
+MAX_META, MAX_INDEX = 2**20, 2**31  # bytes; the index of a million recordings has a tenth of it
 
 
 class CacheError(RuntimeError):
@@ -80,9 +81,9 @@ def open_cache(records, config, folder, workers=2, quiet=False):
     """SignalCache of `records` (from `find_records`) preprocessed by `config` (SignalConfig); built if it is not there.
     Raises CacheError if the folder cannot be written."""
     key = cache_key(records, config)
-    path = Path(folder) / key
+    path, names = Path(folder) / key, [record.name for record in records]
     try:
-        return _load(path, key)
+        return _load(path, key, names)
     except CacheError as error:
         reason = error
     try:
@@ -92,8 +93,8 @@ def open_cache(records, config, folder, workers=2, quiet=False):
         _remove_abandoned(path)
         _build(records, config, path, key, workers, quiet)
     except OSError as error:
-        raise CacheError(f"{path}: the cache cannot be written ({error.strerror}); name a writable folder with --cache") from error
-    return _load(path, key)
+        raise CacheError(f"{path}: the cache cannot be written ({error.strerror or error}); name a writable folder with --cache") from error
+    return _load(path, key, names)
 
 
 def cache_key(records, config):
@@ -110,30 +111,25 @@ def cache_key(records, config):
     return digest.hexdigest()[:24]
 
 
-def _load(path, key):
-    """SignalCache at `path`. Raises CacheError with the reason if it cannot be trusted."""
+def _load(path, key, names):
+    """SignalCache at `path` of recordings with these names. Raises CacheError with the reason if it cannot be trusted."""
     try:
-        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with open(path / "meta.json", "rb", opener=open_regular) as file:
+            meta = json.loads(file.read(MAX_META))
+    except (OSError, ValueError, RecursionError):
         raise CacheError("it is not there or half-written") from None
     if not isinstance(meta, dict) or (meta.get("magic"), meta.get("version"), meta.get("key")) != (MAGIC, VERSION, key):
         raise CacheError("it is not a cache of this format")
     try:
-        with np.load(path / "index.npz", allow_pickle=False) as index:
-            first, offsets, crc, context = (index[name] for name in ("first", "offsets", "crc", "context"))
-            texts = json.loads(index["texts"].tobytes())
-        names, dx, skipped, warnings = (texts[name] for name in TEXTS)
-        sizes = np.diff(offsets)
-        agree = (len(offsets) - 1 == len(crc) == len(names) == len(dx) == meta["n_records"]
-                 and context.dtype == np.float32 and context.shape == (len(crc), N_CONTEXT)
-                 and offsets.dtype == np.int64 and offsets[0] == 0 and (sizes >= 0).all() and not (sizes % 12).any()
-                 and first.dtype == np.int64 and first[0] == 0 and first[-1] == len(crc) and (np.diff(first) >= 0).all())
-    except DAMAGE as error:
-        raise CacheError(f"its index cannot be read ({error})") from None
-    if not agree:
-        raise CacheError("its sizes do not agree")
-    cache = SignalCache(path, Shards(path, first, offsets, crc), offsets, names, [tuple(codes) for codes in dx], context, skipped,
-                        [tuple(row) for row in warnings])
+        with open(path / "index.npz", "rb", opener=open_regular) as file:
+            first, offsets, crc, context, texts = _read_index(file)
+        _check_index(first, offsets, crc, context, texts, names)
+    except CacheError:
+        raise
+    except Exception as error:  # there is no end to what numpy, zipfile and json may raise on a foreign file
+        raise CacheError(f"its index cannot be read ({error!r:.200})") from None
+    cache = SignalCache(path, Shards(path, first, offsets, crc), offsets, texts["names"], [tuple(codes) for codes in texts["dx"]], context,
+                        texts["skipped"], [tuple(row) for row in texts["warnings"]])
     try:
         cache.shards.check_sizes()
         if cache.n_bytes <= SMALL:
@@ -143,9 +139,42 @@ def _load(path, key):
     return cache
 
 
+def _read_index(file):
+    """Contents of an open index.npz; no more is unpacked than it has bytes."""
+    size = os.fstat(file.fileno()).st_size
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > size or size > MAX_INDEX:
+        raise CacheError(f"its index of {size} bytes unpacks to {unpacked}")
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as index:
+        return *(index[name] for name in ("first", "offsets", "crc", "context")), json.loads(index["texts"].tobytes())
+
+
+def _check_index(first, offsets, crc, context, texts, names):
+    """Raises CacheError, or whatever a foreign index leads to, unless this is what `_index` makes of recordings with these names."""
+    n, skipped = len(texts["names"]), texts["skipped"]
+    sound = (first.ndim == 1 and first.dtype == np.int64 and first[0] == 0 and first[-1] == n and (np.diff(first) >= 0).all()
+             and offsets.shape == (n + 1,) and offsets.dtype == np.int64 and offsets[0] == 0 and (np.diff(offsets) >= 0).all() and not (offsets % 12).any()
+             and crc.shape == (n,) and crc.dtype == np.uint32
+             and context.shape == (n, N_CONTEXT) and context.dtype == np.float32 and np.isfinite(context).all()
+             and sorted(texts["names"] + [row["record"] for row in skipped]) == sorted(names)
+             and len(texts["dx"]) == n and _hold_texts(texts["dx"])
+             and all(list(row) == ["record", "stage", "reason"] for row in skipped) and _hold_texts([list(row.values()) for row in skipped])
+             and all(len(row) == 2 for row in texts["warnings"]) and _hold_texts(texts["warnings"]))
+    if not sound:
+        raise CacheError("its index does not fit together or not to the recordings")
+
+
+def _hold_texts(rows):
+    """Whether this is a list of lists of str."""
+    return type(rows) is list and all(type(row) is list and all(type(text) is str for text in row) for row in rows)
+
+
 def _remove_abandoned(path):
-    """Clear away what builders of this cache left that were killed; one that is still at work holds the lock."""
-    for partial in path.parent.glob(f"{path.name}.partial-*"):
+    """Clear away what builders of this cache left that were killed; one that is still at work holds the lock. A folder without
+    shards is left alone, for its builder may be about to lock it."""
+    for partial in {shard.parent for shard in path.parent.glob(f"{path.name}.partial-*/signals_*")}:
         with locked(partial) as abandoned:
             if abandoned:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -153,14 +182,16 @@ def _remove_abandoned(path):
 
 def _build(records, config, path, key, workers, quiet):
     """Read all recordings and write the cache."""
-    partial = path.with_name(f"{key}.partial-{os.getpid()}")
+    partial = path.with_name(f"{key}.partial-{secrets.token_hex(8)}")  # a process number is not unique where containers share a folder
     partial.mkdir(parents=True)
     try:
         with locked(partial):
             index = _index(write_shards(records, config, partial, workers, quiet))
-            np.savez(partial / "index.npz", **index)
+            with written(partial / "index.npz") as out:
+                np.savez(out, **index)
             meta = {"magic": MAGIC, "version": VERSION, "key": key, "n_records": len(index["crc"]), "signal": config.to_dict()}
-            (partial / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+            with written(partial / "meta.json") as out:
+                out.write(json.dumps(meta, indent=1).encode())
             try:
                 partial.rename(path)
             except OSError:

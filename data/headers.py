@@ -70,7 +70,9 @@ class RecordError(ValueError):
     """A recording that cannot be read. The message begins with the file or record name and states the fault."""
 
     def __init__(self, message):
-        super().__init__(printable(message[:MAX_MESSAGE]))
+        if len(message) > MAX_MESSAGE:  # the path of a file may be as long as this, and the fault stands behind it
+            message = f'{message[:MAX_MESSAGE // 2]} ... {message[-MAX_MESSAGE // 2:]}'
+        super().__init__(printable(message))
 
 
 class Lead(NamedTuple):

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from data.headers import MAX_MESSAGE, printable
 from data.preprocess import Quality, preprocess
 from data.records import RecordError, read_record
 from data.rhythm import N_RHYTHM, rhythm
@@ -15,14 +16,15 @@ CHUNK_BYTES = 2**26  # of signal files that are read at once: bounds the memory,
 
 
 def read_input(record, config):
-    """(signal (12, T) int16 microvolts, Header, warnings: list of str) of a Record. Raises RecordError, whose `stage` is
-    'reading' or 'preprocessing'."""
+    """(signal (12, T) int16 microvolts, its context (N_CONTEXT,), Header, warnings: list of printable str) of a Record. Raises
+    RecordError, whose `stage` is 'reading' or 'preprocessing'."""
     warnings, quality = [], Quality()
     stage = "reading"
     try:
         adc, header = read_record(record, warnings)
         stage = "preprocessing"
         signal = to_microvolts(preprocess(adc, header, config, quality))
+        facts = context(signal, config.sample_freq, header.age, header.sex)
     except RecordError as error:
         error.stage = stage
         raise
@@ -34,7 +36,7 @@ def read_input(record, config):
         warnings.append(f"{quality.n_nan} invalid samples, interpolated")
     if quality.n_saturated > SATURATED * adc.size:
         warnings.append(f"{quality.n_saturated} saturated samples")
-    return signal, header, warnings + quality.warnings
+    return signal, facts, header, [printable(text[:MAX_MESSAGE]) for text in warnings + quality.warnings]
 
 
 def chunks(records, n, n_bytes=CHUNK_BYTES):

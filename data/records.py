@@ -4,6 +4,7 @@ import os
 from operator import attrgetter
 from typing import NamedTuple
 
+from data.files import open_regular
 from data.headers import Header, Lead, RecordError, parse_header, printable
 from data.signal_files import read_samples, read_segments
 
@@ -12,17 +13,16 @@ __all__ = ['Header', 'Lead', 'Record', 'RecordError', 'find_records', 'parse_hea
 
 MAX_HEADER_BYTES = 2**20
 MAX_FOLDERS = 100_000  # in a scan: folders that link to each other may have endlessly many paths
-# Unbuffered and not blocking: a pipe in place of the file must not stop a scan.
-_OPEN = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
 _USUAL_HEADER_BYTES = 2**14  # read first, for a buffer of the full size would cost more time than the file
 
 
 class Record(NamedTuple):
-    """One WFDB recording: `path + '.hea'` is its header."""
+    """One WFDB recording: `path + '.hea'` is its header. Or, with a `fault`, a folder that may hold some."""
 
     record_id: str
     path: str
     source: str  # folder relative to the one scanned, with forward slashes; '' for that folder itself
+    fault: str = ''  # why reading it is in vain
 
     @property
     def name(self):
@@ -33,14 +33,15 @@ class Record(NamedTuple):
 def find_records(folder):
     """All recordings below `folder`, at any depth: list of Record, sorted by source and id.
 
-    Names that begin with a dot are skipped. Linked folders are followed, except into one that contains them. Raises
-    RecordError if the folder is missing, is not a folder, cannot be listed, has too many folders in it or holds no header.
+    Names that begin with a dot are skipped. Linked folders are followed, except into one that contains them. A folder below
+    that cannot be listed stands in the list, its id ending in '/', and reading it says why: so it is skipped like a recording.
+    Raises RecordError if the folder is missing, is not a folder, has too many folders in it, or if no header is found.
     Characters of a name that cannot be printed are escapes in the id and the source.
     """
     folder = os.fspath(folder)
     if not os.path.isdir(folder):
         raise RecordError(f"{folder}: {'is no folder' if os.path.lexists(folder) else 'folder is missing'}")
-    records = []
+    records, unlisted = [], []
     pending = [(folder, '', ())]
     n_folders = 0
     while pending:
@@ -49,16 +50,17 @@ def find_records(folder):
         if n_folders > MAX_FOLDERS:
             raise RecordError(f'{folder}: more than {MAX_FOLDERS} folders in it: do links lead from one to another?')
         try:
-            subfolders = _scan(path, source, records)
-            if subfolders:
-                above += (_identity(path),)
-            for entry in subfolders:
-                if not (entry.is_symlink() and _identity(entry.path) in above):
-                    pending.append((entry.path, f'{source}/{entry.name}' if source else entry.name, above))
+            identity = _identity(path)
+            if identity not in above:
+                pending += [(entry.path, f'{source}/{entry.name}' if source else entry.name, above + (identity,))
+                            for entry in _scan(path, source, records)]
         except OSError as error:
-            raise RecordError(f'{path}: cannot be listed: {error.strerror}') from None
+            above_it, _, name = printable(source).rpartition('/')
+            unlisted.append(Record(f'{name}/', path, above_it, f'folder cannot be listed: {error.strerror}'))
     if not records:
-        raise RecordError(f'{folder}: holds no WFDB header (*.hea), at any depth')
+        found = ''.join(f'; {record.path}: {record.fault}' for record in unlisted[:1])
+        raise RecordError(f'{folder}: holds no WFDB header (*.hea), at any depth{found}')
+    records += unlisted
     records.sort(key=attrgetter('source', 'record_id'))
     return records
 
@@ -91,7 +93,7 @@ def read_header(path):
     """
     path = _stem(path) + '.hea'
     try:
-        file = os.open(path, _OPEN)
+        file = open_regular(path)
         try:
             content = os.read(file, _USUAL_HEADER_BYTES)
             if len(content) == _USUAL_HEADER_BYTES:
@@ -114,7 +116,12 @@ def read_header(path):
         text = content.decode('latin-1')
     if '\r' in text:
         text = text.replace('\r\n', '\n').replace('\r', '\n')
-    return parse_header(text.split('\n'), path)
+    try:
+        return parse_header(text.split('\n'), path)
+    except RecordError:
+        if os.path.realpath(path).endswith('.hea'):
+            raise
+        raise RecordError(f'{path}: is a link to a file that is no valid header') from None  # and its content is shown to nobody
 
 
 def read_signal(path, header, warnings=None):
@@ -138,7 +145,11 @@ def read_record(record, warnings=None):
     The header is complete: the length is filled in where the file left it open, and a multi-segment record, put
     together, has the leads of its segments.
     """
-    path = _stem(record.path if isinstance(record, Record) else record)
+    if isinstance(record, Record):
+        if record.fault:
+            raise RecordError(f'{record.path}: {record.fault}')
+        record = record.path
+    path = _stem(record)
     header = read_header(path)
     if header.segments:
         return read_segments(path, header, read_header)

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.inputs import N_CONTEXT, chunks, context, read_input
+from data.files import open_regular, written
+from data.inputs import N_CONTEXT, chunks, read_input
 from data.records import RecordError
 
 N_RECORDS, N_BYTES = 1024, 2**27  # in a shard: recordings, and bytes of their signal files (or a single recording)
@@ -58,11 +59,11 @@ class Shards:
     def _opened(self, shard):
         file, (first, last) = shard_file(self.folder, shard), self.first[shard:shard + 2]
         try:
-            with open(file, "rb") as stored:  # read rather than mapped: mapped pages would count as this process's memory
+            with open(file, "rb", opener=open_regular) as stored:  # read rather than mapped: mapped pages would count as this process's memory
                 for i, size in enumerate(np.diff(self.offsets[first:last + 1]).tolist(), first):
                     if zlib.crc32(stored.read(2 * size)) != self.crc[i]:
                         raise ShardError(f"recording {i} in {file.name} has another checksum than when it was written")
-            return np.memmap(file, dtype="<i2", mode="r").view(np.ndarray)  # slices of a plain array take half the time
+                return np.memmap(stored, dtype="<i2", mode="r").view(np.ndarray)  # slices of a plain array take half the time
         except (OSError, ValueError) as error:
             raise ShardError(f"{file.name} cannot be read ({error})") from None
 
@@ -123,19 +124,17 @@ def _write_shard(records, config, file):
     and contexts (an array), skipped and warnings."""
     part = {name: [] for name in ("names", "dx", "sizes", "crc", "skipped", "warnings")}
     contexts = np.empty((len(records), N_CONTEXT), np.float32)  # not a list: small arrays between large ones would scatter the memory
-    with open(file, "wb") as out:
+    with written(file) as out:
         for record in records:
             try:
-                microvolts, header, remarks = read_input(record, config)
+                microvolts, context, header, remarks = read_input(record, config)
             except RecordError as error:
                 part["skipped"].append({"record": record.name, "stage": error.stage, "reason": str(error)})
                 continue
             data = np.ascontiguousarray(microvolts, "<i2")
             out.write(data)
-            contexts[len(part["names"])] = context(microvolts, config.sample_freq, header.age, header.sex)
+            contexts[len(part["names"])] = context
             for name, value in zip(part, (record.name, header.dx, microvolts.size, zlib.crc32(data))):
                 part[name].append(value)
             part["warnings"] += [(record.name, remark) for remark in remarks]
-        out.flush()
-        os.fsync(out.fileno())
     return part | {"contexts": contexts[:len(part["names"])]}

@@ -11,6 +11,7 @@ import struct
 
 import numpy as np
 
+from data.files import open_regular
 from data.headers import INVALID_SAMPLE, RecordError
 
 # Values (leads x samples) accepted where the size of the file cannot vouch for them: compressed or segmented records.
@@ -91,7 +92,7 @@ def _read_int16(path, header, size):
 def _read_bytes(file_path, n):
     """The first n bytes of a file, in one go; what the system refuses is a RecordError."""
     try:
-        file = os.open(file_path, os.O_RDONLY | getattr(os, 'O_BINARY', 0))
+        file = open_regular(file_path)
         try:
             return os.read(file, n)
         finally:
@@ -120,15 +121,24 @@ def _read_with_wfdb(path, header, sizes):
     """-> adc (n_leads, n_samples), of any integer type. Leads with several samples a frame are averaged to one."""
     _check_sizes(path, header, sizes)
     import wfdb  # here, for it takes a second to import and most data never needs it
+    path = os.path.abspath(path)  # it never looks like the address of a cloud store; without pn_dir wfdb stays off the network
     try:
-        # An absolute path never looks like the address of a cloud store, and without pn_dir wfdb stays off the network.
-        record = wfdb.rdrecord(os.path.abspath(path), physical=False)
-        adc = record.d_signal
+        same = _files_for_wfdb(wfdb.rdheader(path)) == [lead[:5] for lead in header.leads]
+        adc = wfdb.rdrecord(path, physical=False).d_signal if same else None
     except _WFDB_ERRORS as error:
         raise RecordError(f'{path}: wfdb cannot read its signals: {type(error).__name__}: {error}') from error
+    if not same:
+        raise RecordError(f'{path}: wfdb finds other signal lines in its header: are there control or non-ASCII characters in it?')
     if adc is None or adc.size == 0 or adc.shape != (header.n_samples or len(adc), header.n_leads):
         raise RecordError(f'{path}: wfdb reads other than {header.n_leads} leads x {header.n_samples} samples')
     return adc.T
+
+
+def _files_for_wfdb(record):
+    """File name to byte offset of each lead as wfdb understands the header. It breaks lines at more characters than we do and
+    drops what is not ASCII, so that it might open other files than those that were checked."""
+    return [(name, fmt, per_frame, skew or 0, offset or 0) for name, fmt, per_frame, skew, offset in
+            zip(record.file_name, record.fmt, record.samps_per_frame, record.skew, record.byte_offset, strict=True)]
 
 
 def _check_sizes(path, header, sizes):

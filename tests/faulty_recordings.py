@@ -77,7 +77,7 @@ def no_header(folder, name):
     hea(folder, name).unlink()
 
 
-@entry(SKIPPED, "header is empty")
+@entry(SKIPPED, "no regular file")
 def header_is_a_pipe(folder, name):
     os.mkfifo(hea(folder, name))
 

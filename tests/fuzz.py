@@ -147,7 +147,7 @@ class Headers(Fuzzer):
 
     def read(self):
         record, = (record for record in find_records(self.folder) if record.record_id == "x")
-        signal, header, _ = read_input(record, SignalConfig(sample_freq=50))
+        signal, _, header, _ = read_input(record, SignalConfig(sample_freq=50))
         assert signal.shape[0] == 12 and header.n_samples > 0
 
 

@@ -45,7 +45,7 @@ def make_all(folder):
 def outcome_of(record, config=CONFIG):
     """(outcome, text) of one recording."""
     try:
-        signal, header, warnings = read_input(record, config)
+        signal, _, header, warnings = read_input(record, config)
     except RecordError as error:
         return SKIPPED, str(error)
     assert signal.shape == (12, math.ceil(header.n_samples * config.sample_freq / header.sample_freq)) and signal.dtype == np.int16

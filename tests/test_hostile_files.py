@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from conftest import LEADS
 from data.labels import load_class_set
 from data.preprocess import SignalConfig
-from data.records import RecordError, parse_header, read_record
+from data.records import RecordError, parse_header, read_header, read_record
 from engine.run_folder import RunError, RunFolder, load_run, make_config
 from engine.score_files import find_pairs, read_outputs
 from fuzz import TARGETS, fuzz
@@ -112,6 +112,64 @@ def test_random_output_files_are_scored_or_reported(lines, tmp_path_factory):
     assert y_pred.shape == y_score.shape == (2, 2) and not np.isnan(y_score).any()
     assert y_pred[1].tolist() == [True, False] and y_score[1].tolist() == [0.25, 0.75]  # whatever its neighbour holds
     assert not malformed or not (y_pred[0].any() or y_score[0].any())
+
+
+LINE = b" 212 200 12 0 0 0 0 I\n"
+
+
+@pytest.fixture
+def two_files(tmp_path):
+    """A folder with a file and a link that leads out of it."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (tmp_path / "secret.dat").write_bytes(bytes([5]) * 1500)
+    (folder / "y.dat").symlink_to(tmp_path / "secret.dat")
+    (folder / "x.dat").write_bytes(bytes([9]) * 1500)
+    return folder
+
+
+@pytest.mark.parametrize("mark", [b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e"])
+def test_no_signal_line_hides_in_a_comment(mark, two_files):
+    """wfdb breaks lines at these characters, and would read the linked file of the hidden line."""
+    (two_files / "x.hea").write_bytes(b"x 1 500 1000\n#c" + mark + b"y.dat" + LINE + b"x.dat" + LINE)
+    with pytest.raises(RecordError, match="x: wfdb finds other signal lines"):
+        read_record(two_files / "x")
+
+
+def test_no_other_file_is_opened_where_a_name_is_not_ascii(two_files):
+    """wfdb drops the accented letter, and what is left is the name of the link."""
+    os.rename(two_files / "x.dat", two_files / "éy.dat")
+    (two_files / "x.hea").write_bytes("x 1 500 1000\néy.dat".encode() + LINE)
+    with pytest.raises(RecordError, match="x: wfdb finds other signal lines"):
+        read_record(two_files / "x")
+
+
+def test_the_plain_file_beside_a_forbidden_one_is_read(two_files):
+    (two_files / "x.hea").write_bytes(b"x 1 500 1000\n#c\nx.dat" + LINE)
+    assert read_record(two_files / "x")[0][0, 1] == 9
+
+
+@pytest.mark.parametrize("name, put", [("x.hea", os.mkfifo), ("x.hea", os.mkdir), ("x.hea", lambda file: os.symlink("/dev/zero", file)), ("x.hea", lambda file: os.symlink("/dev/null", file)),
+                                       ("x.mat", os.mkfifo), ("x.mat", os.mkdir)])
+def test_what_is_no_file_of_a_recording_is_neither_waited_for_nor_read(name, put, tmp_path):
+    (tmp_path / "x.hea").write_text(HEADER)
+    (tmp_path / name).unlink(missing_ok=True)
+    put(tmp_path / name)
+    with pytest.raises(RecordError, match=f"{name}: .*is no regular file"):
+        read_record(tmp_path / "x")
+
+
+def test_messages_quote_nothing_of_a_file_that_is_no_header(tmp_path):
+    (tmp_path / "passwords").write_text("root:x:0:0:secret\n")
+    (tmp_path / "y.hea").write_text("x 12 secret\n")
+    (tmp_path / "in").mkdir()
+    for name, target in (("x.hea", "passwords"), ("y.hea", "y.hea"), ("z.hea", "in/x.hea")):
+        (tmp_path / "in" / name).symlink_to(tmp_path / target)
+    for name in "xz":
+        with pytest.raises(RecordError, match=f"{name}.hea: is a link to a file that is no valid header$"):
+            read_header(tmp_path / "in" / name)
+    with pytest.raises(RecordError, match="y.hea, line 1: .*secret"):  # a data set replicated by links
+        read_header(tmp_path / "in" / "y")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Folders that are wrong on purpose: what driver.py and the evaluator do with names, links, pipes and what is in their way."""
 import csv
 import os
+import shutil
 import zlib
 
 import numpy as np
@@ -88,6 +89,31 @@ def test_no_link_leads_out_of_the_output_folder(run, tmp_path):
     assert drive(run, tmp_path) == 1 and (tmp_path / "out" / "b" / "R.csv").exists()
     assert not list((tmp_path / "elsewhere").iterdir()) and (tmp_path / "precious").read_text() == "mine"
     assert "outside the output folder" in rows(tmp_path / "out" / driver.SKIPPED)[0]["reason"]
+
+
+def test_a_folder_beyond_the_longest_path_does_not_stop_the_others(run, tmp_path):
+    record(tmp_path / "in", "a")
+    place = os.open(tmp_path / "in", os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=place)
+        above, place = place, os.open("d" * 250, os.O_RDONLY, dir_fd=place)
+        os.close(above)
+    os.close(place)
+    try:
+        assert drive(run, tmp_path) == 1 and answers(tmp_path / "out") == ["a.csv"]
+        row, = rows(tmp_path / "out" / driver.SKIPPED)
+        assert row["record"].endswith("ddd/") and row["stage"] == "reading" and "folder cannot be listed: File name too long" in row["reason"]
+    finally:
+        shutil.rmtree(tmp_path / "in")
+
+
+@pytest.mark.parametrize("name", [driver.WARNINGS, driver.JOURNAL])
+def test_a_pipe_in_place_of_a_list_is_not_waited_for(name, run, tmp_path):
+    record(tmp_path / "in", "a")
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / name)
+    with pytest.raises(SystemExit, match=f"no regular file: '.*{name}'"):
+        drive(run, tmp_path, "--skip_existing")
 
 
 def stop_at(monkeypatch, number, error):
