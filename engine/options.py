@@ -25,7 +25,7 @@ def add_data_arguments(parser):
     group.add_argument("--metadata", default=None, help="CSV with the columns record (or ecg_id) and any of patient_id, strat_fold, heart_axis (default: metadata.csv in the input folder, if there)")
     group.add_argument("--n_total", type=int, default=None, help="use only so many recordings, drawn by --seed (default: all)")
     group.add_argument("--cache", default="./.ecg_cache", help="folder for the preprocessed signals (default: %(default)s)")
-    group.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that read recordings (default: all cores, here %(default)s)")
+    group.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read recordings into the cache (default: all cores, here %(default)s)")
     group.add_argument("--strict", action="store_true", help="stop if a recording cannot be read or is suspicious")
     group = parser.add_argument_group("split into training and validation, always by patient")
     group.add_argument("--valid_split", type=float, default=0.2, help="share of the patients that validates (default: %(default)s)")

@@ -12,13 +12,9 @@ SCORES = ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_m
 def predict_together(model, seq_length, cache, contexts, rows, world):
     """Probabilities (R, C) of the recordings `rows` of a SignalCache, shared out over the processes of a World; every process
     gets all of them. contexts: those of all recordings of the cache."""
-    mine = rows[world.rank::world.size]
+    mine = np.array_split(rows, world.size)[world.rank]  # a stretch of them lies in few of the cache's files
     y_score = predict([folded(model)], [seq_length], [cache.signal(i) for i in mine], contexts[mine], world.device)   # (about R / size, C)
-    shares = world.gather_objects(y_score)
-    together = np.empty((len(rows), y_score.shape[1]), np.float32)
-    for rank, share in enumerate(shares):
-        together[rank::world.size] = share
-    return together
+    return np.concatenate(world.gather_objects(y_score))
 
 
 def official_weights(class_set):
