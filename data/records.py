@@ -56,7 +56,7 @@ def find_records(folder):
                             for entry in _scan(path, source, records)]
         except OSError as error:
             above_it, _, name = printable(source).rpartition('/')
-            unlisted.append(Record(f'{name}/', path, above_it, f'folder cannot be listed: {error.strerror}'))
+            unlisted.append(Record(f'{name or "."}/', path, above_it, f'folder cannot be listed: {error.strerror}'))
     if not records:
         found = ''.join(f'; {record.path}: {record.fault}' for record in unlisted[:1])
         raise RecordError(f'{folder}: holds no WFDB header (*.hea), at any depth{found}')

@@ -15,6 +15,7 @@ from data.records import find_records
 from data.splits import read_metadata
 from engine.distributed import World
 from engine.run_folder import RunFolder
+from engine.validation import predict_together
 
 # Dropout draws other numbers on each process, and sums in bfloat16 depend on their order.
 TINY = ("--stem", "8", "--widths", "8", "8", "--depths", "1", "1", "--dropout", "0", "--head_dropout", "0", "--no-bf16", "--batch_size", "8",
@@ -145,3 +146,12 @@ def test_resident_batches_hold_their_own_share(dataset, monkeypatch):
     assert len(resident.signals) == 12 * resident.lengths[resident.own].sum() < dataset.cache.n_bytes / 4
     for host, here in zip(TrainBatches(*args).epoch(3), resident.epoch(3), strict=True):
         assert torch.equal(host.x, here.x) and torch.equal(host.context, here.context)
+
+
+def test_validation_is_shared_out_in_stretches(dataset, monkeypatch):
+    monkeypatch.setattr("engine.validation.folded", lambda model: model)
+    monkeypatch.setattr("engine.validation.predict", lambda models, seq_lengths, signals, contexts, device: contexts)  # each recording answers with its row
+    monkeypatch.setattr(World, "gather_objects", lambda world, value: [value])
+    rows, contexts = np.arange(1, 12), np.arange(len(dataset), dtype=np.float32)[:, None]
+    shares = [predict_together(None, 250, dataset.cache, contexts, rows, World(rank, 3))[:, 0].tolist() for rank in range(3)]
+    assert shares == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11]]

@@ -11,6 +11,7 @@ import driver
 from conftest import fake_ecg, write_record
 from data.labels import load_class_set
 from data.preprocess import SignalConfig
+from data.records import RecordError, find_records, read_record
 from engine import score_files
 from engine.run_folder import RunFolder, make_config
 from engine.script import INTERRUPTED
@@ -89,6 +90,26 @@ def test_no_link_leads_out_of_the_output_folder(run, tmp_path):
     assert drive(run, tmp_path) == 1 and (tmp_path / "out" / "b" / "R.csv").exists()
     assert not list((tmp_path / "elsewhere").iterdir()) and (tmp_path / "precious").read_text() == "mine"
     assert "outside the output folder" in rows(tmp_path / "out" / driver.SKIPPED)[0]["reason"]
+
+
+def test_a_folder_that_cannot_be_listed_is_skipped_and_the_rest_is_found(tmp_path, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+    monkeypatch.setattr("os.scandir", scandir)
+    (tmp_path / "a" / "locked").mkdir(parents=True)
+    with pytest.raises(RecordError, match="holds no WFDB header .*/a/locked: folder cannot be listed: Permission denied"):
+        find_records(tmp_path)
+    for name in ("a/A", "b/locked", "z"):
+        (tmp_path / f"{name}.hea").parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.hea").touch()
+    records = find_records(tmp_path)
+    assert [record.name for record in records] == ["z", "a/A", "a/locked/", "b/locked"]
+    with pytest.raises(RecordError, match="a/locked: folder cannot be listed: Permission denied"):
+        read_record(records[2])
 
 
 def test_a_folder_beyond_the_longest_path_does_not_stop_the_others(run, tmp_path):
