@@ -8,9 +8,10 @@ recordings with seeds 1, 2, 3 and validates on fold 8. Everything else is equal:
 the best epoch on validation is kept. A seed draws the same recordings for all three. Runs that are finished are not repeated.
 
 It writes OUT/pretraining.csv (one row per run), OUT/pretraining.json and prints a table: macro AUROC over the classes with at least
-5 positives in fold 8, mean and standard deviation over the seeds.
+5 positives in fold 8, and what fine-tuned gains over scratch, seed by seed; mean and standard deviation over the seeds.
 """
 import argparse
+import hashlib
 import json
 import shutil
 import subprocess
@@ -61,23 +62,48 @@ def train(mode, share, seed, pretrained, args):
     return scores(*read_validation(folder), CLASS_SET) | {"seconds": round(sum(float(row.split(",")[column]) for row in history[1:]), 1)}
 
 
+def mean_and_sd(values):
+    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
+
+
 def summarise(rows):
     """{share: {mode: {"mean", "sd", "values"}}} of the AUROC, for the runs that are there."""
     summary = {}
     for row in rows:
         summary.setdefault(f"{row['share']:g}", {}).setdefault(row["mode"], []).append(row["auroc"])
-    return {share: {mode: {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None, "values": values}
-                    for mode, values in modes.items()} for share, modes in summary.items()}
+    return {share: {mode: {**mean_and_sd(values), "values": values} for mode, values in modes.items()} for share, modes in summary.items()}
+
+
+def gain(modes):
+    """Fine-tuned beyond scratch, seed by seed, for both drew the same recordings: {"mean", "sd"}, or None while runs are missing."""
+    scratch, tuned = (modes.get(mode, {"values": []})["values"] for mode in ("scratch", "fine-tuned"))
+    if not scratch or len(scratch) != len(tuned):
+        return None
+    return mean_and_sd(np.subtract(tuned, scratch))
 
 
 def table(summary):
     """Markdown."""
-    def cell(entry):
-        return "" if entry is None else f"{entry['mean']:.3f}" + ("" if entry["sd"] is None else f" +- {entry['sd']:.3f}")
-    lines = ["| labels | " + " | ".join(MODES) + " |", "|---" * (len(MODES) + 1) + "|"]
+    def cell(entry, sign=""):
+        return "" if entry is None else f"{entry['mean']:{sign}.3f}" + ("" if entry["sd"] is None else f" +- {entry['sd']:.3f}")
+    lines = ["| labels | " + " | ".join(MODES) + " | gain |", "|---" * (len(MODES) + 2) + "|"]
     for share, modes in summary.items():
-        lines.append(f"| {float(share):.0%} | " + " | ".join(cell(modes.get(mode)) for mode in MODES) + " |")
+        lines.append(f"| {float(share):.0%} | " + " | ".join(cell(modes.get(mode)) for mode in MODES) + f" | {cell(gain(modes), '+')} |")
     return "\n".join(lines)
+
+
+def settings_of(args, pretrained):
+    """What all runs of a folder have in common; the encoder by the checksum of its weights."""
+    weights = (pretrained.run / "pretrain_model.pth").read_bytes()
+    return {"flags": list(map(str, args.flags)), "lr": args.lr, "epochs": args.epochs, "encoder_sha256": hashlib.sha256(weights).hexdigest()}
+
+
+def check_settings(file, settings):
+    """Finished runs are not repeated, so they must have had the same settings."""
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else settings
+    different = [f"{name} {found.get(name)!r}" for name in settings if found.get(name) != settings[name]]
+    if different:
+        raise SystemExit(f"{file} was made with other settings, {', '.join(different)}: name another --out")
 
 
 def main(argv=None):
@@ -99,14 +125,15 @@ def main(argv=None):
         if not (args.pretrained / "pretrain_final_model.pth").exists():
             run_script("pretrain.py", args.pretrained, args)
     pretrained, rows = read_pretrained(args.pretrained), []
+    settings = settings_of(args, pretrained)
+    check_settings(args.out / "pretraining.json", settings)
     for share in args.shares:
         for mode in args.modes:
             for seed in args.seeds:
                 rows.append({"share": share, "mode": mode, "seed": seed, **train(mode, share, seed, pretrained, args)})
                 print(json.dumps(rows[-1]), flush=True)
                 RunFolder(args.out).write_rows("pretraining.csv", rows)
-                RunFolder(args.out).write_json("pretraining.json", {"flags": list(map(str, args.flags)), "lr": args.lr, "epochs": args.epochs,
-                                                                    "auroc": summarise(rows)})
+                RunFolder(args.out).write_json("pretraining.json", {**settings, "auroc": summarise(rows)})
     print(table(summarise(rows)))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import ROOT
-from benchmarks.pretraining import encoder_flags, summarise, table
+from benchmarks.pretraining import check_settings, encoder_flags, settings_of, summarise, table
 from data.preprocess import SignalConfig
 from data.splits import share_of
 from engine.handover import read_pretrained
@@ -173,7 +173,20 @@ def test_the_benchmark_averages_over_seeds():
     rows = [{"share": 0.1, "mode": mode, "auroc": auroc} for mode, auroc in (("scratch", 0.7), ("scratch", 0.8), ("frozen", 0.9))]
     summary = summarise(rows)
     assert summary["0.1"]["scratch"] == {"mean": pytest.approx(0.75), "sd": pytest.approx(0.0707107), "values": [0.7, 0.8]}
-    assert table(summary).splitlines()[-1] == "| 10% | 0.750 +- 0.071 | 0.900 |  |"
+    assert table(summary).splitlines()[-1] == "| 10% | 0.750 +- 0.071 | 0.900 |  |  |"
+    rows += [{"share": 0.1, "mode": "fine-tuned", "auroc": auroc} for auroc in (0.8, 0.84)]  # by seed: +0.1 and +0.04
+    assert table(summarise(rows)).splitlines()[-1] == "| 10% | 0.750 +- 0.071 | 0.900 | 0.820 +- 0.028 | +0.070 +- 0.042 |"
+
+
+def test_the_benchmark_refuses_to_mix_settings(pretrained, tmp_path):
+    args = SimpleNamespace(flags=["--n_context", 0], lr=0.002, epochs=8)
+    settings = settings_of(args, read_pretrained(pretrained))
+    RunFolder(tmp_path).write_json("pretraining.json", settings | {"auroc": {}})
+    check_settings(tmp_path / "pretraining.json", settings)
+    check_settings(tmp_path / "none.json", settings)
+    for change in ({"epochs": 30}, {"encoder_sha256": "0"}):
+        with pytest.raises(SystemExit, match=next(iter(change))):
+            check_settings(tmp_path / "pretraining.json", settings | change)
 
 
 def test_the_shipped_encoder_can_be_fine_tuned(sample, tmp_path, run_script):
