@@ -31,7 +31,7 @@ from engine.allocator import keep_freed_memory
 from engine.augment import DEFAULT_AUGMENT, augment
 from engine.decision import default_rule
 from engine.distributed import joined_world, synchronised
-from engine.handover import read_pretrained
+from engine.handover import FINE_TUNING_LR, read_pretrained
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
 from engine.options import (add_data_arguments, add_run_arguments, add_size_arguments, check_arguments,
                             check_sizes, chosen_sizes, given_flags, open_recordings, open_run, resume, settings_of_run, write_trouble)
@@ -55,7 +55,7 @@ def parse_args(argv=None):
     group = parser.add_argument_group("training")
     group.add_argument("--epochs", type=int, default=60, help="default: %(default)s")
     group.add_argument("--batch_size", type=int, default=64, help="windows (default: %(default)s)")
-    group.add_argument("--lr", type=float, default=0.01, help="peak learning rate (default: %(default)s)")
+    group.add_argument("--lr", type=float, default=0.01, help=f"peak learning rate (default: %(default)s; {FINE_TUNING_LR} with a pre-trained encoder)")
     group.add_argument("--weight_decay", type=float, default=0.01, help="default: %(default)s")
     group.add_argument("--ema_decay", type=float, default=0.99, help="of the averaged weights (default: %(default)s)")
     group.add_argument("--train_share", type=float, default=1.0, help="train on this share of the training recordings only, drawn by --seed, in as many steps (default: %(default)s)")

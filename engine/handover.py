@@ -18,6 +18,7 @@ from models import CAUSAL_ENCODERS, build_encoder
 FORMAT, VERSION = "12ecg-pretraining", 1
 KEYS = {"format", "version", "signal", "encoder", "head", "training", "data", "versions", "git_commit"}
 MAY_DIFFER = ("bidirectional", "dropout", "n_leads")  # sizes of an encoder that its weights do not depend on, or that no flag sets
+FINE_TUNING_LR = 0.002  # five times that, as for the xresnet from scratch, forgets: see the README
 SPLIT = ("split", "valid_split", "valid_fold", "fold", "n_folds", "hold_out")
 
 
@@ -39,8 +40,8 @@ class Pretrained:
     valid_ids: list     # and those that it was validated on
 
     def apply(self, args, given):
-        """Set the flags that pre-training decides: encoder, its sizes, sample_freq. `given`, from engine.options.given_flags,
-        are those on the command line: one that contradicts raises RunError."""
+        """Set the flags that pre-training decides: encoder, its sizes, sample_freq; and the learning rate, if none is given. `given`,
+        from engine.options.given_flags, are those on the command line: one that contradicts raises RunError."""
         decided = {"sample_freq": self.signal.sample_freq, **{k: v for k, v in self.encoder.items() if k not in MAY_DIFFER}}
         for name, value in {**decided, **{name: self.settings.get(name) for name in SPLIT}}.items():
             if name in given and getattr(args, name) != value:
@@ -50,6 +51,8 @@ class Pretrained:
             setattr(args, name, value)
         if "dropout" in self.encoder and args.dropout is None:
             args.dropout = self.encoder["dropout"]
+        if "lr" not in given:
+            args.lr = FINE_TUNING_LR
 
     def load_into(self, encoder):
         """Load the weights, all of them and no others."""

@@ -12,7 +12,7 @@ from conftest import ROOT
 from benchmarks.pretraining import check_settings, encoder_flags, settings_of, summarise, table
 from data.preprocess import SignalConfig
 from data.splits import share_of
-from engine.handover import read_pretrained
+from engine.handover import FINE_TUNING_LR, read_pretrained
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
 from engine.options import chosen_sizes
 from engine.run_folder import RunError, RunFolder
@@ -62,7 +62,10 @@ def test_contradicting_flags_are_errors_and_others_are_filled_in(pretrained):
     found = read_pretrained(pretrained)
     args = SimpleNamespace(encoder="xresnet", sample_freq=250.0, width=None, patch=None, depth=None, n_heads=None, dropout=None, fold=None)
     found.apply(args, given=set())
-    assert (args.encoder, args.sample_freq, args.width, args.patch) == ("transformer", 100.0, 16, 8)
+    assert (args.encoder, args.sample_freq, args.width, args.patch, args.lr) == ("transformer", 100.0, 16, 8, FINE_TUNING_LR)
+    args.lr = 0.5
+    found.apply(args, given={"lr"})
+    assert args.lr == 0.5
     for name, value in (("encoder", "xresnet"), ("sample_freq", 250.0), ("width", 99), ("fold", 1)):
         with pytest.raises(RunError, match=f"--{name} {value} contradicts"):
             found.apply(SimpleNamespace(**(vars(args) | {name: value})), given={name})
@@ -112,8 +115,9 @@ def fine_tuned(request, pretrained, few, tmp_path, run_script):
 
 def test_pretrain_train_driver_evaluate(fine_tuned, pretrained, few, tmp_path, run_script):
     flags, run = fine_tuned
-    model = json.loads((run / "config.json").read_text())["members"][0]["model"]
-    assert (model["encoder"], model["width"], model["bidirectional"]) == ("transformer", 16, "--bidirectional" in flags)
+    config = json.loads((run / "config.json").read_text())
+    model = config["members"][0]["model"]
+    assert config["training"]["lr"] == FINE_TUNING_LR and (model["encoder"], model["width"], model["bidirectional"]) == ("transformer", 16, "--bidirectional" in flags)
     for part in ("train", "valid"):
         assert sorted((run / f"{part}_ids.txt").read_text().split()) == sorted((pretrained / f"pretrain_{part}_ids.txt").read_text().split())
 
