@@ -24,6 +24,8 @@ def read_input(record, config):
         adc, header = read_record(record, warnings)
         stage = "preprocessing"
         signal = to_microvolts(preprocess(adc, header, config, quality))
+        n_values = adc.size
+        del adc  # a day of it is a gigabyte
         facts = context(signal, config.sample_freq, header.age, header.sex)
     except RecordError as error:
         error.stage = stage
@@ -34,7 +36,7 @@ def read_input(record, config):
         raise error from None
     if quality.n_nan:
         warnings.append(f"{quality.n_nan} invalid samples, interpolated")
-    if quality.n_saturated > SATURATED * adc.size:
+    if quality.n_saturated > SATURATED * n_values:
         warnings.append(f"{quality.n_saturated} saturated samples")
     return signal, facts, header, [printable(text[:MAX_MESSAGE]) for text in warnings + quality.warnings]
 
