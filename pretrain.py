@@ -137,12 +137,13 @@ def pretrain(args, run, world):
     if np.isnan(baselines).any():
         raise RunError(f"no validation recording shows {max(args.k_steps_ahead)} samples ahead")
 
-    resumed = resume(run, trainer, args, "pretrain_")
+    train_ids = "".join(f"{cache.names[i]}\n" for i in train_rows)
+    resumed = resume(run, trainer, args, train_ids, "pretrain_")
     history, best = resumed or ([], math.inf)
     if resumed is None:
         facts = {"n_train": len(train_rows), "n_valid": len(valid_rows), "n_skipped": len(cache.skipped), "sources": sorted(set(cache.sources))}
         head = {"k_steps_ahead": args.k_steps_ahead, "scale": scale}
-        run.write_text("pretrain_train_ids.txt", "".join(f"{cache.names[i]}\n" for i in train_rows))
+        run.write_text("pretrain_train_ids.txt", train_ids)
         run.write_text("pretrain_valid_ids.txt", "".join(f"{cache.names[i]}\n" for i in valid_rows))
         write_trouble(run, cache, "pretrain_")
         run.write_json("pretrain_config.json", make_pretrain_config(signal_config, encoder_config, head, settings_of_run(args), facts))

@@ -152,11 +152,9 @@ def train(args, run, world):
     trainer = Trainer(model, optimizer, schedule, EMA(model, args.ema_decay), make_loss(args, world, generator),
                       device, args.bf16, world, args.compile)
 
-    resumed = resume(run, trainer, args)
-    history, best = resumed or ([], -math.inf)
     train_ids = "".join(f"{cache.names[i]}\n" for i in train_rows)
-    if resumed is not None and (run / "train_ids.txt").read_text(encoding="utf-8") != train_ids:
-        raise RunError(f"{run / 'train_ids.txt'} names other recordings than would train now: has {args.input_folder} changed?")
+    resumed = resume(run, trainer, args, train_ids)
+    history, best = resumed or ([], -math.inf)
     if resumed is None:
         facts = {"n_train": len(train_rows), "n_valid": len(valid_rows), "n_skipped": len(cache.skipped),
                  "sources": sorted(set(cache.sources)), "frequency": frequency[:len(class_set)].tolist()}

@@ -200,13 +200,16 @@ def check_checkpoint(state):
         raise ValueError("its history is no table")
 
 
-def resume(run, trainer, args, prefix=""):
+def resume(run, trainer, args, train_ids, prefix=""):
     """Put the trainer back to the last finished epoch of an interrupted run; -> (history, best score so far), or None if there
-    is nothing to go on with. A run is resumed only with the flags that it was started with, and by the version that wrote it."""
+    is nothing to go on with. A run is resumed only with the flags and the recordings (`train_ids`, the text of train_ids.txt) that it
+    was started with, and by the version that wrote it."""
     if not args.resume or not (run / f"{prefix}checkpoint.pth").exists():
         return None
     run.read_config(f"{prefix}config.json", *FORMATS[prefix])
-    state = run.load(f"{prefix}checkpoint.pth")
+    state, ids = run.load(f"{prefix}checkpoint.pth"), run / f"{prefix}train_ids.txt"
+    if not ids.is_file() or ids.read_text(encoding="utf-8", errors="replace") != train_ids:
+        raise RunError(f"{ids} names other recordings than would train now: has {args.input_folder} changed?")
     try:
         check_checkpoint(state)
         saved, new = state["settings"], settings_of_run(args)
