@@ -12,7 +12,7 @@ from data.inputs import context, to_microvolts, to_millivolts
 from data.preprocess import preprocess, window_starts
 from engine.decision import decide
 from engine.run_folder import RunError, load_run
-from models.folding import folded
+from models.folding import fold_norms
 
 BATCH = 64  # windows
 
@@ -20,7 +20,7 @@ BATCH = 64  # windows
 def predict(models, seq_lengths, signals, contexts, device="cpu"):
     """Probabilities, the mean over each recording's windows and over the models.
 
-    models: in evaluation mode, from `models.folding.folded`; seq_lengths: samples in a window of each; signals: R arrays (12, T_i) int16 microvolts; contexts (R, N_CONTEXT) ->
+    models: in evaluation mode, from `models.folding.fold_norms`; seq_lengths: samples in a window of each; signals: R arrays (12, T_i) int16 microvolts; contexts (R, N_CONTEXT) ->
     (R, C) float32. Always in float32: the same recording gets the same probabilities wherever it is asked for."""
     def answer(task):
         model, x, n_valid, rows = task
@@ -89,7 +89,7 @@ class Predictor:
     occurred in training."""
 
     def __init__(self, models, seq_lengths, signal_config, class_set, decision, frequency, device="cpu"):
-        self.models = [folded(model.to(device)) for model in models]
+        self.models = [fold_norms(model.to(device)) for model in models]  # for answers only: they cannot be trained further
         self.seq_lengths, self.signal_config, self.class_set, self.device = seq_lengths, signal_config, class_set, device
         self.decision, self.frequency = decision, np.asarray(frequency, np.float64)
         self.thresholds = torch.stack([model.head.thresholds.cpu() for model in models]).mean(0).numpy()  # (C,)

@@ -1,10 +1,12 @@
 """Score predictions of whole recordings, choose thresholds, and write them down."""
+import copy
+
 import numpy as np
 
 from engine.decision import decide
 from engine.inference import predict
 from engine.metrics import choose_thresholds, compute_scores, load_weights
-from models.folding import folded
+from models.folding import fold_norms
 
 SCORES = ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_measure", "challenge_metric")
 
@@ -13,7 +15,7 @@ def predict_together(model, seq_length, cache, contexts, rows, world):
     """Probabilities (R, C) of the recordings `rows` of a SignalCache, shared out over the processes of a World; every process
     gets all of them. contexts: those of all recordings of the cache."""
     mine = np.array_split(rows, world.size)[world.rank]  # a stretch of them lies in few of the cache's files
-    y_score = predict([folded(model)], [seq_length], [cache.signal(i) for i in mine], contexts[mine], world.device)   # (about R / size, C)
+    y_score = predict([fold_norms(copy.deepcopy(model))], [seq_length], [cache.signal(i) for i in mine], contexts[mine], world.device)   # (about R / size, C)
     return np.concatenate(world.gather_objects(y_score))
 
 

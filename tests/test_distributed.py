@@ -149,7 +149,7 @@ def test_resident_batches_hold_their_own_share(dataset, monkeypatch):
 
 
 def test_validation_is_shared_out_in_stretches(dataset, monkeypatch):
-    monkeypatch.setattr("engine.validation.folded", lambda model: model)
+    monkeypatch.setattr("engine.validation.fold_norms", lambda model: model)
     monkeypatch.setattr("engine.validation.predict", lambda models, seq_lengths, signals, contexts, device: contexts)  # each recording answers with its row
     monkeypatch.setattr(World, "gather_objects", lambda world, value: [value])
     rows, contexts = np.arange(1, 12), np.arange(len(dataset), dtype=np.float32)[:, None]
