@@ -8,7 +8,8 @@ class Dropout(nn.Module):
     """Sets a share of the values to zero while training and scales the others up; x of any shape -> same.
 
     PyTorch draws a CPU's dropout mask one value after another in one thread, which took a fifth to a third of a training step of
-    the ResNet. A random byte a value is enough: `share` is rounded to a multiple of 1/256. GPUs are fast as they are.
+    the ResNet. A random byte a value is enough: `share` is rounded to a multiple of 1/256. On GPUs and in compiled
+    networks PyTorch's own is used.
     """
 
     def __init__(self, share):
@@ -21,7 +22,7 @@ class Dropout(nn.Module):
         n_dropped = min(round(256 * self.share), 255)  # of the 256 values of a byte
         if not self.training or not n_dropped:
             return x
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
             return F.dropout(x, self.share)
         n = x.numel()
         keep = torch.empty_like(x)  # in x's memory layout; without gaps, so it can be filled as one row

@@ -92,6 +92,23 @@ def test_folded_norms_change_no_answer(config):
     assert norms[1] == (0 if config["encoder"] == "xresnet" else len(config["filters"]) - 1) < norms[0]
 
 
+CAUSAL = [{"encoder": "causal_resnet", "stem": 8, "widths": [8, 16], "depths": [1, 2], "n_classes": 5, "n_context": 4},
+          {"encoder": "transformer", "width": 16, "depth": 2, "n_heads": 2, "n_classes": 5, "n_context": 4}]
+
+
+@pytest.mark.parametrize("config", SMALL[:1] + SMALL[2:] + CAUSAL, ids=lambda c: c["encoder"])
+def test_compiled_networks_train_and_answer_alike(config):
+    """Without code generation, which needs a C++ compiler: what cannot be traced fails here too."""
+    torch._dynamo.reset()
+    model, x = trained_looking(config), torch.randn(3, 12, 96)
+    compiled = torch.compile(model, backend="aot_eager")
+    for n_valid in (torch.full((3,), 96), torch.tensor([96, 50, 33])):
+        with torch.no_grad():
+            torch.testing.assert_close(compiled.eval()(x, n_valid), model.eval()(x, n_valid), rtol=1e-4, atol=1e-5)
+        compiled.train()(x, n_valid).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.encoder.parameters())
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_dropout_drops_the_share_and_keeps_the_mean(share, layout):
