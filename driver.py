@@ -10,6 +10,7 @@ Where an ID occurs in several sub-folders, those records are written to OUT/SUBF
 read is skipped and named at the end and in OUT/skipped_records.csv, with the reason; the exit status is then 1. What is
 suspicious about readable recordings is listed in OUT/record_warnings.txt, and with --strict the exit status is then 1 too.
 """
+
 import argparse
 import contextlib
 import csv
@@ -37,15 +38,31 @@ from run_12ECG_classifier import DEFAULT_MODEL
 BATCH = 64  # recordings
 SKIPPED, WARNINGS = "skipped_records.csv", "record_warnings.txt"
 JOURNAL = ".record_warnings.partial"  # what a call that is killed leaves of the second list
-UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)  # of one file: the others can be written
+UNUSABLE_NAME = (
+    errno.ENAMETOOLONG,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ELOOP,
+)  # of one file: the others can be written
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", metavar="[MODEL] IN OUT", help="model folder (optional), input folder, output folder")
-    parser.add_argument("--skip_existing", action="store_true", help="leave recordings alone that already have an output")
-    parser.add_argument("--adapt", action="store_true", help="adapt the probabilities to the class frequencies of IN, estimated without labels")
-    parser.add_argument("--strict", action="store_true", help="exit status 1 also if a readable recording is suspicious")
+    parser.add_argument(
+        "folders", nargs="+", metavar="[MODEL] IN OUT", help="model folder (optional), input folder, output folder"
+    )
+    parser.add_argument(
+        "--skip_existing", action="store_true", help="leave recordings alone that already have an output"
+    )
+    parser.add_argument(
+        "--adapt",
+        action="store_true",
+        help="adapt the probabilities to the class frequencies of IN, estimated without labels",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="exit status 1 also if a readable recording is suspicious"
+    )
     parser.add_argument("--cuda", action="store_true", help="use a GPU")
     parser.add_argument("--workers", type=int, default=2, help="reading threads (default: 2)")
     args = parser.parse_args(argv)
@@ -68,11 +85,25 @@ def output_files(records, output):
 
 def places_taken(records, files, output):
     """{index: row of skipped_records.csv} of records whose answer would be a list, another record's answer or outside `output`."""
-    root, lists, seen, inside, rows = Path(output).resolve(), (Path(output, SKIPPED), Path(output, WARNINGS)), set(), {}, {}
+    root, lists, seen, inside, rows = (
+        Path(output).resolve(),
+        (Path(output, SKIPPED), Path(output, WARNINGS)),
+        set(),
+        {},
+        {},
+    )
     for i, (record, file) in enumerate(zip(records, files)):
         if file.parent not in inside:  # a link may lie in the output folder
             inside[file.parent] = file.parent.resolve().is_relative_to(root)
-        fault = ("the name of a list" if file in lists else "that of another record" if file in seen else "" if inside[file.parent] else "outside the output folder")
+        fault = (
+            "the name of a list"
+            if file in lists
+            else "that of another record"
+            if file in seen
+            else ""
+            if inside[file.parent]
+            else "outside the output folder"
+        )
         if fault:
             rows[i] = {"record": record.name, "stage": "writing", "reason": f"its answer would be {file}, {fault}"}
         seen.add(file)
@@ -90,8 +121,12 @@ def read(predictor, record):
 
 def write_prediction(file, record_id, classes, y_pred, y_score):
     """The official four lines, written atomically."""
-    lines = [f"#{record_id}", ",".join(classes), ",".join(str(int(label)) for label in y_pred),
-             ",".join(repr(float(score)) for score in y_score)]
+    lines = [
+        f"#{record_id}",
+        ",".join(classes),
+        ",".join(str(int(label)) for label in y_pred),
+        ",".join(repr(float(score)) for score in y_score),
+    ]
     folder = RunFolder(file.parent)
     folder.create()
     folder.write_text(file.name, "\n".join(lines) + "\n")
@@ -138,6 +173,7 @@ def classify(predictor, records, workers, done, remark):
 def classify_folder(predictor, records, files, workers, adapt, remark):
     """Write all predictions, batch by batch, or at the end if they are adapted to the folder; returns what `classify`
     does."""
+
     def write(indices, y_score):
         failed = []
         for i, y_pred, score in zip(indices, predictor.decide(y_score), y_score):
@@ -148,12 +184,14 @@ def classify_folder(predictor, records, files, workers, adapt, remark):
                     raise
                 failed.append({"record": records[i].name, "stage": "writing", "reason": str(error)})
         return failed
+
     if not adapt:
         return classify(predictor, records, workers, write, remark)
     kept, scores = [], []
 
     def keep(indices, y_score):
         kept.extend(indices), scores.append(y_score)
+
     skipped, warnings = classify(predictor, records, workers, keep, remark)
     if kept:
         y_score, frequency = adapt_to_frequencies(np.concatenate(scores), predictor.frequency)
@@ -167,7 +205,10 @@ def earlier_warnings(folder, answered):
     """Rows of an earlier call's warnings on the records named in the set `answered`: of its list, and of its journal if it was killed."""
     found = []
     for name in (WARNINGS, JOURNAL):
-        with contextlib.suppress(FileNotFoundError), open(folder / name, newline="", encoding="utf-8", opener=open_regular) as lines:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(folder / name, newline="", encoding="utf-8", opener=open_regular) as lines,
+        ):
             try:
                 found += [(row[0], row[1]) for row in csv.reader(lines) if len(row) == 2 and row[0] in answered]
             except (csv.Error, UnicodeDecodeError) as error:
@@ -186,6 +227,7 @@ def journal(folder):
                 writer.writerows([row["record"], row["warning"]] for row in rows)
                 out.flush()
                 os.fsync(out.fileno())
+
         yield remark
 
 

@@ -10,6 +10,7 @@ Textual labels (AF, I-AVB, ...) are scored as in the Challenge's first phase. Te
 script, without its progress messages; classes carry the first code of each pair of equivalents. What is wrong is said on
 stderr; the exit status is then 1 (2 for a wrong command line).
 """
+
 import argparse
 import os
 import sys
@@ -18,8 +19,15 @@ from pathlib import Path
 from engine.metrics import compute_scores, compute_scores_cpsc2018, load_weights, normal_column
 from engine.score_files import ScoreFileError, find_pairs, read_first_phase, read_labels, read_outputs
 
-SCORES = {"AUROC": "auroc", "AUPRC": "auprc", "Accuracy": "accuracy", "F-measure": "f_measure",
-          "Fbeta-measure": "f_beta_measure", "Gbeta-measure": "g_beta_measure", "Challenge metric": "challenge_metric"}
+SCORES = {
+    "AUROC": "auroc",
+    "AUPRC": "auprc",
+    "Accuracy": "accuracy",
+    "F-measure": "f_measure",
+    "Fbeta-measure": "f_beta_measure",
+    "Gbeta-measure": "g_beta_measure",
+    "Challenge metric": "challenge_metric",
+}
 CLASS_SCORES = {"AUROC": "auroc_classes", "AUPRC": "auprc_classes", "F-measure": "f_measure_classes"}
 
 
@@ -76,7 +84,9 @@ def main(arguments=None):
     try:
         classes, scores = evaluate_12ECG_score(args.labels, args.outputs, args.year)
         if args.class_scores and "auroc_classes" not in scores:
-            raise ScoreFileError("the first phase of the Challenge has no scores by class: leave out the class score file")
+            raise ScoreFileError(
+                "the first phase of the Challenge has no scores by class: leave out the class score file"
+            )
         if args.scores is None:
             print(scores_text(scores))
         else:

@@ -14,6 +14,7 @@ skill, the share of a baseline's loss that the model saves. engine/forecasting.p
 The run folder holds pretrain_config.json, pretrain_model.pth (best epoch), pretrain_final_model.pth (last epoch),
 pretrain_history.csv, pretrain_train_ids.txt, pretrain_valid_ids.txt, pretrain_skipped_records.csv and pretrain_record_warnings.txt.
 """
+
 import argparse
 import math
 
@@ -30,8 +31,19 @@ from engine.distributed import joined_world
 from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
 from engine.handover import make_pretrain_config
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
-from engine.options import (add_data_arguments, add_run_arguments, add_size_arguments, check_arguments,
-                            check_sizes, chosen_sizes, open_recordings, open_run, resume, settings_of_run, write_trouble)
+from engine.options import (
+    add_data_arguments,
+    add_run_arguments,
+    add_size_arguments,
+    check_arguments,
+    check_sizes,
+    chosen_sizes,
+    open_recordings,
+    open_run,
+    resume,
+    settings_of_run,
+    write_trouble,
+)
 from engine.run_folder import RunError
 from engine.script import one_line_end
 from models import CAUSAL_ENCODERS, ENCODERS, build_encoder
@@ -44,8 +56,14 @@ def parse_args(argv=None):
     group = parser.add_argument_group("what the model reads and predicts")
     group.add_argument("--sample_freq", type=float, default=100.0, help="Hz (default: %(default)s)")
     group.add_argument("--seq_length", type=int, default=800, help="samples in a window (default: %(default)s)")
-    group.add_argument("--k_steps_ahead", type=int, nargs="+", default=[2, 5, 10, 15, 20, 30, 40, 50, 75, 100], metavar="K",
-                       help="samples ahead of the last seen one (default: %(default)s)")
+    group.add_argument(
+        "--k_steps_ahead",
+        type=int,
+        nargs="+",
+        default=[2, 5, 10, 15, 20, 30, 40, 50, 75, 100],
+        metavar="K",
+        help="samples ahead of the last seen one (default: %(default)s)",
+    )
     group = parser.add_argument_group("model")
     group.add_argument("--encoder", choices=CAUSAL_ENCODERS, default="transformer", help="default: %(default)s")
     sizes = add_size_arguments(group, {name: causal_sizes(name) for name in CAUSAL_ENCODERS})
@@ -55,7 +73,12 @@ def parse_args(argv=None):
     group.add_argument("--lr", type=float, default=2e-3, help="peak learning rate (default: %(default)s)")
     group.add_argument("--weight_decay", type=float, default=0.05, help="default: %(default)s")
     group.add_argument("--ema_decay", type=float, default=0.99, help="of the averaged weights (default: %(default)s)")
-    group.add_argument("--gain", type=float, default=0.2, help="augmentation: spread of each window's amplification (default: %(default)s)")
+    group.add_argument(
+        "--gain",
+        type=float,
+        default=0.2,
+        help="augmentation: spread of each window's amplification (default: %(default)s)",
+    )
     add_run_arguments(parser)
     args = parser.parse_args(argv)
     check_arguments(parser, args)
@@ -63,7 +86,9 @@ def parse_args(argv=None):
     if min(args.k_steps_ahead) < 1:
         parser.error("--k_steps_ahead must be positive: the model has seen the other samples")
     if max(args.k_steps_ahead) >= args.seq_length:
-        parser.error(f"--k_steps_ahead {max(args.k_steps_ahead)} is not within a window of --seq_length {args.seq_length} samples")
+        parser.error(
+            f"--k_steps_ahead {max(args.k_steps_ahead)} is not within a window of --seq_length {args.seq_length} samples"
+        )
     return args
 
 
@@ -82,16 +107,22 @@ def make_loss(scale, gain, world, generator):
         x = change_gain(x, gain, generator)
         part = world.part(len(x))
         x, n_valid = x[part], n_valid[part]
-        prediction, future, valid = model(x, n_valid)                                    # (b, 12, K, T')
-        error, n = huber(prediction, future, valid, error_unit(x, n_valid, scale))       # (K,), (K,)
+        prediction, future, valid = model(x, n_valid)  # (b, 12, K, T')
+        error, n = huber(prediction, future, valid, error_unit(x, n_valid, scale))  # (K,), (K,)
         return (error / world.sum(n.clone()).clamp(min=1)).mean()
+
     return loss_fn
 
 
 def history_row(k_steps_ahead, loss, persistence, linear):
     """Columns of pretrain_history.csv from the validation losses (K,) of model and baselines, all distances first."""
-    row = {"valid_loss": loss.mean(), "persistence_loss": persistence.mean(), "linear_loss": linear.mean(),
-           "skill_persistence": skill(loss.mean(), persistence.mean()), "skill_linear": skill(loss.mean(), linear.mean())}
+    row = {
+        "valid_loss": loss.mean(),
+        "persistence_loss": persistence.mean(),
+        "linear_loss": linear.mean(),
+        "skill_persistence": skill(loss.mean(), persistence.mean()),
+        "skill_linear": skill(loss.mean(), linear.mean()),
+    }
     for k, *losses in zip(k_steps_ahead, loss, persistence, linear):
         row |= dict(zip((f"valid_loss_{k}", f"persistence_loss_{k}", f"linear_loss_{k}"), losses))
         row |= {f"skill_persistence_{k}": skill(losses[0], losses[1]), f"skill_linear_{k}": skill(losses[0], losses[2])}
@@ -110,9 +141,21 @@ def pretrain(args, run, world):
     signal_config = SignalConfig(sample_freq=args.sample_freq)
     cache = open_recordings(args, signal_config, world)
     data = unlabelled_dataset(cache, read_metadata(args.metadata, cache.names))
-    train_rows, valid_rows = train_valid_split(data.targets, cache.sources, data.metadata, args.valid_split, args.seed,
-                                               args.fold, args.n_folds, args.hold_out, args.valid_fold, args.split)
-    batches = train_batches(data, train_rows, args.seq_length, args.batch_size, args.seed, world.rank, world.size, device)
+    train_rows, valid_rows = train_valid_split(
+        data.targets,
+        cache.sources,
+        data.metadata,
+        args.valid_split,
+        args.seed,
+        args.fold,
+        args.n_folds,
+        args.hold_out,
+        args.valid_fold,
+        args.split,
+    )
+    batches = train_batches(
+        data, train_rows, args.seq_length, args.batch_size, args.seed, world.rank, world.size, device
+    )
     train_signals, valid_signals = ([cache.signal(i) for i in rows] for rows in (train_rows, valid_rows))
     print(f"{len(train_rows)} recordings train, {len(valid_rows)} validate; {run.path}")
 
@@ -124,8 +167,17 @@ def pretrain(args, run, world):
     optimizer = make_optimizer(model, args.lr, args.weight_decay)
     schedule = make_schedule(optimizer, args.epochs * len(batches))
     generator = torch.Generator(device)
-    trainer = Trainer(model, optimizer, schedule, EMA(model, args.ema_decay), make_loss(scale, args.gain, world, generator),
-                      device, args.bf16, world, args.compile)
+    trainer = Trainer(
+        model,
+        optimizer,
+        schedule,
+        EMA(model, args.ema_decay),
+        make_loss(scale, args.gain, world, generator),
+        device,
+        args.bf16,
+        world,
+        args.compile,
+    )
 
     # Baselines
     stride = model.encoder.stride
@@ -133,6 +185,7 @@ def pretrain(args, run, world):
 
     def validate(predict):
         return losses_ahead(predict, valid_signals, args.seq_length, args.k_steps_ahead, stride, scale, device)  # (K,)
+
     baselines = validate(Persistence(args.k_steps_ahead, stride)), validate(linear)
     if np.isnan(baselines).any():
         raise RunError(f"no validation recording shows {max(args.k_steps_ahead)} samples ahead")
@@ -141,14 +194,24 @@ def pretrain(args, run, world):
     resumed = resume(run, trainer, args, train_ids, "pretrain_")
     history, best = resumed or ([], math.inf)
     if resumed is None:
-        facts = {"n_train": len(train_rows), "n_valid": len(valid_rows), "n_skipped": len(cache.skipped), "sources": sorted(set(cache.sources))}
+        facts = {
+            "n_train": len(train_rows),
+            "n_valid": len(valid_rows),
+            "n_skipped": len(cache.skipped),
+            "sources": sorted(set(cache.sources)),
+        }
         head = {"k_steps_ahead": args.k_steps_ahead, "scale": scale}
         run.write_text("pretrain_train_ids.txt", train_ids)
         run.write_text("pretrain_valid_ids.txt", "".join(f"{cache.names[i]}\n" for i in valid_rows))
         write_trouble(run, cache, "pretrain_")
-        run.write_json("pretrain_config.json", make_pretrain_config(signal_config, encoder_config, head, settings_of_run(args), facts))
+        run.write_json(
+            "pretrain_config.json",
+            make_pretrain_config(signal_config, encoder_config, head, settings_of_run(args), facts),
+        )
 
-    for epoch, learned, speed in trainer.epochs(batches, len(history) + 1, args.epochs, args.seed, generator, cache.names):
+    for epoch, learned, speed in trainer.epochs(
+        batches, len(history) + 1, args.epochs, args.seed, generator, cache.names
+    ):
         row = history_row(args.k_steps_ahead, validate(lambda x, n_valid: trainer.ema.model(x, n_valid)[0]), *baselines)
         if row["valid_loss"] < best or epoch == 1:
             best = row["valid_loss"]
@@ -156,11 +219,17 @@ def pretrain(args, run, world):
         history.append({**learned, **row, **speed})
         run.write_rows("pretrain_history.csv", history)
         if epoch < args.epochs:
-            run.save("pretrain_checkpoint.pth", {"trainer": trainer.state(), "history": history, "best": best, "settings": settings_of_run(args)})
+            run.save(
+                "pretrain_checkpoint.pth",
+                {"trainer": trainer.state(), "history": history, "best": best, "settings": settings_of_run(args)},
+            )
         else:  # last of all: it marks the run as finished
             save(run, "pretrain_final_model.pth", trainer.ema.model)
-        print(f"epoch {epoch:3d}  train {learned['train_loss']:.4f}  valid {row['valid_loss']:.4f}  skill against persistence {row['skill_persistence']:.3f}, "
-              f"linear {row['skill_linear']:.3f}  {speed['seconds']:.1f} s", flush=True)
+        print(
+            f"epoch {epoch:3d}  train {learned['train_loss']:.4f}  valid {row['valid_loss']:.4f}  skill against persistence {row['skill_persistence']:.3f}, "
+            f"linear {row['skill_linear']:.3f}  {speed['seconds']:.1f} s",
+            flush=True,
+        )
 
     run.remove("pretrain_checkpoint.pth")
 

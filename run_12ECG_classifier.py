@@ -7,6 +7,7 @@ Final phase:  model = load_12ECG_model(folder)
 
 `data` are the raw ADC values (12, n) as the drivers read them from the .mat file, `header_data` the lines of the .hea file.
 """
+
 import warnings
 from pathlib import Path
 
@@ -34,8 +35,8 @@ def run_12ECG_classifier(data, header_data, classes, model=None):
     if model is None:
         classes, model = None, classes
     signal, context = model.read(np.asarray(data), parse_header(header_data))
-    y_score = model.predict([signal], context[None])         # (1, C)
-    y_pred = model.decide(y_score)[0].astype(int)           # (C,)
+    y_score = model.predict([signal], context[None])  # (1, C)
+    y_pred = model.decide(y_score)[0].astype(int)  # (C,)
     if classes is None:
         return y_pred, y_score[0], list(model.class_set.codes)
     columns = [model.class_set.column(name) for name in classes]

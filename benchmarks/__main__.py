@@ -1,4 +1,5 @@
 """All benchmarks of speed in one table: python -m benchmarks [--input_folder Training_WFDB] [--json results.json]"""
+
 from benchmarks import loading, networks, scripts
 from benchmarks.timing import report
 

@@ -10,6 +10,7 @@ AUROC is the mean over the scored classes with at least 5 positives among the re
 the decisions that driver.py writes. Cells read: mean over seeds +- standard deviation (95 % interval of the mean, a bootstrap over recordings);
 the seeds' probabilities averaged.
 """
+
 import argparse
 import json
 import subprocess
@@ -31,7 +32,24 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDS = Path(__file__).resolve().parent / "ptbxl_folds.csv"
 MIN_POSITIVES = 5
 CLASS_SET = load_class_set("cinc2020")
-PLAIN = ["--n_context", "0", "--auxiliary", "0", "--gain", "0", "--band", "0", "--wander", "0", "--noise", "0", "--lead_dropout", "0", "--mixup", "0"]
+PLAIN = [
+    "--n_context",
+    "0",
+    "--auxiliary",
+    "0",
+    "--gain",
+    "0",
+    "--band",
+    "0",
+    "--wander",
+    "0",
+    "--noise",
+    "0",
+    "--lead_dropout",
+    "0",
+    "--mixup",
+    "0",
+]
 CONFIGURATIONS = {
     "recipe (the defaults)": [],
     "without rhythm, age and sex": ["--n_context", "0"],
@@ -40,8 +58,23 @@ CONFIGURATIONS = {
     "without mixup": ["--mixup", "0"],
     "in float32": ["--no-bf16"],
     "8 s windows": ["--seq_length", "800", "--first_stride", "2"],
-    "plain ResNet, 10 s, nothing else": ["--encoder", "resnet", "--lengths", "1024", "256", "64", "16", "4", "--seq_length", "1000",
-                                         "--epochs", "15", "--lr", "0.001", *PLAIN],
+    "plain ResNet, 10 s, nothing else": [
+        "--encoder",
+        "resnet",
+        "--lengths",
+        "1024",
+        "256",
+        "64",
+        "16",
+        "4",
+        "--seq_length",
+        "1000",
+        "--epochs",
+        "15",
+        "--lr",
+        "0.001",
+        *PLAIN,
+    ],
 }
 
 
@@ -53,8 +86,24 @@ def train(name, flags, seed, args):
     """Train one configuration unless it is there; -> (run folder, seconds of training)."""
     folder = run_folder(args.out, name, seed)
     if not (folder / "final_model.pth").exists():
-        command = [sys.executable, ROOT / "train.py", "--input_folder", args.input_folder, "--metadata", FOLDS, "--valid_fold", "8",
-                   "--seed", seed, "--folder", folder, "--overwrite", "--cache", args.out / "cache", *flags]
+        command = [
+            sys.executable,
+            ROOT / "train.py",
+            "--input_folder",
+            args.input_folder,
+            "--metadata",
+            FOLDS,
+            "--valid_fold",
+            "8",
+            "--seed",
+            seed,
+            "--folder",
+            folder,
+            "--overwrite",
+            "--cache",
+            args.out / "cache",
+            *flags,
+        ]
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     history = (folder / "history.csv").read_text().splitlines()
     column = history[0].split(",").index("seconds")
@@ -71,8 +120,12 @@ def read_validation(folder):
 
 def read_outside(folder, output, outside):
     """The same for the recordings in `outside`, through driver.py."""
-    subprocess.run([sys.executable, str(ROOT / "driver.py"), str(folder), str(outside), str(output)], check=True,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, str(ROOT / "driver.py"), str(folder), str(outside), str(output)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     return read_outputs(outside, output)
 
 
@@ -80,8 +133,11 @@ def read_outputs(inputs, output):
     """(y_true, y_score, y_pred), all (R, C), of the answers that driver.py wrote into `output`."""
     records = find_records(inputs)
     answers = [(output / f"{record.record_id}.csv").read_text().splitlines() for record in records]
-    return (CLASS_SET.encode_all([read_header(record.path).dx for record in records]) > 0,
-            np.array([answer[3].split(",") for answer in answers], float), np.array([answer[2].split(",") for answer in answers], int) > 0)
+    return (
+        CLASS_SET.encode_all([read_header(record.path).dx for record in records]) > 0,
+        np.array([answer[3].split(",") for answer in answers], float),
+        np.array([answer[2].split(",") for answer in answers], int) > 0,
+    )
 
 
 def scores(y_true, y_score, y_pred, class_set, rows=slice(None), classes=None):
@@ -89,8 +145,10 @@ def scores(y_true, y_score, y_pred, class_set, rows=slice(None), classes=None):
     weights, normal = official_weights(class_set)
     classes = y_true.sum(0) >= MIN_POSITIVES if classes is None else classes
     auroc = auroc_per_class(y_true[rows][:, classes], y_score[rows][:, classes])
-    return {"auroc": float(np.nanmean(auroc)) if np.isfinite(auroc).any() else float("nan"),
-            "challenge": challenge_metric(y_true[rows], y_pred[rows], weights, normal)}
+    return {
+        "auroc": float(np.nanmean(auroc)) if np.isfinite(auroc).any() else float("nan"),
+        "challenge": challenge_metric(y_true[rows], y_pred[rows], weights, normal),
+    }
 
 
 def bootstrap(runs, n=200):
@@ -98,7 +156,10 @@ def bootstrap(runs, n=200):
     rng, n_records = np.random.default_rng(0), len(runs[0][0])
     classes = runs[0][0].sum(0) >= MIN_POSITIVES
     draws = [rng.integers(0, n_records, n_records) for _ in range(n)]
-    means = [{k: np.mean([scores(*run, CLASS_SET, rows, classes)[k] for run in runs]) for k in ("auroc", "challenge")} for rows in draws]
+    means = [
+        {k: np.mean([scores(*run, CLASS_SET, rows, classes)[k] for run in runs]) for k in ("auroc", "challenge")}
+        for rows in draws
+    ]
     return {k: [float(v) for v in np.percentile([m[k] for m in means], (2.5, 97.5))] for k in ("auroc", "challenge")}
 
 
@@ -107,20 +168,34 @@ def summarise(name, flags, args):
     rows, runs = [], {"validation": [], "outside": []}
     for seed in args.seeds:
         folder, seconds = train(name, flags, seed, args)
-        row = {"configuration": name, "seed": seed, "seconds": round(seconds, 1),
-               "parameters": sum(p.numel() for p in load_run(folder)[0][0].parameters())}
-        for where, found in (("validation", read_validation(folder)),
-                             ("outside", args.outside and read_outside(folder, folder / "outside", args.outside))):
+        row = {
+            "configuration": name,
+            "seed": seed,
+            "seconds": round(seconds, 1),
+            "parameters": sum(p.numel() for p in load_run(folder)[0][0].parameters()),
+        }
+        for where, found in (
+            ("validation", read_validation(folder)),
+            ("outside", args.outside and read_outside(folder, folder / "outside", args.outside)),
+        ):
             if found:
                 runs[where].append(found)
                 row |= {f"{where}_{k}": v for k, v in scores(*found, CLASS_SET).items()}
         rows.append(row)
         print(json.dumps(row), flush=True)
-    entry = {"flags": flags, "seeds": args.seeds, "parameters": rows[0]["parameters"], "seconds": float(np.mean([row["seconds"] for row in rows]))}
+    entry = {
+        "flags": flags,
+        "seeds": args.seeds,
+        "parameters": rows[0]["parameters"],
+        "seconds": float(np.mean([row["seconds"] for row in rows])),
+    }
     for where in runs:
         for score in ("auroc", "challenge") if runs[where] else ():
             values = [row[f"{where}_{score}"] for row in rows]
-            entry[f"{where}_{score}"] = {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
+            entry[f"{where}_{score}"] = {
+                "mean": float(np.mean(values)),
+                "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            }
         if runs[where]:
             for score, interval in bootstrap(runs[where]).items():
                 entry[f"{where}_{score}"]["interval"] = interval
@@ -133,22 +208,43 @@ def summarise(name, flags, args):
 
 def table(summary):
     """Markdown."""
+
     def cell(value):
-        return "" if value is None else f"{value['mean']:.3f} +- {value['sd'] or 0:.3f} ({value['interval'][0]:.3f} to {value['interval'][1]:.3f}); {value['averaged']:.3f}"
+        return (
+            ""
+            if value is None
+            else f"{value['mean']:.3f} +- {value['sd'] or 0:.3f} ({value['interval'][0]:.3f} to {value['interval'][1]:.3f}); {value['averaged']:.3f}"
+        )
+
     names = ("validation_auroc", "validation_challenge", "outside_auroc", "outside_challenge")
-    lines = ["| configuration | parameters | training, s | " + " | ".join(n.replace("_", " ") for n in names) + " |", "|---" * 7 + "|"]
+    lines = [
+        "| configuration | parameters | training, s | " + " | ".join(n.replace("_", " ") for n in names) + " |",
+        "|---" * 7 + "|",
+    ]
     for name, entry in summary.items():
-        lines.append(f"| {name} | {entry['parameters']:,} | {entry['seconds']:.0f} | " + " | ".join(cell(entry.get(n)) for n in names) + " |")
+        lines.append(
+            f"| {name} | {entry['parameters']:,} | {entry['seconds']:.0f} | "
+            + " | ".join(cell(entry.get(n)) for n in names)
+            + " |"
+        )
     return "\n".join(lines)
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input_folder", default="Training_WFDB", help="the PTB-XL recordings of benchmarks/ptbxl_folds.csv (default: %(default)s)")
+    parser.add_argument(
+        "--input_folder",
+        default="Training_WFDB",
+        help="the PTB-XL recordings of benchmarks/ptbxl_folds.csv (default: %(default)s)",
+    )
     parser.add_argument("--outside", default=None, help="folder of recordings from elsewhere (default: none)")
-    parser.add_argument("--out", type=Path, default=Path("accuracy"), help="folder for runs and results (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("accuracy"), help="folder for runs and results (default: %(default)s)"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default: 1 2 3")
-    parser.add_argument("--only", nargs="+", default=list(CONFIGURATIONS), choices=list(CONFIGURATIONS), help="default: all")
+    parser.add_argument(
+        "--only", nargs="+", default=list(CONFIGURATIONS), choices=list(CONFIGURATIONS), help="default: all"
+    )
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     rows, summary = [], {}

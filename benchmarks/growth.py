@@ -2,6 +2,7 @@
 
 The recordings are links to those of the input folder, hard ones where the file system can, for a symbolic link costs a look-up of its own. Every step is a process of its own; its memory is the most that it had at once, beyond the
 program itself. Workers that build a cache have each as much as one recording and the program."""
+
 import argparse
 import itertools
 import json
@@ -58,7 +59,9 @@ def open_built_cache(folder, cache):
 def epoch(folder, cache):
     """Batches of all recordings, as train.py cuts them; -> where the clocks stood when the cache was open."""
     opened = build_cache(folder, cache)
-    batches = TrainBatches(unlabelled_dataset(opened, read_metadata(None, opened.names)), np.arange(len(opened)), 250, 64, 1)
+    batches = TrainBatches(
+        unlabelled_dataset(opened, read_metadata(None, opened.names)), np.arange(len(opened)), 250, 64, 1
+    )
     begin = clocks()
     for _ in batches.epoch(1):
         pass
@@ -66,16 +69,26 @@ def epoch(folder, cache):
 
 
 EPOCH = "one epoch of batches"
-STEPS = {"find": find, "find, parse headers": parse_headers, "find, build the cache": build_cache,
-         "find, open the cache": open_built_cache, EPOCH: epoch}
+STEPS = {
+    "find": find,
+    "find, parse headers": parse_headers,
+    "find, build the cache": build_cache,
+    "find, open the cache": open_built_cache,
+    EPOCH: epoch,
+}
 
 
 def peak():
     """Most bytes of this process so far."""
     try:
-        return next(int(line.split()[1]) * 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        return next(
+            int(line.split()[1]) * 1024
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith("VmHWM")
+        )
     except (OSError, StopIteration):
         import resource
+
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -106,20 +119,36 @@ def measure(folder, sizes):
                 if process.exitcode:
                     raise RuntimeError(f"{step} of {n} recordings failed")
                 seconds, cores, memory = answers.get()
-                yield {"recordings": n, "step": step, "seconds": seconds, "core_seconds": cores, "per_second": n / seconds, "bytes": memory}
+                yield {
+                    "recordings": n,
+                    "step": step,
+                    "seconds": seconds,
+                    "core_seconds": cores,
+                    "per_second": n / seconds,
+                    "bytes": memory,
+                }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input_folder", type=Path, default=SAMPLE, help="recordings in the Challenge's layout (default: data/sample)")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of recordings (default: %(default)s)")
+    parser.add_argument(
+        "--input_folder", type=Path, default=SAMPLE, help="recordings in the Challenge's layout (default: data/sample)"
+    )
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=SIZES, help="numbers of recordings (default: %(default)s)"
+    )
     parser.add_argument("--json", type=Path, help="store the rows in this file")
     args = parser.parse_args()
     rows = []
-    print(f"{machine()}; {os.cpu_count()} cores\n\n| recordings | step | seconds | seconds of all cores | recordings a second | memory, MiB |\n|---|---|---|---|---|---|")
+    print(
+        f"{machine()}; {os.cpu_count()} cores\n\n| recordings | step | seconds | seconds of all cores | recordings a second | memory, MiB |\n|---|---|---|---|---|---|"
+    )
     for row in measure(args.input_folder, args.sizes):
         rows.append(row)
-        print(f"| {row['recordings']:,} | {row['step']} | {row['seconds']:.2f} | {row['core_seconds']:.2f} | {row['per_second']:,.0f} | {row['bytes'] / 2**20:,.0f} |", flush=True)
+        print(
+            f"| {row['recordings']:,} | {row['step']} | {row['seconds']:.2f} | {row['core_seconds']:.2f} | {row['per_second']:,.0f} | {row['bytes'] / 2**20:,.0f} |",
+            flush=True,
+        )
     if args.json:
         args.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
 

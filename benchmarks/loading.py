@@ -1,4 +1,5 @@
 """Headers, samples, resampling, cache, batches: python -m benchmarks.loading"""
+
 import os
 import shutil
 import tempfile
@@ -33,9 +34,19 @@ def headers(records, folder):
     def scan():
         for record in find_records(folder):
             read_header(record.path)
+
     few = [record.path for record in find_records(folder)[:N_FEW]]
-    yield compare(f"find and parse {N_HEADERS:,} headers", scan, lambda: [wfdb.rdheader(path) for path in few], n=N_HEADERS, n_reference=N_FEW,
-                  reference_name="wfdb.rdheader", goal="80x, 35,300/s (2.5 s)", limit="154,000/s to open and read", repetitions=3)
+    yield compare(
+        f"find and parse {N_HEADERS:,} headers",
+        scan,
+        lambda: [wfdb.rdheader(path) for path in few],
+        n=N_HEADERS,
+        n_reference=N_FEW,
+        reference_name="wfdb.rdheader",
+        goal="80x, 35,300/s (2.5 s)",
+        limit="154,000/s to open and read",
+        repetitions=3,
+    )
 
 
 def reading(records):
@@ -45,18 +56,45 @@ def reading(records):
     def ours():
         for record in records:
             preprocess(*read_record(record), config)
+
     args = {"n": len(records), "limit": "18,300/s, header known"}
-    yield compare("read 500 Hz to float32 mV", ours, lambda: [wfdb.rdrecord(path) for path in paths], reference_name="wfdb.rdrecord", goal="30x", **args)
-    yield compare("read 500 Hz to float32 mV", ours, lambda: [load_recording(path) for path in paths], reference_name="loadmat and header", goal="3x", **args)
+    yield compare(
+        "read 500 Hz to float32 mV",
+        ours,
+        lambda: [wfdb.rdrecord(path) for path in paths],
+        reference_name="wfdb.rdrecord",
+        goal="30x",
+        **args,
+    )
+    yield compare(
+        "read 500 Hz to float32 mV",
+        ours,
+        lambda: [load_recording(path) for path in paths],
+        reference_name="loadmat and header",
+        goal="3x",
+        **args,
+    )
 
 
 def resampling():
     """Rows of resampling 12 leads of 10 s from 500 Hz to 100 Hz."""
     x = np.random.default_rng(0).standard_normal((12, 5000)).astype(np.float32)
-    error = np.abs(resample(x, 500, 100)[:, 50:-50] - scipy.signal.resample_poly(x.astype(float), 1, 5, axis=1)[:, 50:-50]).max()
-    for name, function in (("resample_poly", lambda: scipy.signal.resample_poly(x, 1, 5, axis=1)), ("decimate", lambda: scipy.signal.decimate(x, 5, axis=1))):
-        yield compare(f"resample 500 to 100 Hz (apart from resample_poly by {error:.0e} within)", lambda: resample(x, 500, 100), function, n=1,
-                      reference_name=name, goal="2.5x" if name == "resample_poly" else "", repetitions=30)
+    error = np.abs(
+        resample(x, 500, 100)[:, 50:-50] - scipy.signal.resample_poly(x.astype(float), 1, 5, axis=1)[:, 50:-50]
+    ).max()
+    for name, function in (
+        ("resample_poly", lambda: scipy.signal.resample_poly(x, 1, 5, axis=1)),
+        ("decimate", lambda: scipy.signal.decimate(x, 5, axis=1)),
+    ):
+        yield compare(
+            f"resample 500 to 100 Hz (apart from resample_poly by {error:.0e} within)",
+            lambda: resample(x, 500, 100),
+            function,
+            n=1,
+            reference_name=name,
+            goal="2.5x" if name == "resample_poly" else "",
+            repetitions=30,
+        )
 
 
 def cache_and_batches(records, folder):
@@ -68,15 +106,32 @@ def cache_and_batches(records, folder):
         place = folder / f"cache{next(caches)}"
         open_cache(linked[:n], SignalConfig(sample_freq=100.0), place, workers, quiet=True)
         shutil.rmtree(place)
+
     n_cores = os.cpu_count()
-    yield compare(f"build a cache of {N_CACHE:,} recordings, one core", lambda: build(N_CACHE, 1), n=N_CACHE, goal="1,500/s", repetitions=3)
-    yield compare(f"build a cache of {N_CACHE_TOGETHER:,} recordings, {n_cores} cores", lambda: build(N_CACHE_TOGETHER, n_cores), n=N_CACHE_TOGETHER,
-                  goal=f"{1500 * n_cores:,}/s", repetitions=3)
+    yield compare(
+        f"build a cache of {N_CACHE:,} recordings, one core",
+        lambda: build(N_CACHE, 1),
+        n=N_CACHE,
+        goal="1,500/s",
+        repetitions=3,
+    )
+    yield compare(
+        f"build a cache of {N_CACHE_TOGETHER:,} recordings, {n_cores} cores",
+        lambda: build(N_CACHE_TOGETHER, n_cores),
+        n=N_CACHE_TOGETHER,
+        goal=f"{1500 * n_cores:,}/s",
+        repetitions=3,
+    )
     cache = open_cache(linked[:N_CACHE], SignalConfig(sample_freq=100.0), folder / "cache", 1, quiet=True)
     data = unlabelled_dataset(cache, read_metadata(None, cache.names))
     for seq_length in (250, 1000):
         batches = TrainBatches(data, np.arange(len(data)), seq_length, 64, 1)
-        yield compare(f"batches of {seq_length} samples, one thread", lambda: sum(1 for _ in batches.epoch(1)), n=len(batches) * 64, goal="20,000/s")
+        yield compare(
+            f"batches of {seq_length} samples, one thread",
+            lambda: sum(1 for _ in batches.epoch(1)),
+            n=len(batches) * 64,
+            goal="20,000/s",
+        )
 
 
 def measure(folder):
@@ -86,7 +141,11 @@ def measure(folder):
         for name in ("headers", "cache"):
             Path(top, name).mkdir()
         yield from headers(records, Path(top, "headers"))
-        at_500_hz = [record for record in records if read_header(record.path).sample_freq == 500 and read_header(record.path).n_samples == 5000]
+        at_500_hz = [
+            record
+            for record in records
+            if read_header(record.path).sample_freq == 500 and read_header(record.path).n_samples == 5000
+        ]
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         yield from reading(at_500_hz)

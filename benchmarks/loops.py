@@ -1,7 +1,8 @@
 """The official scores by loops over files, recordings and classes, as the organisers' script goes about it: what ours is measured against.
 
-    python -m benchmarks.loops LABELS OUTPUTS SCORES.csv
+python -m benchmarks.loops LABELS OUTPUTS SCORES.csv
 """
+
 import sys
 from pathlib import Path
 
@@ -30,7 +31,11 @@ def read_outputs(files, groups):
     labels, scores = np.zeros((len(files), len(groups)), bool), np.zeros((len(files), len(groups)))
     for i, file in enumerate(files):
         with open(file) as lines:
-            table = [[cell.strip() for cell in line.split(",")] for line in lines if line.strip() and not line.startswith("#")]
+            table = [
+                [cell.strip() for cell in line.split(",")]
+                for line in lines
+                if line.strip() and not line.startswith("#")
+            ]
         if len(table) < 3 or len({len(row) for row in table}) > 1:
             continue
         codes, binary, probabilities = table[:3]

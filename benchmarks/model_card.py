@@ -6,6 +6,7 @@ reads valid_predictions.csv and config.json of a run folder (of an ensemble: out
 and, for each class, recordings with the diagnosis, threshold, AUROC with a 95 % bootstrap interval, sensitivity and positive predictive value.
 Labels are those of the official scorer together with the aliases that training counts as the same.
 """
+
 import argparse
 import sys
 
@@ -30,8 +31,11 @@ def intervals(y_true, y_score, y_pred, weights, normal):
         macro.append(np.nanmean(classes[-1]))
         if weights is not None:
             challenge.append(challenge_metric(y_true[rows], y_pred[rows], weights, normal))
-    return (np.nanpercentile(classes, (2.5, 97.5), axis=0).T, np.percentile(macro, (2.5, 97.5)),
-            np.percentile(challenge, (2.5, 97.5)) if challenge else None)
+    return (
+        np.nanpercentile(classes, (2.5, 97.5), axis=0).T,
+        np.percentile(macro, (2.5, 97.5)),
+        np.percentile(challenge, (2.5, 97.5)) if challenge else None,
+    )
 
 
 def card(folder):
@@ -43,16 +47,30 @@ def card(folder):
     weights, normal = official_weights(class_set)
     scores = compute_scores(y_true, y_pred, y_score, weights, normal)
     by_class, macro, challenge = intervals(y_true, y_score, y_pred, weights, normal)
-    lines = [f"{len(y_true)} recordings, each predicted only by members that were not trained on it: macro AUROC {scores['auroc']:.3f} "
-             f"({macro[0]:.3f} to {macro[1]:.3f}), macro AUPRC {scores['auprc']:.3f}, F-measure {scores['f_measure']:.3f}, "
-             + (f"Challenge metric {scores['challenge_metric']:.3f} ({challenge[0]:.3f} to {challenge[1]:.3f}), " if challenge is not None else "")
-             + f"expected calibration error {expected_calibration_error(y_true, y_score):.3f}.", "",
-             "| code | | diagnosis | recordings | threshold | AUROC | sensitivity | positive predictive value |", "|---" * 8 + "|"]
+    lines = [
+        f"{len(y_true)} recordings, each predicted only by members that were not trained on it: macro AUROC {scores['auroc']:.3f} "
+        f"({macro[0]:.3f} to {macro[1]:.3f}), macro AUPRC {scores['auprc']:.3f}, F-measure {scores['f_measure']:.3f}, "
+        + (
+            f"Challenge metric {scores['challenge_metric']:.3f} ({challenge[0]:.3f} to {challenge[1]:.3f}), "
+            if challenge is not None
+            else ""
+        )
+        + f"expected calibration error {expected_calibration_error(y_true, y_score):.3f}.",
+        "",
+        "| code | | diagnosis | recordings | threshold | AUROC | sensitivity | positive predictive value |",
+        "|---" * 8 + "|",
+    ]
     for k, code in enumerate(class_set.codes):
         n, hits, called = int(y_true[:, k].sum()), int((y_true & y_pred)[:, k].sum()), int(y_pred[:, k].sum())
-        auroc = f"{scores['auroc_classes'][k]:.3f} ({by_class[k][0]:.3f} to {by_class[k][1]:.3f})" if n > 1 else "not measurable"
-        lines.append(f"| {code} | {class_set.abbreviations[k]} | {class_set.names[k]} | {n} | {predictor.thresholds[k]:.2f} | {auroc} | "
-                     f"{hits / n if n else float('nan'):.2f} | {hits / called if called else float('nan'):.2f} |")
+        auroc = (
+            f"{scores['auroc_classes'][k]:.3f} ({by_class[k][0]:.3f} to {by_class[k][1]:.3f})"
+            if n > 1
+            else "not measurable"
+        )
+        lines.append(
+            f"| {code} | {class_set.abbreviations[k]} | {class_set.names[k]} | {n} | {predictor.thresholds[k]:.2f} | {auroc} | "
+            f"{hits / n if n else float('nan'):.2f} | {hits / called if called else float('nan'):.2f} |"
+        )
     return lines
 
 

@@ -1,4 +1,5 @@
 """Training and inference of the predecessor's network and of ours: python -m benchmarks.networks"""
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from models.next_sample import NextSampleModel
 from run_12ECG_classifier import DEFAULT_MODEL
 
 B, L = 32, 4096
-PREDECESSOR = {"encoder": "resnet"}   # its sizes are the encoder's defaults
+PREDECESSOR = {"encoder": "resnet"}  # its sizes are the encoder's defaults
 
 
 class Step:
@@ -29,19 +30,26 @@ class Step:
 
     def __call__(self):
         self.trainer.train_one_epoch([self])
+
     index = ()
 
 
 def our_classifier(config, n, length, bf16):
     """Step of train.py: augmentation, forward, backward, AdamW, averaged weights."""
     generator = torch.Generator()
-    x, y, known, n_valid = torch.randn(n, 12, length), (torch.rand(n, 24) < 0.1).float(), torch.ones(n, 24), torch.full((n,), length)
+    x, y, known, n_valid = (
+        torch.randn(n, 12, length),
+        (torch.rand(n, 24) < 0.1).float(),
+        torch.ones(n, 24),
+        torch.full((n,), length),
+    )
     settings = DEFAULT_AUGMENT if config.get("encoder") != "resnet" else dict.fromkeys(DEFAULT_AUGMENT, 0)
 
     def loss_fn(model, batch):
         a, b, mask, valid = augment(x, y, known, n_valid, settings, generator)
         logits = model(a, valid, torch.zeros(n, 23)).float()
         return (F.binary_cross_entropy_with_logits(logits, b, reduction="none") * mask).mean()
+
     return Step(build_model(config), loss_fn, bf16)
 
 
@@ -56,6 +64,7 @@ def plain_step(paths):
         optimizer.zero_grad()
         F.binary_cross_entropy_with_logits(model(x), y).backward()
         optimizer.step()
+
     return step
 
 
@@ -66,6 +75,7 @@ def plain_answers():
     def answer():
         with torch.inference_mode():
             model(x)
+
     return answer
 
 
@@ -78,17 +88,45 @@ def plain_pretraining_step():
         optimizer.zero_grad()
         F.mse_loss(model(x), torch.zeros(B, 250, 48)).backward()
         optimizer.step()
+
     return step
 
 
 def training(paths):
     name = "plain, eager float32"
     with apart(plain_step, paths) as plain:
-        yield compare("train the predecessor's network, float32", our_classifier(PREDECESSOR, B, L, False), plain, n=B, reference_name=name, goal="1.7x", limit="33.7/s", repetitions=5)
+        yield compare(
+            "train the predecessor's network, float32",
+            our_classifier(PREDECESSOR, B, L, False),
+            plain,
+            n=B,
+            reference_name=name,
+            goal="1.7x",
+            limit="33.7/s",
+            repetitions=5,
+        )
         if cpu_has_bf16():
-            yield compare("train the predecessor's network, bf16", our_classifier(PREDECESSOR, B, L, True), plain, n=B, reference_name=name, goal="2.8x", limit="62/s", repetitions=5)
+            yield compare(
+                "train the predecessor's network, bf16",
+                our_classifier(PREDECESSOR, B, L, True),
+                plain,
+                n=B,
+                reference_name=name,
+                goal="2.8x",
+                limit="62/s",
+                repetitions=5,
+            )
         ours = our_classifier({"encoder": "xresnet"}, 64, 250, cpu_has_bf16())
-        yield compare("train the default network", lambda: [ours() for _ in range(10)], plain, n=640, n_reference=B, reference_name=f"predecessor's, {name}", goal="25x", repetitions=5)
+        yield compare(
+            "train the default network",
+            lambda: [ours() for _ in range(10)],
+            plain,
+            n=640,
+            n_reference=B,
+            reference_name=f"predecessor's, {name}",
+            goal="25x",
+            repetitions=5,
+        )
 
 
 def inference():
@@ -100,12 +138,18 @@ def inference():
         def answer(part):
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 return ours(part)
+
         return lambda: list(in_threads(answer, parts, torch.get_num_threads()))
+
     args = {"n": 64, "reference_name": "plain, eager float32", "repetitions": 5}
     with apart(plain_answers) as plain:
-        yield compare("predecessor's network, 64 recordings, float32", run(False), plain, goal="85/s", limit="100/s", **args)
+        yield compare(
+            "predecessor's network, 64 recordings, float32", run(False), plain, goal="85/s", limit="100/s", **args
+        )
         if cpu_has_bf16():
-            yield compare("predecessor's network, 64 recordings, bf16", run(True), plain, goal="150/s", limit="185/s", **args)
+            yield compare(
+                "predecessor's network, 64 recordings, bf16", run(True), plain, goal="150/s", limit="185/s", **args
+            )
 
 
 def pretraining():
@@ -116,19 +160,42 @@ def pretraining():
         prediction, future, valid = model(x, n_valid)
         error, n = huber(prediction, future, valid, error_unit(x, n_valid, scale))
         return (error / n.clamp(min=1)).mean()
+
     encoder = build_encoder({"encoder": "transformer", "width": 200})
     ours = Step(NextSampleModel(encoder, [2, 5, 10, 15, 20, 30, 40, 50, 75, 100], [1.0] * 12), loss_fn, cpu_has_bf16())
     sizes = [sum(p.numel() for p in model.parameters()) / 1e6 for model in (ours.trainer.model, PlainTransformer())]
     with apart(plain_pretraining_step) as plain:
-        yield compare(f"pre-training step, {sizes[0]:.2f} M weights", ours, plain, n=B, reference_name=f"predecessor's transformer, {sizes[1]:.2f} M", goal="5x", repetitions=5)
+        yield compare(
+            f"pre-training step, {sizes[0]:.2f} M weights",
+            ours,
+            plain,
+            n=B,
+            reference_name=f"predecessor's transformer, {sizes[1]:.2f} M",
+            goal="5x",
+            repetitions=5,
+        )
 
 
 def one_recording():
     predictor = load_predictor(DEFAULT_MODEL)
-    signal, context = np.random.default_rng(0).integers(-500, 500, (12, 1000)).astype(np.int16), np.zeros((1, 23), np.float32)
-    yield compare(f"network of one recording, {len(predictor.models)} members", lambda: predictor.predict([signal], context), unit="s", repetitions=20)
+    signal, context = (
+        np.random.default_rng(0).integers(-500, 500, (12, 1000)).astype(np.int16),
+        np.zeros((1, 23), np.float32),
+    )
+    yield compare(
+        f"network of one recording, {len(predictor.models)} members",
+        lambda: predictor.predict([signal], context),
+        unit="s",
+        repetitions=20,
+    )
     predictor.models = predictor.models[:1]
-    yield compare("network of one recording, one member", lambda: predictor.predict([signal], context), unit="s", goal="0.015 s with reading", repetitions=20)
+    yield compare(
+        "network of one recording, one member",
+        lambda: predictor.predict([signal], context),
+        unit="s",
+        goal="0.015 s with reading",
+        repetitions=20,
+    )
 
 
 def measure(folder):

@@ -10,6 +10,7 @@ the best epoch on validation is kept. A seed draws the same recordings for all t
 It writes OUT/pretraining.csv (one row per run), OUT/pretraining.json and prints a table: macro AUROC over the classes with at least
 5 positives in fold 8, and what fine-tuned gains over scratch, seed by seed; mean and standard deviation over the seeds.
 """
+
 import argparse
 import hashlib
 import json
@@ -30,8 +31,22 @@ MODES = {"scratch": [], "frozen": ["--freeze_encoder"], "fine-tuned": []}
 
 def run_script(script, folder, args, *flags):
     """Run a training script on the benchmark's recordings and folds; its messages go to FOLDER.log."""
-    command = [sys.executable, ROOT / script, "--input_folder", args.input_folder, "--metadata", FOLDS, "--valid_fold", 8,
-               "--folder", folder, "--overwrite", "--cache", args.out / "cache", *flags]
+    command = [
+        sys.executable,
+        ROOT / script,
+        "--input_folder",
+        args.input_folder,
+        "--metadata",
+        FOLDS,
+        "--valid_fold",
+        8,
+        "--folder",
+        folder,
+        "--overwrite",
+        "--cache",
+        args.out / "cache",
+        *flags,
+    ]
     with open(f"{folder}.log", "w", encoding="utf-8") as log:
         subprocess.run(list(map(str, command)), check=True, stdout=log, stderr=subprocess.STDOUT)
 
@@ -50,7 +65,18 @@ def train(mode, share, seed, pretrained, args):
     folder = args.out / f"{mode}_{share:g}_{seed}"
     if not (folder / "final_model.pth").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        flags = ["--seed", seed, "--train_share", share, "--lr", args.lr, "--epochs", args.epochs, *MODES[mode], *args.flags]
+        flags = [
+            "--seed",
+            seed,
+            "--train_share",
+            share,
+            "--lr",
+            args.lr,
+            "--epochs",
+            args.epochs,
+            *MODES[mode],
+            *args.flags,
+        ]
         if mode == "scratch":
             flags += encoder_flags(pretrained)
         else:
@@ -59,7 +85,9 @@ def train(mode, share, seed, pretrained, args):
         run_script("train.py", folder, args, *flags)
     history = (folder / "history.csv").read_text().splitlines()
     column = history[0].split(",").index("seconds")
-    return scores(*read_validation(folder), CLASS_SET) | {"seconds": round(sum(float(row.split(",")[column]) for row in history[1:]), 1)}
+    return scores(*read_validation(folder), CLASS_SET) | {
+        "seconds": round(sum(float(row.split(",")[column]) for row in history[1:]), 1)
+    }
 
 
 def mean_and_sd(values):
@@ -71,7 +99,10 @@ def summarise(rows):
     summary = {}
     for row in rows:
         summary.setdefault(f"{row['share']:g}", {}).setdefault(row["mode"], []).append(row["auroc"])
-    return {share: {mode: {**mean_and_sd(values), "values": values} for mode, values in modes.items()} for share, modes in summary.items()}
+    return {
+        share: {mode: {**mean_and_sd(values), "values": values} for mode, values in modes.items()}
+        for share, modes in summary.items()
+    }
 
 
 def gain(modes):
@@ -84,18 +115,33 @@ def gain(modes):
 
 def table(summary):
     """Markdown."""
+
     def cell(entry, sign=""):
-        return "" if entry is None else f"{entry['mean']:{sign}.3f}" + ("" if entry["sd"] is None else f" +- {entry['sd']:.3f}")
+        return (
+            ""
+            if entry is None
+            else f"{entry['mean']:{sign}.3f}" + ("" if entry["sd"] is None else f" +- {entry['sd']:.3f}")
+        )
+
     lines = ["| labels | " + " | ".join(MODES) + " | gain |", "|---" * (len(MODES) + 2) + "|"]
     for share, modes in summary.items():
-        lines.append(f"| {float(share):.0%} | " + " | ".join(cell(modes.get(mode)) for mode in MODES) + f" | {cell(gain(modes), '+')} |")
+        lines.append(
+            f"| {float(share):.0%} | "
+            + " | ".join(cell(modes.get(mode)) for mode in MODES)
+            + f" | {cell(gain(modes), '+')} |"
+        )
     return "\n".join(lines)
 
 
 def settings_of(args, pretrained):
     """What all runs of a folder have in common; the encoder by the checksum of its weights."""
     weights = (pretrained.run / "pretrain_model.pth").read_bytes()
-    return {"flags": list(map(str, args.flags)), "lr": args.lr, "epochs": args.epochs, "encoder_sha256": hashlib.sha256(weights).hexdigest()}
+    return {
+        "flags": list(map(str, args.flags)),
+        "lr": args.lr,
+        "epochs": args.epochs,
+        "encoder_sha256": hashlib.sha256(weights).hexdigest(),
+    }
 
 
 def check_settings(file, settings):
@@ -108,16 +154,36 @@ def check_settings(file, settings):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input_folder", default="Training_WFDB", help="the PTB-XL recordings of benchmarks/ptbxl_folds.csv (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("pretraining"), help="folder for runs and results (default: %(default)s)")
-    parser.add_argument("--pretrained", default=None, help="run folder of pretrain.py --valid_fold 8 (default: OUT/pretrained, made with pretrain.py's defaults)")
+    parser.add_argument(
+        "--input_folder",
+        default="Training_WFDB",
+        help="the PTB-XL recordings of benchmarks/ptbxl_folds.csv (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("pretraining"), help="folder for runs and results (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pretrained",
+        default=None,
+        help="run folder of pretrain.py --valid_fold 8 (default: OUT/pretrained, made with pretrain.py's defaults)",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default: 1 2 3")
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the labels (default: 0.01 0.1 1)")
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES), help="default: all")
     parser.add_argument("--lr", type=float, default=2e-3, help="of all networks (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=8, help="of all networks, each as many steps as one epoch on all labels (default: %(default)s)")
-    parser.add_argument("--flags", nargs=argparse.REMAINDER, default=["--n_context", "0"], help="further flags of train.py for all networks, last on the line; by default the encoders "
-                        "see the signal alone, for age, sex and rhythm hide how well it is read (default: --flags --n_context 0)")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=8,
+        help="of all networks, each as many steps as one epoch on all labels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--flags",
+        nargs=argparse.REMAINDER,
+        default=["--n_context", "0"],
+        help="further flags of train.py for all networks, last on the line; by default the encoders "
+        "see the signal alone, for age, sex and rhythm hide how well it is read (default: --flags --n_context 0)",
+    )
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.pretrained is None:

@@ -1,4 +1,5 @@
 """The predecessor's networks and ways, written once more and plainly: what ours is measured against."""
+
 import math
 
 import numpy as np
@@ -13,8 +14,8 @@ def load_recording(path):
     with open(f"{path}.hea") as file:
         lines = file.read().splitlines()
     n_leads, sample_freq = int(lines[0].split()[1]), float(lines[0].split()[2])
-    gains = np.array([float(line.split()[2].split("/")[0]) for line in lines[1:1 + n_leads]])
-    zeros = np.array([float(line.split()[4]) for line in lines[1:1 + n_leads]])
+    gains = np.array([float(line.split()[2].split("/")[0]) for line in lines[1 : 1 + n_leads]])
+    zeros = np.array([float(line.split()[4]) for line in lines[1 : 1 + n_leads]])
     samples = scipy.io.loadmat(f"{path}.mat")["val"]
     return (samples - zeros[:, None]) / gains[:, None], sample_freq
 
@@ -49,8 +50,12 @@ class PlainResNet(nn.Module):
 
     def __init__(self, n_classes=24, filters=(64, 128, 196, 256, 320), lengths=(4096, 1024, 256, 64, 16)):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv1d(12, filters[0], 17, padding=8, bias=False), nn.BatchNorm1d(filters[0]), nn.ReLU())
-        self.blocks = nn.ModuleList(PlainBlock(filters[i], filters[i + 1], lengths[i] // lengths[i + 1]) for i in range(len(filters) - 1))
+        self.stem = nn.Sequential(
+            nn.Conv1d(12, filters[0], 17, padding=8, bias=False), nn.BatchNorm1d(filters[0]), nn.ReLU()
+        )
+        self.blocks = nn.ModuleList(
+            PlainBlock(filters[i], filters[i + 1], lengths[i] // lengths[i + 1]) for i in range(len(filters) - 1)
+        )
         self.linear = nn.Linear(filters[-1] * lengths[-1], n_classes)
 
     def forward(self, x):
@@ -68,9 +73,11 @@ class PlainTransformer(nn.Module):
         super().__init__()
         self.patch = patch
         self.embed = nn.Linear(12 * patch, width)
-        self.layers = nn.TransformerEncoder(nn.TransformerEncoderLayer(width, n_heads, inner, dropout, batch_first=True), depth)
+        self.layers = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(width, n_heads, inner, dropout, batch_first=True), depth
+        )
         self.head = nn.Linear(width, 12 * patch)
 
     def forward(self, x):
-        tokens = x.unflatten(2, (-1, self.patch)).permute(0, 2, 1, 3).flatten(2)     # (B, T / 4, 48)
+        tokens = x.unflatten(2, (-1, self.patch)).permute(0, 2, 1, 3).flatten(2)  # (B, T / 4, 48)
         return self.head(self.layers(self.embed(tokens), mask=torch.zeros(tokens.shape[1], tokens.shape[1])))

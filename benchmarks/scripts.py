@@ -1,4 +1,5 @@
 """driver.py, run_12ECG_classifier.py and the evaluator as whole processes: python -m benchmarks.scripts"""
+
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,13 @@ N_RECORDS = 1000
 
 
 def call(script, *args):
-    subprocess.run([sys.executable, script, *map(str, args)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, script, *map(str, args)],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def one_member(folder):
@@ -43,12 +50,30 @@ def driver(records, top):
         with torch.inference_mode():
             for record in records[:20]:
                 torch.sigmoid(plain(torch.from_numpy(load_window(record.path))[None]))
+
     for name, model in (("the shipped ensemble", DEFAULT_MODEL), ("one member", one_member(top / "member"))):
-        start = compare(f"driver.py with {name}: start, and one recording", lambda: call("driver.py", model, top / "one", top / "out"), unit="s", goal="2 s", repetitions=3)
+        start = compare(
+            f"driver.py with {name}: start, and one recording",
+            lambda: call("driver.py", model, top / "one", top / "out"),
+            unit="s",
+            goal="2 s",
+            repetitions=3,
+        )
         yield start
-        row = compare(f"driver.py with {name}: {N_RECORDS} recordings after start-up", lambda: call("driver.py", model, top / "in", top / "out"), predecessor, n=N_RECORDS,
-                      n_reference=20, reference_name="predecessor's network and loading, one by one", goal="20x", repetitions=2)
-        row.ours, row.ours_range = (N_RECORDS / (N_RECORDS / row.ours - start.ours), tuple(N_RECORDS / (N_RECORDS / r - start.ours) for r in row.ours_range))
+        row = compare(
+            f"driver.py with {name}: {N_RECORDS} recordings after start-up",
+            lambda: call("driver.py", model, top / "in", top / "out"),
+            predecessor,
+            n=N_RECORDS,
+            n_reference=20,
+            reference_name="predecessor's network and loading, one by one",
+            goal="20x",
+            repetitions=2,
+        )
+        row.ours, row.ours_range = (
+            N_RECORDS / (N_RECORDS / row.ours - start.ours),
+            tuple(N_RECORDS / (N_RECORDS / r - start.ours) for r in row.ours_range),
+        )
         yield row
 
 
@@ -59,7 +84,13 @@ def one_recording(path):
     model = load_12ECG_model()
     for name, members in (("the shipped ensemble", model.models), ("one member", model.models[:1])):
         model.models = members
-        yield compare(f"run_12ECG_classifier, {name}", lambda: run_12ECG_classifier(adc, lines, model), unit="s", goal="0.015 s", repetitions=20)
+        yield compare(
+            f"run_12ECG_classifier, {name}",
+            lambda: run_12ECG_classifier(adc, lines, model),
+            unit="s",
+            goal="0.015 s",
+            repetitions=20,
+        )
 
 
 def evaluator(top):
@@ -72,9 +103,18 @@ def evaluator(top):
             dx, scores = rng.choice(codes, rng.integers(1, 4), replace=False), rng.random(len(codes))
             (labels / f"R{i:05d}.hea").write_text(f"R{i:05d} 12 500 5000\n#Age: 60\n#Dx: {','.join(dx)}\n")
             rows = [codes, (scores > 0.8).astype(int), scores.round(4)]
-            (outputs / f"R{i:05d}.csv").write_text(f"#R{i:05d}\n" + "\n".join(",".join(map(str, row)) for row in rows) + "\n")
-        yield compare(f"evaluate {n:,} recordings, whole process", lambda: call("evaluate_12ECG_score.py", labels, outputs, top / "scores.csv"),
-                      lambda: call("-m", "benchmarks.loops", labels, outputs, top / "loops.csv"), unit="s", reference_name="plain loops, whole process", goal=goal, repetitions=3)
+            (outputs / f"R{i:05d}.csv").write_text(
+                f"#R{i:05d}\n" + "\n".join(",".join(map(str, row)) for row in rows) + "\n"
+            )
+        yield compare(
+            f"evaluate {n:,} recordings, whole process",
+            lambda: call("evaluate_12ECG_score.py", labels, outputs, top / "scores.csv"),
+            lambda: call("-m", "benchmarks.loops", labels, outputs, top / "loops.csv"),
+            unit="s",
+            reference_name="plain loops, whole process",
+            goal=goal,
+            repetitions=3,
+        )
 
 
 def measure(folder):

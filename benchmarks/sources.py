@@ -8,6 +8,7 @@ used before it is scored. OUT/sources.json keeps the scores; runs that are finis
 
 AUROC is the mean over scored classes with at least MIN_POSITIVES positives; in the last row all recordings are pooled.
 """
+
 import argparse
 import subprocess
 import sys
@@ -32,14 +33,32 @@ def leave_out(source, folders, args):
         if folder.name != source and not link.exists():
             link.symlink_to(folder.resolve())
     if not (work / "run" / "final_model.pth").exists():
-        command = [sys.executable, ROOT / "train.py", "--input_folder", others, "--fold", "1", "--n_folds", "7", "--folder", work / "run",
-                   "--overwrite", "--cache", args.out / "cache", *(["--metadata", args.metadata] if args.metadata else [])]
+        command = [
+            sys.executable,
+            ROOT / "train.py",
+            "--input_folder",
+            others,
+            "--fold",
+            "1",
+            "--n_folds",
+            "7",
+            "--folder",
+            work / "run",
+            "--overwrite",
+            "--cache",
+            args.out / "cache",
+            *(["--metadata", args.metadata] if args.metadata else []),
+        ]
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     found = {}
     for name, flags in (("plain", []), ("adapted", ["--adapt"])):
         output, inputs = work / name, args.input_folder / source
-        subprocess.run([sys.executable, str(ROOT / "driver.py"), str(work / "run"), str(inputs), str(output), *flags], check=True,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, str(ROOT / "driver.py"), str(work / "run"), str(inputs), str(output), *flags],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         found[name] = read_outputs(inputs, output)
     return found
 
@@ -48,8 +67,12 @@ def score(y_true, y_score, y_pred):
     """{n, auroc, n_classes, challenge} of some recordings."""
     classes = (y_true.sum(0) >= MIN_POSITIVES) & ~y_true.all(0)
     auroc = float(np.nanmean(auroc_per_class(y_true[:, classes], y_score[:, classes]))) if classes.any() else None
-    return {"n": len(y_true), "n_classes": int(classes.sum()), "auroc": auroc,
-            "challenge": scores(y_true, y_score, y_pred, CLASS_SET)["challenge"]}
+    return {
+        "n": len(y_true),
+        "n_classes": int(classes.sum()),
+        "auroc": auroc,
+        "challenge": scores(y_true, y_score, y_pred, CLASS_SET)["challenge"],
+    }
 
 
 def main(argv=None):
@@ -61,10 +84,15 @@ def main(argv=None):
     args = parser.parse_args(argv)
     folders = sorted(p for p in args.input_folder.iterdir() if p.is_dir())
     found = {source: leave_out(source, folders, args) for source in args.sources or [folder.name for folder in folders]}
-    found["all of these"] = {name: [np.concatenate(parts) for parts in zip(*(each[name] for each in found.values()))] for name in ("plain", "adapted")}
+    found["all of these"] = {
+        name: [np.concatenate(parts) for parts in zip(*(each[name] for each in found.values()))]
+        for name in ("plain", "adapted")
+    }
     result = {source: {name: score(*each[name]) for name in each} for source, each in found.items()}
     RunFolder(args.out).write_json("sources.json", result)
-    print("| left out | recordings | AUROC (classes) | Challenge metric | Challenge metric, adapted |\n|---|---|---|---|---|")
+    print(
+        "| left out | recordings | AUROC (classes) | Challenge metric | Challenge metric, adapted |\n|---|---|---|---|---|"
+    )
     for source, each in result.items():
         plain = each["plain"]
         auroc = "" if plain["auroc"] is None else f"{plain['auroc']:.3f} ({plain['n_classes']})"

@@ -1,4 +1,5 @@
 """Time our way and the reference's in turns, and print what came out."""
+
 import contextlib
 import json
 import platform
@@ -16,10 +17,11 @@ import torch
 @dataclass
 class Row:
     """One line of the table. Figures are items per second, or seconds where `unit` is 's'; the ratio is how many times better ours is."""
+
     stage: str
     unit: str
     ours: float
-    ours_range: tuple       # lowest and highest of the repetitions
+    ours_range: tuple  # lowest and highest of the repetitions
     reference: float = None
     reference_range: tuple = None
     reference_name: str = ""
@@ -66,10 +68,24 @@ def apart(make, *args):
         yield lambda: process.submit(_call).result()
 
 
-def compare(stage, ours, reference=None, *, n=1, n_reference=None, unit="/s", reference_name="", goal="", limit="", repetitions=5):
+def compare(
+    stage,
+    ours,
+    reference=None,
+    *,
+    n=1,
+    n_reference=None,
+    unit="/s",
+    reference_name="",
+    goal="",
+    limit="",
+    repetitions=5,
+):
     """Row of ours() against reference(): calls that handle n items (n_reference, if the slow one gets fewer)."""
     times = in_turns([ours] + ([reference] if reference else []), repetitions)
-    figures = [sorted(figure(seconds, count, unit) for seconds in row) for row, count in zip(times, (n, n_reference or n))]
+    figures = [
+        sorted(figure(seconds, count, unit) for seconds in row) for row, count in zip(times, (n, n_reference or n))
+    ]
     values = [(statistics.median(f), (f[0], f[-1])) for f in figures] + [(None, None)]
     return Row(stage, unit, *values[0], *values[1], reference_name, goal, limit)
 
@@ -84,10 +100,17 @@ def number(value):
 
 def table(rows):
     """Markdown."""
-    lines = ["| stage | unit | ours (range) | reference (range) | ratio | goal | limit |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| stage | unit | ours (range) | reference (range) | ratio | goal | limit |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
         ours = f"{number(row.ours)} ({number(row.ours_range[0])} to {number(row.ours_range[1])})"
-        other = "" if row.reference is None else f"{row.reference_name}: {number(row.reference)} ({number(row.reference_range[0])} to {number(row.reference_range[1])})"
+        other = (
+            ""
+            if row.reference is None
+            else f"{row.reference_name}: {number(row.reference)} ({number(row.reference_range[0])} to {number(row.reference_range[1])})"
+        )
         ratio = "" if row.ratio is None else f"{row.ratio:.1f}"
         lines.append(f"| {row.stage} | {row.unit} | {ours} | {other} | {ratio} | {row.goal} | {row.limit} |")
     return "\n".join(lines)
@@ -96,7 +119,11 @@ def table(rows):
 def machine():
     """What the figures were taken on."""
     try:
-        cpu = next(line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+        cpu = next(
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         cpu = platform.processor()
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scipy", "wfdb"))
@@ -106,8 +133,11 @@ def machine():
 def report(measure):
     """main of a benchmark module: print its rows as they come, and store them with --json. measure(folder of recordings) yields Rows."""
     import argparse
+
     parser = argparse.ArgumentParser(description=measure.__doc__)
-    parser.add_argument("--input_folder", default=None, help="recordings in the Challenge's layout (default: data/sample)")
+    parser.add_argument(
+        "--input_folder", default=None, help="recordings in the Challenge's layout (default: data/sample)"
+    )
     parser.add_argument("--json", type=Path, default=None, help="store the rows in this file")
     args = parser.parse_args()
     rows = []
@@ -117,4 +147,7 @@ def report(measure):
         print(table([row]).splitlines()[-1], flush=True)
     print("\n" + table(rows))
     if args.json:
-        args.json.write_text(json.dumps({"machine": machine(), "rows": [asdict(row) | {"ratio": row.ratio} for row in rows]}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"machine": machine(), "rows": [asdict(row) | {"ratio": row.ratio} for row in rows]}, indent=1)
+            + "\n"
+        )

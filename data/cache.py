@@ -11,6 +11,7 @@ time of change: a changed folder or another configuration has another key, so a 
 
 Checksums are compared before a signal is given out: at once where the cache is small, shard by shard where it is large.
 """
+
 import contextlib
 import hashlib
 import json
@@ -41,14 +42,15 @@ class CacheError(RuntimeError):
 @dataclass(frozen=True)
 class SignalCache:
     """Signals and header facts of R readable recordings."""
-    path: Path             # of its folder
-    shards: Shards         # the signals' files
-    offsets: np.ndarray    # (R + 1,) int64, of the signals one after another, in samples of any lead
-    names: list            # R strings 'source/record_id'
-    dx: list               # R tuples of diagnosis codes
-    context: np.ndarray    # (R, N_CONTEXT) float32, see data.inputs.context
-    skipped_rows: list     # of recordings that could not be read: {"record": name, "stage": ..., "reason": ...}
-    warnings: list         # (name, remark) of readable but suspicious recordings
+
+    path: Path  # of its folder
+    shards: Shards  # the signals' files
+    offsets: np.ndarray  # (R + 1,) int64, of the signals one after another, in samples of any lead
+    names: list  # R strings 'source/record_id'
+    dx: list  # R tuples of diagnosis codes
+    context: np.ndarray  # (R, N_CONTEXT) float32, see data.inputs.context
+    skipped_rows: list  # of recordings that could not be read: {"record": name, "stage": ..., "reason": ...}
+    warnings: list  # (name, remark) of readable but suspicious recordings
 
     def __len__(self):
         return len(self.names)
@@ -93,7 +95,9 @@ def open_cache(records, config, folder, workers=2, quiet=False):
         _remove_abandoned(path)
         _build(records, config, path, key, workers, quiet)
     except OSError as error:
-        raise CacheError(f"{path}: the cache cannot be written ({error.strerror or error}); name a writable folder with --cache") from error
+        raise CacheError(
+            f"{path}: the cache cannot be written ({error.strerror or error}); name a writable folder with --cache"
+        ) from error
     return _load(path, key, names)
 
 
@@ -128,8 +132,16 @@ def _load(path, key, names):
         raise
     except Exception as error:  # there is no end to what numpy, zipfile and json may raise on a foreign file
         raise CacheError(f"its index cannot be read ({error!r:.200})") from None
-    cache = SignalCache(path, Shards(path, first, offsets, crc), offsets, texts["names"], [tuple(codes) for codes in texts["dx"]], context,
-                        texts["skipped"], [tuple(row) for row in texts["warnings"]])
+    cache = SignalCache(
+        path,
+        Shards(path, first, offsets, crc),
+        offsets,
+        texts["names"],
+        [tuple(codes) for codes in texts["dx"]],
+        context,
+        texts["skipped"],
+        [tuple(row) for row in texts["warnings"]],
+    )
     try:
         cache.shards.check_sizes()
         if cache.n_bytes <= SMALL:
@@ -154,14 +166,30 @@ def _read_index(file):
 def _check_index(first, offsets, crc, context, texts, names):
     """Raises CacheError, or whatever a foreign index leads to, unless this is what `_index` makes of recordings with these names."""
     n, skipped = len(texts["names"]), texts["skipped"]
-    sound = (first.ndim == 1 and first.dtype == np.int64 and first[0] == 0 and first[-1] == n and (np.diff(first) >= 0).all()
-             and offsets.shape == (n + 1,) and offsets.dtype == np.int64 and offsets[0] == 0 and (np.diff(offsets) >= 0).all() and not (offsets % 12).any()
-             and crc.shape == (n,) and crc.dtype == np.uint32
-             and context.shape == (n, N_CONTEXT) and context.dtype == np.float32 and np.isfinite(context).all()
-             and sorted(texts["names"] + [row["record"] for row in skipped]) == sorted(names)
-             and len(texts["dx"]) == n and _hold_texts(texts["dx"])
-             and all(list(row) == ["record", "stage", "reason"] for row in skipped) and _hold_texts([list(row.values()) for row in skipped])
-             and all(len(row) == 2 for row in texts["warnings"]) and _hold_texts(texts["warnings"]))
+    sound = (
+        first.ndim == 1
+        and first.dtype == np.int64
+        and first[0] == 0
+        and first[-1] == n
+        and (np.diff(first) >= 0).all()
+        and offsets.shape == (n + 1,)
+        and offsets.dtype == np.int64
+        and offsets[0] == 0
+        and (np.diff(offsets) >= 0).all()
+        and not (offsets % 12).any()
+        and crc.shape == (n,)
+        and crc.dtype == np.uint32
+        and context.shape == (n, N_CONTEXT)
+        and context.dtype == np.float32
+        and np.isfinite(context).all()
+        and sorted(texts["names"] + [row["record"] for row in skipped]) == sorted(names)
+        and len(texts["dx"]) == n
+        and _hold_texts(texts["dx"])
+        and all(list(row) == ["record", "stage", "reason"] for row in skipped)
+        and _hold_texts([list(row.values()) for row in skipped])
+        and all(len(row) == 2 for row in texts["warnings"])
+        and _hold_texts(texts["warnings"])
+    )
     if not sound:
         raise CacheError("its index does not fit together or not to the recordings")
 
@@ -182,14 +210,22 @@ def _remove_abandoned(path):
 
 def _build(records, config, path, key, workers, quiet):
     """Read all recordings and write the cache."""
-    partial = path.with_name(f"{key}.partial-{secrets.token_hex(8)}")  # a process number is not unique where containers share a folder
+    partial = path.with_name(
+        f"{key}.partial-{secrets.token_hex(8)}"
+    )  # a process number is not unique where containers share a folder
     partial.mkdir(parents=True)
     try:
         with locked(partial):
             index = _index(write_shards(records, config, partial, workers, quiet))
             with written(partial / "index.npz") as out:
                 np.savez(out, **index)
-            meta = {"magic": MAGIC, "version": VERSION, "key": key, "n_records": len(index["crc"]), "signal": config.to_dict()}
+            meta = {
+                "magic": MAGIC,
+                "version": VERSION,
+                "key": key,
+                "n_records": len(index["crc"]),
+                "signal": config.to_dict(),
+            }
             with written(partial / "meta.json") as out:
                 out.write(json.dumps(meta, indent=1).encode())
             try:
@@ -203,9 +239,15 @@ def _build(records, config, path, key, workers, quiet):
 
 def _index(parts):
     """Arrays of the index, of what the shards hold."""
+
     def together(name):
         return [value for part in parts for value in part[name]]
+
     texts = json.dumps({name: together(name) for name in TEXTS}).encode()
-    return {"first": np.cumsum([0] + [len(part["crc"]) for part in parts], dtype=np.int64),
-            "offsets": np.cumsum([0] + together("sizes"), dtype=np.int64), "crc": np.array(together("crc"), np.uint32),
-            "context": np.concatenate([np.empty((0, N_CONTEXT), np.float32)] + [part["contexts"] for part in parts]), "texts": np.frombuffer(texts, np.uint8)}
+    return {
+        "first": np.cumsum([0] + [len(part["crc"]) for part in parts], dtype=np.int64),
+        "offsets": np.cumsum([0] + together("sizes"), dtype=np.int64),
+        "crc": np.array(together("crc"), np.uint32),
+        "context": np.concatenate([np.empty((0, N_CONTEXT), np.float32)] + [part["contexts"] for part in parts]),
+        "texts": np.frombuffer(texts, np.uint8),
+    }

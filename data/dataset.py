@@ -1,4 +1,5 @@
 """Recordings with their labels, and training batches of random windows."""
+
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,13 +21,14 @@ AXIS_CODES = ("39732003", "47665007", "251200008")  # left, right and indetermin
 @dataclass(frozen=True)
 class Dataset:
     """R recordings with labels for C classes, and for A auxiliary codes that only training sees."""
-    cache: object             # SignalCache
-    y_true: np.ndarray        # (R, C) bool, what the official scorer sees
-    targets: np.ndarray       # (R, C + A) float32, what training asks for: the class set's codes with its training aliases
-    known: np.ndarray         # (R, C + A) float32, 0 where a label is simply missing: it is left out of the loss
-    context: np.ndarray       # (R, N_CONTEXT) float32, see data.inputs.context
-    metadata: object          # Metadata
-    auxiliary: tuple = ()     # the A codes
+
+    cache: object  # SignalCache
+    y_true: np.ndarray  # (R, C) bool, what the official scorer sees
+    targets: np.ndarray  # (R, C + A) float32, what training asks for: the class set's codes with its training aliases
+    known: np.ndarray  # (R, C + A) float32, 0 where a label is simply missing: it is left out of the loss
+    context: np.ndarray  # (R, N_CONTEXT) float32, see data.inputs.context
+    metadata: object  # Metadata
+    auxiliary: tuple = ()  # the A codes
 
     def __len__(self):
         return len(self.cache)
@@ -60,9 +62,13 @@ def with_auxiliary(data, class_set, train_rows, min_positives):
     answered = {code for group in class_set.members + class_set.training_aliases for code in group}
     count = Counter(code for row in train_rows for code in set(data.cache.dx[row]) - answered)
     codes = tuple(sorted(code for code, n in count.items() if n >= min_positives))
-    targets = np.array([[code in dx for code in codes] for dx in data.cache.dx], np.float32).reshape(len(data), -1)   # (R, A)
+    targets = np.array([[code in dx for code in codes] for dx in data.cache.dx], np.float32).reshape(
+        len(data), -1
+    )  # (R, A)
     known = _known_axis(targets, [codes.index(code) for code in AXIS_CODES if code in codes], data.metadata)
-    return replace(data, targets=np.hstack([data.targets, targets]), known=np.hstack([data.known, known]), auxiliary=codes)
+    return replace(
+        data, targets=np.hstack([data.targets, targets]), known=np.hstack([data.known, known]), auxiliary=codes
+    )
 
 
 def _known_axis(targets, columns, metadata):
@@ -75,12 +81,13 @@ def _known_axis(targets, columns, metadata):
 @dataclass(frozen=True)
 class Batch:
     """B windows of L samples, zero-padded at the end where a recording is shorter; `b` of them where several processes share a batch."""
-    x: torch.Tensor             # (b, 12, L) float32 mV
-    y: torch.Tensor             # (b, C + A) float32
-    known: torch.Tensor         # (b, C + A) float32
-    n_valid: torch.Tensor       # (b,) int64, samples before the padding
-    context: torch.Tensor       # (b, N_CONTEXT) float32
-    index: np.ndarray           # (B,) rows of the whole batch in the Dataset
+
+    x: torch.Tensor  # (b, 12, L) float32 mV
+    y: torch.Tensor  # (b, C + A) float32
+    known: torch.Tensor  # (b, C + A) float32
+    n_valid: torch.Tensor  # (b,) int64, samples before the padding
+    context: torch.Tensor  # (b, N_CONTEXT) float32
+    index: np.ndarray  # (B,) rows of the whole batch in the Dataset
 
 
 class TrainBatches:
@@ -94,11 +101,17 @@ class TrainBatches:
         self.dataset, self.indices, self.seq_length, self.seed = dataset, np.asarray(indices), seq_length, seed
         self.batch_size = min(batch_size, len(self.indices))
         if self.batch_size % size:
-            raise ValueError(f"a batch of {self.batch_size} windows cannot be shared evenly by {size} processes: change --batch_size")
+            raise ValueError(
+                f"a batch of {self.batch_size} windows cannot be shared evenly by {size} processes: change --batch_size"
+            )
         self.part = slice(rank * self.batch_size // size, (rank + 1) * self.batch_size // size)
-        self.strata = np.array_split(np.sort(self.indices), self.batch_size) if dataset.cache.n_bytes > SHUFFLED_WHOLE else None
-        self.own = np.unique(self.indices if self.strata is None else np.concatenate(self.strata[self.part]))  # rows that this process reads
-        self.lengths = np.diff(dataset.cache.offsets) // 12                                # (R,) samples
+        self.strata = (
+            np.array_split(np.sort(self.indices), self.batch_size) if dataset.cache.n_bytes > SHUFFLED_WHOLE else None
+        )
+        self.own = np.unique(
+            self.indices if self.strata is None else np.concatenate(self.strata[self.part])
+        )  # rows that this process reads
+        self.lengths = np.diff(dataset.cache.offsets) // 12  # (R,) samples
 
     def __len__(self):
         return len(self.indices) // self.batch_size  # the rest of an epoch is dropped: batch norm dislikes tiny batches
@@ -108,7 +121,7 @@ class TrainBatches:
         rng = np.random.default_rng([self.seed, epoch])
         order = self._order(rng)
         for b in range(len(self)):
-            rows = order[b * self.batch_size:(b + 1) * self.batch_size]
+            rows = order[b * self.batch_size : (b + 1) * self.batch_size]
             places = rng.random(len(rows))  # of the whole batch: it is the same for any number of processes
             mine, lengths = rows[self.part], self.lengths[rows[self.part]]
             starts = (places[self.part] * (np.maximum(lengths - self.seq_length, 0) + 1)).astype(np.int64)
@@ -118,16 +131,22 @@ class TrainBatches:
         """Rows of the batches, one after another."""
         if self.strata is None:
             return rng.permutation(self.indices)
-        return np.stack([rng.permutation(stratum)[:len(self)] for stratum in self.strata], axis=1).ravel()
+        return np.stack([rng.permutation(stratum)[: len(self)] for stratum in self.strata], axis=1).ravel()
 
     def _batch(self, rows, mine, starts, n_valid):
         """Batch of the windows of recordings `mine` that begin at `starts` and have n_valid samples, all (b,)."""
         data = self.dataset
         x = np.zeros((len(mine), 12, self.seq_length), np.int16)
         for window, row, start, n in zip(x, mine.tolist(), starts.tolist(), n_valid.tolist()):
-            window[:, :n] = data.cache.signal(row)[:, start:start + n]
-        return Batch(torch.from_numpy(to_millivolts(x)), torch.from_numpy(data.targets[mine]),
-                     torch.from_numpy(data.known[mine]), torch.from_numpy(n_valid), torch.from_numpy(data.context[mine]), rows)
+            window[:, :n] = data.cache.signal(row)[:, start : start + n]
+        return Batch(
+            torch.from_numpy(to_millivolts(x)),
+            torch.from_numpy(data.targets[mine]),
+            torch.from_numpy(data.known[mine]),
+            torch.from_numpy(n_valid),
+            torch.from_numpy(data.context[mine]),
+            rows,
+        )
 
 
 class ResidentBatches(TrainBatches):
@@ -140,24 +159,29 @@ class ResidentBatches(TrainBatches):
 
         def put(array):
             return torch.from_numpy(np.array(array)).to(device)
+
         ends = np.cumsum(12 * self.lengths[self.own])
         offsets = np.zeros(len(data), np.int64)
         offsets[self.own] = ends - 12 * self.lengths[self.own]
         self.signals = torch.empty(int(ends[-1]), dtype=torch.int16, device=device)
         for rows in np.array_split(self.own, -(-len(self.own) // BLOCK)):
             block = np.concatenate([data.cache.signal(row).ravel() for row in rows.tolist()])
-            self.signals[offsets[rows[0]]:offsets[rows[0]] + len(block)] = torch.from_numpy(block).to(device)
+            self.signals[offsets[rows[0]] : offsets[rows[0]] + len(block)] = torch.from_numpy(block).to(device)
         self.offsets, self.all_lengths = put(offsets), put(self.lengths)
         self.columns = put(data.targets), put(data.known), put(data.context)
-        self.lead = torch.arange(12, device=device)[:, None]                               # (12, 1)
-        self.time = torch.arange(self.seq_length, device=device)                           # (L,)
+        self.lead = torch.arange(12, device=device)[:, None]  # (12, 1)
+        self.time = torch.arange(self.seq_length, device=device)  # (L,)
 
     def _batch(self, rows, mine, starts, n_valid):
-        mine, starts, n_valid = (torch.from_numpy(a).to(self.time.device, non_blocking=True) for a in (mine, starts, n_valid))
-        length = self.all_lengths[mine, None, None]                                        # (b, 1, 1)
-        shown = self.time < n_valid[:, None, None]                                         # (b, 1, L)
-        place = self.offsets[mine, None, None] + self.lead * length + starts[:, None, None] + self.time.where(shown, 0)   # (b, 12, L)
-        x = self.signals[place] * shown                                                    # (b, 12, L) int16
+        mine, starts, n_valid = (
+            torch.from_numpy(a).to(self.time.device, non_blocking=True) for a in (mine, starts, n_valid)
+        )
+        length = self.all_lengths[mine, None, None]  # (b, 1, 1)
+        shown = self.time < n_valid[:, None, None]  # (b, 1, L)
+        place = (
+            self.offsets[mine, None, None] + self.lead * length + starts[:, None, None] + self.time.where(shown, 0)
+        )  # (b, 12, L)
+        x = self.signals[place] * shown  # (b, 12, L) int16
         y, known, context = (column[mine] for column in self.columns)
         return Batch(x.float() * 1e-3, y, known, n_valid, context, rows)
 

@@ -1,4 +1,5 @@
 """Opening files that others have put there, and writing files that survive a power cut."""
+
 import contextlib
 import errno
 import os

@@ -26,36 +26,60 @@ DEFAULT_FREQ = 250.0  # Hz; header(5), where the field is absent
 DEFAULT_GAIN = 200.0  # adu per mV; header(5), where the field is absent or 0
 
 # The value that stands for "no sample here" in each storage format, signal(5). Format 8 (differences) has none.
-INVALID_SAMPLE = {'16': -2**15, '61': -2**15, '160': -2**15, '516': -2**15, '24': -2**23, '524': -2**23, '32': -2**31,
-                  '80': -2**7, '508': -2**7, '212': -2**11, '310': -2**9, '311': -2**9, '8': None, '0': -2**15}
+INVALID_SAMPLE = {
+    "16": -(2**15),
+    "61": -(2**15),
+    "160": -(2**15),
+    "516": -(2**15),
+    "24": -(2**23),
+    "524": -(2**23),
+    "32": -(2**31),
+    "80": -(2**7),
+    "508": -(2**7),
+    "212": -(2**11),
+    "310": -(2**9),
+    "311": -(2**9),
+    "8": None,
+    "0": -(2**15),
+}
 
-_UNKNOWN_RECORD = 'header'
+_UNKNOWN_RECORD = "header"
 _new_tuple = tuple.__new__  # makes a Lead in half the time of Lead(...), a tenth of the parsing
-_NUMBER = r'[+-]?(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?'
-_TIME = r'\d{1,2}(?::\d{1,2}){0,2}(?:\.\d{1,9})?'
-_DATE = r'\d{1,2}(?:/\d{1,2}/|-[A-Za-z]{3}-)\d{2,4}'
+_NUMBER = r"[+-]?(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?"
+_TIME = r"\d{1,2}(?::\d{1,2}){0,2}(?:\.\d{1,9})?"
+_DATE = r"\d{1,2}(?:/\d{1,2}/|-[A-Za-z]{3}-)\d{2,4}"
 
-_RECORD_LINE = re.compile(rf'''
+_RECORD_LINE = re.compile(
+    rf"""
     (?P<name>[^\s/\\]+) (?:/(?P<n_segments>\d{{1,9}}))?
     [ \t]+ (?P<n_leads>\d{{1,9}})
     (?:[ \t]+ (?P<freq>{_NUMBER}) (?:/{_NUMBER} (?:\({_NUMBER}\))?)?
         (?:[ \t]+ (?P<n_samples>\d{{1,18}})
             (?:[ \t]+ (?:{_TIME} (?:[ \t]+ {_DATE})? | {_DATE} (?:[ \t]+ {_TIME})?))?
         )?
-    )?''', re.VERBOSE | re.ASCII)
-_FORMAT = re.compile(r'(?P<fmt>\d{1,4}) (?:x(?P<samples_per_frame>\d{1,6}))? (?::(?P<skew>\d{1,9}))?'
-                     r'(?:\+(?P<byte_offset>\d{1,18}))?', re.VERBOSE | re.ASCII)
-_GAIN = re.compile(rf'(?P<gain>{_NUMBER}) (?:\((?P<baseline>[+-]?\d{{1,12}})\))? (?:/(?P<unit>\S+))?',
-                   re.VERBOSE | re.ASCII)
-_FULL_SIGNAL_LINE = re.compile(r'''
+    )?""",
+    re.VERBOSE | re.ASCII,
+)
+_FORMAT = re.compile(
+    r"(?P<fmt>\d{1,4}) (?:x(?P<samples_per_frame>\d{1,6}))? (?::(?P<skew>\d{1,9}))?"
+    r"(?:\+(?P<byte_offset>\d{1,18}))?",
+    re.VERBOSE | re.ASCII,
+)
+_GAIN = re.compile(
+    rf"(?P<gain>{_NUMBER}) (?:\((?P<baseline>[+-]?\d{{1,12}})\))? (?:/(?P<unit>\S+))?", re.VERBOSE | re.ASCII
+)
+_FULL_SIGNAL_LINE = re.compile(
+    r"""
     ^(\S+) [ \t]+                               # file name
     (\S+ [ \t]+ \S+ [ \t]+ \S+ [ \t]+ \S+) [ \t]+  # format, gain, ADC resolution, ADC zero
     ([+-]?\d{1,12}) [ \t]+ ([+-]?\d{1,12}) [ \t]+    # first value, checksum
-    (\d.*)$                                     # block size, name of the lead''', re.VERBOSE | re.ASCII | re.MULTILINE)
-_FACTS = ('dx', 'ag', 'se')  # how comments begin that are looked into
-_INTEGER = re.compile(r'[+-]?\d{1,12}', re.ASCII)
-_FILE_NAME = re.compile(r'[^\s/\\:-][^\s/\\:]*')
-_SEGMENT_LINE = re.compile(r'(?P<name>~|[\w-]+)[ \t]+(?P<n_samples>\d{1,18})', re.ASCII)
+    (\d.*)$                                     # block size, name of the lead""",
+    re.VERBOSE | re.ASCII | re.MULTILINE,
+)
+_FACTS = ("dx", "ag", "se")  # how comments begin that are looked into
+_INTEGER = re.compile(r"[+-]?\d{1,12}", re.ASCII)
+_FILE_NAME = re.compile(r"[^\s/\\:-][^\s/\\:]*")
+_SEGMENT_LINE = re.compile(r"(?P<name>~|[\w-]+)[ \t]+(?P<n_samples>\d{1,18})", re.ASCII)
 
 
 def printable(text):
@@ -63,7 +87,7 @@ def printable(text):
     may hold any of them, but logs, tables and terminals must not."""
     if text.isprintable():
         return text
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode('ascii') for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class RecordError(ValueError):
@@ -71,7 +95,7 @@ class RecordError(ValueError):
 
     def __init__(self, message):
         if len(message) > MAX_MESSAGE:  # the path of a file may be as long as this, and the fault stands behind it
-            message = f'{message[:MAX_MESSAGE // 2]} ... {message[-MAX_MESSAGE // 2:]}'
+            message = f"{message[: MAX_MESSAGE // 2]} ... {message[-MAX_MESSAGE // 2 :]}"
         super().__init__(printable(message))
 
 
@@ -128,60 +152,72 @@ def parse_header(lines, name=_UNKNOWN_RECORD):
             line = lines[number].strip()
             number += 1
             if number == 1:
-                line = line.removeprefix('\ufeff').removeprefix('ï»¿')  # byte order mark, also when read as latin-1
+                line = line.removeprefix("\ufeff").removeprefix("ï»¿")  # byte order mark, also when read as latin-1
             if not line:
                 continue
-            if line[0] == '#':
-                comments.append(line.strip('# \t'))
+            if line[0] == "#":
+                comments.append(line.strip("# \t"))
             elif record is None:
                 record = _parse_record_line(line)
-                parse_line = _parse_signal_line if record['n_segments'] is None else _parse_segment_line
-                n_expected = record['n_leads'] if record['n_segments'] is None else record['n_segments']
+                parse_line = _parse_signal_line if record["n_segments"] is None else _parse_segment_line
+                n_expected = record["n_leads"] if record["n_segments"] is None else record["n_segments"]
                 if parse_line is _parse_signal_line:
-                    body = _full_signal_lines(lines[number:number + n_expected])
+                    body = _full_signal_lines(lines[number : number + n_expected])
                     number += len(body)
             elif len(body) == n_expected:
-                raise ValueError(f'a line beyond the {n_expected} that the record line announces')
+                raise ValueError(f"a line beyond the {n_expected} that the record line announces")
             else:
                 body.append(parse_line(line))
         if record is None:
-            raise ValueError('no record line')
+            raise ValueError("no record line")
         if len(body) < n_expected:
-            raise ValueError(f'ends after {len(body)} of the {n_expected} signal or segment lines announced')
+            raise ValueError(f"ends after {len(body)} of the {n_expected} signal or segment lines announced")
         return _build(record, body, comments)
     except ValueError as error:
-        raise RecordError(f'{name}, line {number}: {error}') from None
+        raise RecordError(f"{name}, line {number}: {error}") from None
 
 
 def _build(record, body, comments):
-    segmented = record['n_segments'] is not None
+    segmented = record["n_segments"] is not None
     if segmented:
         total = sum(n_samples for _, n_samples in body)
-        if (record['n_samples'] or total) != total:
+        if (record["n_samples"] or total) != total:
             raise ValueError(f"segments hold {total} samples, the record line says {record['n_samples']}")
-        record['n_samples'] = total or None
-    return Header(record['name'], record['n_segments'] or 1, record['n_leads'], record['freq'], record['n_samples'],
-                  () if segmented else tuple(body), *_parse_comments(comments), tuple(comments),
-                  tuple(body) if segmented else ())
+        record["n_samples"] = total or None
+    return Header(
+        record["name"],
+        record["n_segments"] or 1,
+        record["n_leads"],
+        record["freq"],
+        record["n_samples"],
+        () if segmented else tuple(body),
+        *_parse_comments(comments),
+        tuple(comments),
+        tuple(body) if segmented else (),
+    )
 
 
 def _parse_record_line(line):
     match = _RECORD_LINE.fullmatch(line)
     if match is None:
         raise ValueError(f"not 'name[/segments] leads [frequency [samples [time [date]]]]': {line[:80]!r}")
-    name, n_segments, n_leads, freq, n_samples = match.group('name', 'n_segments', 'n_leads', 'freq', 'n_samples')
+    name, n_segments, n_leads, freq, n_samples = match.group("name", "n_segments", "n_leads", "freq", "n_samples")
     freq = DEFAULT_FREQ if freq is None else float(freq)
     if not 0 < freq <= MAX_FREQ:
-        raise ValueError(f'sampling frequency {freq:g} Hz is not within 0 to {MAX_FREQ:g}')
-    return {'name': name, 'freq': freq, 'n_leads': _bounded(n_leads, MAX_LEADS, 'leads'),
-            'n_segments': None if n_segments is None else _bounded(n_segments, MAX_SEGMENTS, 'segments', least=1),
-            'n_samples': _bounded(n_samples or '0', MAX_SAMPLES, 'samples') or None}
+        raise ValueError(f"sampling frequency {freq:g} Hz is not within 0 to {MAX_FREQ:g}")
+    return {
+        "name": name,
+        "freq": freq,
+        "n_leads": _bounded(n_leads, MAX_LEADS, "leads"),
+        "n_segments": None if n_segments is None else _bounded(n_segments, MAX_SEGMENTS, "segments", least=1),
+        "n_samples": _bounded(n_samples or "0", MAX_SAMPLES, "samples") or None,
+    }
 
 
 def _bounded(text, limit, what, least=0):
     value = int(text)
     if not least <= value <= limit:
-        raise ValueError(f'{value} {what}, not within {least} to {limit}')
+        raise ValueError(f"{value} {what}, not within {least} to {limit}")
     return value
 
 
@@ -189,13 +225,13 @@ def _parse_segment_line(line):
     match = _SEGMENT_LINE.fullmatch(line)
     if match is None:
         raise ValueError(f"not a segment line 'name samples': {line[:80]!r}")
-    return match['name'], _bounded(match['n_samples'], MAX_SAMPLES, 'samples')
+    return match["name"], _bounded(match["n_samples"], MAX_SAMPLES, "samples")
 
 
 def _full_signal_lines(lines):
     """-> list of Leads of lines that have every field and nothing before it, as nearly all have: one search finds the fields
     of all. Empty if any line is otherwise, for `_parse_signal_line` to judge."""
-    text = '\n'.join(lines)
+    text = "\n".join(lines)
     found = _FULL_SIGNAL_LINE.findall(text) if len(text) <= MAX_LINE else ()
     if len(found) != len(lines):
         return []
@@ -213,28 +249,29 @@ def _full_signal_lines(lines):
 
 def _parse_signal_line(line):
     if len(line) > MAX_LINE:
-        raise ValueError(f'a signal line of {len(line)} characters, more than {MAX_LINE}')
+        raise ValueError(f"a signal line of {len(line)} characters, more than {MAX_LINE}")
     file_name, *words = line.split(None, 8)  # fields after the format may be absent, but only with all that follow them
     if not words:
-        raise ValueError(f'a signal line without format: {line[:80]!r}')
-    before, after = _constant_fields(' '.join(words[:4]), ' '.join(words[6:]))
-    initial, checksum = (_integer(word, what) for word, what in
-                         zip((words[4:6] + [None] * 2)[:2], ('initial value', 'checksum')))
+        raise ValueError(f"a signal line without format: {line[:80]!r}")
+    before, after = _constant_fields(" ".join(words[:4]), " ".join(words[6:]))
+    initial, checksum = (
+        _integer(word, what) for word, what in zip((words[4:6] + [None] * 2)[:2], ("initial value", "checksum"))
+    )
     _check_file_name(file_name)
     return Lead(file_name, *before, initial, checksum, *after)
 
 
 @lru_cache(maxsize=64)
 def _check_file_name(file_name):
-    if not _FILE_NAME.fullmatch(file_name) or file_name in ('.', '..'):
-        raise ValueError(f'signal file name {file_name[:80]!r} is not a plain name within the folder of the header')
+    if not _FILE_NAME.fullmatch(file_name) or file_name in (".", ".."):
+        raise ValueError(f"signal file name {file_name[:80]!r} is not a plain name within the folder of the header")
 
 
 def _integer(text, what):
     if text is None:
         return None
     if not _INTEGER.fullmatch(text):
-        raise ValueError(f'{what} {text[:40]!r} is no integer')
+        raise ValueError(f"{what} {text[:40]!r} is no integer")
     return int(text)
 
 
@@ -245,21 +282,25 @@ def _constant_fields(constant, tail):
     fmt, gain, resolution, zero = (constant.split() + [None] * 3)[:4]
     block_size, lead_name = (tail.strip().split(None, 1) + [None] * 2)[:2]
     match = _FORMAT.fullmatch(fmt)
-    if match is None or match['fmt'] not in INVALID_SAMPLE:
-        raise ValueError(f'format {fmt[:40]!r} is none of WFDB')
-    skew = _bounded(match['skew'] or '0', MAX_SKEW, 'frames of skew')
-    storage = (match['fmt'], _bounded(match['samples_per_frame'] or '1', MAX_FRAME, 'samples per frame', least=1), skew,
-               int(match['byte_offset'] or 0))
-    match = _GAIN.fullmatch('0' if gain is None else gain)
+    if match is None or match["fmt"] not in INVALID_SAMPLE:
+        raise ValueError(f"format {fmt[:40]!r} is none of WFDB")
+    skew = _bounded(match["skew"] or "0", MAX_SKEW, "frames of skew")
+    storage = (
+        match["fmt"],
+        _bounded(match["samples_per_frame"] or "1", MAX_FRAME, "samples per frame", least=1),
+        skew,
+        int(match["byte_offset"] or 0),
+    )
+    match = _GAIN.fullmatch("0" if gain is None else gain)
     if match is None:
         raise ValueError(f"gain {gain[:40]!r} is not 'number[(baseline)][/unit]'")
-    gain = float(match['gain']) or DEFAULT_GAIN
+    gain = float(match["gain"]) or DEFAULT_GAIN
     if not GAIN_RANGE[0] <= abs(gain) <= GAIN_RANGE[1]:
-        raise ValueError(f'gain {gain:g} is absurd (limits {GAIN_RANGE[0]:g} to {GAIN_RANGE[1]:g})')
-    adc_zero = _integer(zero, 'ADC zero') or 0
-    baseline = int(match['baseline']) if match['baseline'] else adc_zero
-    scale = (gain, baseline, match['unit'] or 'mV', _integer(resolution, 'ADC resolution') or 0, adc_zero)
-    return storage + scale, (_integer(block_size, 'block size') or 0, lead_name or '')
+        raise ValueError(f"gain {gain:g} is absurd (limits {GAIN_RANGE[0]:g} to {GAIN_RANGE[1]:g})")
+    adc_zero = _integer(zero, "ADC zero") or 0
+    baseline = int(match["baseline"]) if match["baseline"] else adc_zero
+    scale = (gain, baseline, match["unit"] or "mV", _integer(resolution, "ADC resolution") or 0, adc_zero)
+    return storage + scale, (_integer(block_size, "block size") or 0, lead_name or "")
 
 
 def _parse_comments(comments):
@@ -268,15 +309,15 @@ def _parse_comments(comments):
     for comment in comments:
         if comment[:2].lower() not in _FACTS:
             continue
-        key, _, value = comment.partition(':')
+        key, _, value = comment.partition(":")
         key = key.rstrip().lower()
-        if key == 'dx':
-            dx.update((code.strip(), None) for code in value.split(','))
-        elif key == 'age':
+        if key == "dx":
+            dx.update((code.strip(), None) for code in value.split(","))
+        elif key == "age":
             age = _age(value.strip())
-        elif key == 'sex':
-            sex = {'m': 'Male', 'f': 'Female', 'male': 'Male', 'female': 'Female'}.get(value.strip().lower())
-    return age, sex, tuple(code for code in dx if code and code.lower() != 'unknown')
+        elif key == "sex":
+            sex = {"m": "Male", "f": "Female", "male": "Male", "female": "Female"}.get(value.strip().lower())
+    return age, sex, tuple(code for code in dx if code and code.lower() != "unknown")
 
 
 @lru_cache(maxsize=1024)

@@ -1,4 +1,5 @@
 """Numbers as models see them. Cache, training and inference share these, so a recording is the same everywhere."""
+
 import math
 import os
 
@@ -86,4 +87,12 @@ def context(signal, sample_freq, age, sex):
 def demographics(age, sex):
     """(N_DEMOGRAPHICS,) float32: (age - 60) / 20 in years (0 if unknown), 1 if age is known, sex (1 male, -1 female, 0 unknown), 1 if it is known."""
     known_age = not math.isnan(age)
-    return np.array([(age - 60) / 20 if known_age else 0, known_age, {"Male": 1, "Female": -1}.get(sex, 0), sex in ("Male", "Female")], np.float32)
+    return np.array(
+        [
+            (age - 60) / 20 if known_age else 0,
+            known_age,
+            {"Male": 1, "Female": -1}.get(sex, 0),
+            sex in ("Male", "Female"),
+        ],
+        np.float32,
+    )

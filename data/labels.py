@@ -1,4 +1,5 @@
 """SNOMED CT codes <-> columns: class sets, equivalent classes and names, from the Challenge's official tables."""
+
 import csv
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -15,16 +16,26 @@ NORMAL = "426783006"  # sinus rhythm, the class a lazy classifier would always a
 PAIRS_2020 = (("713427006", "59118001"), ("284470004", "63593006"), ("427172004", "17338001"))
 
 # Textual classes of the Challenge's first phase (April 2020): the code of the CPSC 2018 data first, then its equivalents.
-CPSC2018 = {"AF": ("164889003",), "I-AVB": ("270492004",), "LBBB": ("164909002",), "Normal": (NORMAL,),
-            "RBBB": ("59118001", "713427006"), "PAC": ("284470004", "63593006"),
-            "PVC": ("164884008", "427172004", "17338001"), "STD": ("429622005",), "STE": ("164931005",)}
+CPSC2018 = {
+    "AF": ("164889003",),
+    "I-AVB": ("270492004",),
+    "LBBB": ("164909002",),
+    "Normal": (NORMAL,),
+    "RBBB": ("59118001", "713427006"),
+    "PAC": ("284470004", "63593006"),
+    "PVC": ("164884008", "427172004", "17338001"),
+    "STD": ("429622005",),
+    "STE": ("164931005",),
+}
 
 # Codes that the scorer ignores although they name the same finding. Learning them as negatives would teach a network
 # that a source's way of coding is a disease: CPSC 2018 and PTB-XL write every PVC as 164884008.
-CLINICAL_ALIASES = {"427172004": ("164884008",),                          # PVC: ventricular ectopics
-                    "164889003": ("314208002", "282825002", "426749004"),  # AF: rapid, paroxysmal, chronic
-                    "164909002": ("733534002",),                          # LBBB: complete
-                    "10370003": ("251266004", "251268003")}               # pacing rhythm: ventricular, atrial
+CLINICAL_ALIASES = {
+    "427172004": ("164884008",),  # PVC: ventricular ectopics
+    "164889003": ("314208002", "282825002", "426749004"),  # AF: rapid, paroxysmal, chronic
+    "164909002": ("733534002",),  # LBBB: complete
+    "10370003": ("251266004", "251268003"),
+}  # pacing rhythm: ventricular, atrial
 NOT_A_DIAGNOSIS = {"", "unknown", "nan"}
 
 
@@ -33,6 +44,7 @@ class ClassSet:
     """The classes of a model or a scorer, one entry per column. `codes` are the canonical names (first of each pair of
     equivalents), `members` every code the scorer counts as the column (the canonical one included), `training_aliases`
     further codes of the same clinical meaning, which are training targets only."""
+
     name: str
     codes: tuple
     abbreviations: tuple
@@ -93,8 +105,10 @@ class ClassSet:
 
     def to_dict(self):
         """Plain lists and strings, for JSON."""
-        return {key: value if isinstance(value, str) else [list(v) if isinstance(v, tuple) else v for v in value]
-                for key, value in asdict(self).items()}
+        return {
+            key: value if isinstance(value, str) else [list(v) if isinstance(v, tuple) else v for v in value]
+            for key, value in asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, values):
@@ -181,8 +195,10 @@ def _class_set(name, codes, groups, abbreviations=None, aliases=True):
     if abbreviations is None:
         abbreviations = [table[group[0]][0] if group else "" for group in known]
     taken = {code for group in groups for code in group}
-    further = [tuple(alias for code in group for alias in CLINICAL_ALIASES.get(code, ()) if aliases and alias not in taken)
-               for group in groups]
+    further = [
+        tuple(alias for code in group for alias in CLINICAL_ALIASES.get(code, ()) if aliases and alias not in taken)
+        for group in groups
+    ]
     return ClassSet(name, tuple(codes), tuple(abbreviations), names, tuple(map(tuple, groups)), tuple(further))
 
 
@@ -199,8 +215,10 @@ def _read_class_set(path):
         raise ValueError(f"class set file {path} cannot be read: {error}") from None
     allowed = {"code", "abbreviation", "name", "equivalents"}
     if "code" not in columns or len(set(columns)) != len(columns) or set(columns) - allowed:
-        raise ValueError(f"{path}, line 1: the columns are 'code' and, if wanted, 'abbreviation', 'name' and "
-                         f"'equivalents', not {columns}")
+        raise ValueError(
+            f"{path}, line 1: the columns are 'code' and, if wanted, 'abbreviation', 'name' and "
+            f"'equivalents', not {columns}"
+        )
     codes, abbreviations, names, groups = [], [], [], []
     table = diagnosis_table()
     for line, row in rows:

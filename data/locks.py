@@ -1,4 +1,5 @@
 """One writer a folder: a lock that the operating system takes back when its holder dies, however it dies."""
+
 import contextlib
 import os
 

@@ -11,17 +11,18 @@ from data.headers import INVALID_SAMPLE, RecordError
 from data.quality import Quality, inspect
 from data.resample import resample
 
-LEADS = ('I', 'II', 'III', 'aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
-__all__ = ['LEADS', 'Quality', 'SignalConfig', 'lead_name', 'preprocess', 'resample', 'window_starts']
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+__all__ = ["LEADS", "Quality", "SignalConfig", "lead_name", "preprocess", "resample", "window_starts"]
 
 FREQ_RANGE = (1.0, 2e4)  # Hz, of a recording that can be preprocessed
 
 # Every limb lead is a combination of the two independent ones, I and II (Einthoven, Goldberger).
-_LIMB = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), 'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
+_LIMB = {"I": (1, 0), "II": (0, 1), "III": (-1, 1), "aVR": (-0.5, -0.5), "aVL": (1, -0.5), "aVF": (-0.5, 1)}
 # Spellings besides those of LEADS in any case: modified limb leads (MIT-BIH) and German/French 'DI'.
 _SPELLINGS = {name.upper(): name for name in LEADS} | {
-    f'{prefix}{name}': name for prefix in ('ML', 'D') for name in ('I', 'II', 'III')}
-_MILLIVOLTS = {'v': 1e3, 'mv': 1.0, 'uv': 1e-3, 'µv': 1e-3, 'μv': 1e-3, 'nv': 1e-6}  # micro sign and Greek mu
+    f"{prefix}{name}": name for prefix in ("ML", "D") for name in ("I", "II", "III")
+}
+_MILLIVOLTS = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}  # micro sign and Greek mu
 MAX_VALUES = 6 * 10**8  # leads x samples at the model's rate: 12 leads of a day at 500 Hz and some
 _LONG = 2**20  # samples a lead; beyond it leads are processed one at a time, so that memory stays bounded
 
@@ -36,31 +37,35 @@ class SignalConfig:
 
     def __post_init__(self):
         if not FREQ_RANGE[0] <= self.sample_freq <= FREQ_RANGE[1]:
-            raise ValueError(f'sample_freq {self.sample_freq!r} Hz is not within {FREQ_RANGE[0]:g} to {FREQ_RANGE[1]:g}')
+            raise ValueError(
+                f"sample_freq {self.sample_freq!r} Hz is not within {FREQ_RANGE[0]:g} to {FREQ_RANGE[1]:g}"
+            )
         if not 0 < self.clip < math.inf:
-            raise ValueError(f'clip {self.clip!r} mV is no positive number')
+            raise ValueError(f"clip {self.clip!r} mV is no positive number")
         if not self.leads or len(set(self.leads)) != len(self.leads) or not set(self.leads) <= set(LEADS):
             raise ValueError(f"leads {self.leads!r} are not distinct names out of {' '.join(LEADS)}")
 
     def to_dict(self):
         """Plain values, fit for JSON."""
-        return asdict(self) | {'leads': list(self.leads), 'unit': 'mV'}
+        return asdict(self) | {"leads": list(self.leads), "unit": "mV"}
 
     @classmethod
     def from_dict(cls, values):
         """Inverse of `to_dict`. Raises ValueError on unknown or missing keys, another unit, or values out of range."""
         known = cls().to_dict()
         if not isinstance(values, dict) or set(values) != set(known):
-            raise ValueError(f'signal config needs exactly the keys {sorted(known)}, got '
-                             f'{sorted(map(str, values)) if isinstance(values, dict) else values!r}')
-        if values['unit'] != 'mV':
+            raise ValueError(
+                f"signal config needs exactly the keys {sorted(known)}, got "
+                f"{sorted(map(str, values)) if isinstance(values, dict) else values!r}"
+            )
+        if values["unit"] != "mV":
             raise ValueError(f"signal config in {values['unit']!r}, only 'mV' is known")
-        for key in ('sample_freq', 'clip'):
+        for key in ("sample_freq", "clip"):
             if isinstance(values[key], bool) or not isinstance(values[key], int | float):
-                raise ValueError(f'signal config: {key} {values[key]!r} is no number')
-        if not isinstance(values['leads'], list | tuple) or not all(isinstance(name, str) for name in values['leads']):
+                raise ValueError(f"signal config: {key} {values[key]!r} is no number")
+        if not isinstance(values["leads"], list | tuple) or not all(isinstance(name, str) for name in values["leads"]):
             raise ValueError(f"signal config: leads {values['leads']!r} are no list of names")
-        return cls(float(values['sample_freq']), tuple(values['leads']), float(values['clip']))
+        return cls(float(values["sample_freq"]), tuple(values["leads"]), float(values["clip"]))
 
 
 def preprocess(adc, header, config, quality=None):
@@ -77,18 +82,25 @@ def preprocess(adc, header, config, quality=None):
     try:
         rows, plan = _plan(header.lead_names, config.leads)
     except ValueError as error:
-        raise RecordError(f'{header.record_name}: {error}') from None
+        raise RecordError(f"{header.record_name}: {error}") from None
     stored = sorted(rows.values()) if quality is not None else sorted({row for terms in plan for row, _ in terms})
     whole = _to_millivolts(adc, header, stored) if adc.shape[1] <= _LONG else None
     if quality is not None:
         _report(header, rows, config.leads, plan, quality)
         names = {row: name for name, row in rows.items()}
         parts = [stored] if whole else ([row] for row in stored)
-        inspect((([names[row] for row in part], *(whole or _to_millivolts(adc, header, part))) for part in parts), quality)
+        inspect(
+            (([names[row] for row in part], *(whole or _to_millivolts(adc, header, part))) for part in parts), quality
+        )
     if whole:
         return _finish(_assemble(whole[0], stored, plan), header, config)
     parts = ((sorted(row for row, _ in terms), terms) for terms in plan)
-    return np.concatenate([_finish(_assemble(_to_millivolts(adc, header, used)[0], used, (terms,)), header, config) for used, terms in parts])
+    return np.concatenate(
+        [
+            _finish(_assemble(_to_millivolts(adc, header, used)[0], used, (terms,)), header, config)
+            for used, terms in parts
+        ]
+    )
 
 
 def _report(header, rows, wanted, plan, quality):
@@ -103,26 +115,32 @@ def _report(header, rows, wanted, plan, quality):
 
 def _checked(adc, header, config):
     adc = np.asarray(adc)
-    if adc.ndim != 2 or adc.dtype.kind not in 'iuf':
-        raise RecordError(f'{header.record_name}: signal is {adc.ndim}-dimensional {adc.dtype}, not leads x samples')
+    if adc.ndim != 2 or adc.dtype.kind not in "iuf":
+        raise RecordError(f"{header.record_name}: signal is {adc.ndim}-dimensional {adc.dtype}, not leads x samples")
     if adc.shape[0] != len(header.leads) or adc.shape[1] != (header.n_samples or adc.shape[1]):
-        raise RecordError(f'{header.record_name}: signal is {adc.shape[0]} leads x {adc.shape[1]} samples, the header '
-                          f'announces {len(header.leads)} x {header.n_samples}')
+        raise RecordError(
+            f"{header.record_name}: signal is {adc.shape[0]} leads x {adc.shape[1]} samples, the header "
+            f"announces {len(header.leads)} x {header.n_samples}"
+        )
     if adc.size == 0:
-        raise RecordError(f'{header.record_name}: signal is empty')
+        raise RecordError(f"{header.record_name}: signal is empty")
     if not FREQ_RANGE[0] <= header.sample_freq <= FREQ_RANGE[1]:
-        raise RecordError(f'{header.record_name}: sampling frequency {header.sample_freq:g} Hz is not within '
-                          f'{FREQ_RANGE[0]:g} to {FREQ_RANGE[1]:g}')
+        raise RecordError(
+            f"{header.record_name}: sampling frequency {header.sample_freq:g} Hz is not within "
+            f"{FREQ_RANGE[0]:g} to {FREQ_RANGE[1]:g}"
+        )
     n_resampled = math.ceil(adc.shape[1] * config.sample_freq / header.sample_freq)
     if len(config.leads) * n_resampled > MAX_VALUES:
-        raise RecordError(f"{header.record_name}: {n_resampled} samples a lead at the model's rate of {config.sample_freq:g} "
-                          f'Hz are too many (limit: {MAX_VALUES} values)')
+        raise RecordError(
+            f"{header.record_name}: {n_resampled} samples a lead at the model's rate of {config.sample_freq:g} "
+            f"Hz are too many (limit: {MAX_VALUES} values)"
+        )
     return adc
 
 
 def lead_name(text):
     """Name in LEADS that a header means by `text`: any case, 'MLII', 'DII', 'lead II', 'ECG II'; None if it is none."""
-    return _SPELLINGS.get(re.sub(r'^(ECG[ _])?(LEAD[ _])?', '', text.strip().upper()))
+    return _SPELLINGS.get(re.sub(r"^(ECG[ _])?(LEAD[ _])?", "", text.strip().upper()))
 
 
 @lru_cache(maxsize=256)
@@ -132,7 +150,7 @@ def _plan(names, wanted):
     rows = {}
     for row, name in enumerate(map(lead_name, names)):
         if name in rows:
-            raise ValueError(f'lead {name} stands twice ({names[rows[name]]!r} and {names[row]!r})')
+            raise ValueError(f"lead {name} stands twice ({names[rows[name]]!r} and {names[row]!r})")
         if name is not None:
             rows[name] = row
     if not rows:
@@ -168,16 +186,20 @@ def _to_millivolts(adc, header, rows):
         return np.zeros((0, adc.shape[1]), np.float32), None
     leads = [header.leads[row] for row in rows]
     try:
-        scale, baseline, invalid, largest_invalid = _scaling(tuple((lead.gain, lead.unit, lead.baseline, lead.fmt) for lead in leads))
+        scale, baseline, invalid, largest_invalid = _scaling(
+            tuple((lead.gain, lead.unit, lead.baseline, lead.fmt) for lead in leads)
+        )
     except KeyError:
-        units = ', '.join(f'lead {lead.name} in {lead.unit!r}' for lead in leads if lead.unit.lower() not in _MILLIVOLTS)
-        raise RecordError(f'{header.record_name}: {units}, not in V, mV, uV or nV') from None
+        units = ", ".join(
+            f"lead {lead.name} in {lead.unit!r}" for lead in leads if lead.unit.lower() not in _MILLIVOLTS
+        )
+        raise RecordError(f"{header.record_name}: {units}, not in V, mV, uV or nV") from None
     part = adc if rows == list(range(len(adc))) else adc[rows]
-    with np.errstate(over='ignore', invalid='ignore'):
+    with np.errstate(over="ignore", invalid="ignore"):
         if baseline is not None:  # in float64, where the difference of any stored values is exact
-            x = np.subtract(part, baseline, dtype=np.float64).astype(np.float32, order='C')
+            x = np.subtract(part, baseline, dtype=np.float64).astype(np.float32, order="C")
         else:
-            x = part.astype(np.float32, order='C')
+            x = part.astype(np.float32, order="C")
         x /= scale
     bad = _bad_samples(part, x, invalid, largest_invalid)
     if bad is not None:
@@ -192,13 +214,17 @@ def _scaling(leads):
     scale = [gain / _MILLIVOLTS[unit.lower()] for gain, unit, _, _ in leads]
     baseline = np.array([baseline for _, _, baseline, _ in leads], float)[:, None]
     invalid = [INVALID_SAMPLE[fmt] for _, _, _, fmt in leads]
-    return (np.array(scale, np.float32)[:, None], baseline if baseline.any() else None, np.array(invalid, float)[:, None],
-            max((value for value in invalid if value is not None), default=-math.inf))
+    return (
+        np.array(scale, np.float32)[:, None],
+        baseline if baseline.any() else None,
+        np.array(invalid, float)[:, None],
+        max((value for value in invalid if value is not None), default=-math.inf),
+    )
 
 
 def _bad_samples(adc, x, invalid, largest_invalid):
     """-> mask (n_leads, n) of samples that are not finite or are WFDB's invalid value, or None if there are none."""
-    if adc.dtype.kind == 'f':
+    if adc.dtype.kind == "f":
         bad = ~np.isfinite(x) | (adc == invalid)
     elif adc.min() <= largest_invalid:
         bad = adc == invalid
@@ -219,7 +245,9 @@ def _interpolate(x, bad):
 
 def _finish(x, header, config):
     """x (n_leads, n) mV at the stored rate -> (n_leads, T) at the rate of the config, within +-clip."""
-    np.clip(x, -config.clip, config.clip, out=x)  # before the filter too, which would spread a spike over its neighbours
+    np.clip(
+        x, -config.clip, config.clip, out=x
+    )  # before the filter too, which would spread a spike over its neighbours
     out = resample(x, header.sample_freq, config.sample_freq)
     return x if out is x else np.clip(out, -config.clip, config.clip, out=out)
 
@@ -229,7 +257,7 @@ def window_starts(n, seq_length, overlap=0):
     at its start, the last at its end, neighbours sharing at least `overlap` samples: W = ceil((n - overlap) / (seq_length - overlap)).
     A recording that is no longer than a window has one."""
     if not 0 <= overlap < seq_length:
-        raise ValueError(f'overlap {overlap} is not within 0 to seq_length - 1 = {seq_length - 1}')
+        raise ValueError(f"overlap {overlap} is not within 0 to seq_length - 1 = {seq_length - 1}")
     if n <= seq_length:
         return [0]
     n_windows = -(-(n - overlap) // (seq_length - overlap))

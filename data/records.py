@@ -8,8 +8,17 @@ from data.files import open_regular
 from data.headers import Header, Lead, RecordError, parse_header, printable
 from data.signal_files import read_samples, read_segments
 
-__all__ = ['Header', 'Lead', 'Record', 'RecordError', 'find_records', 'parse_header', 'read_header', 'read_record',
-           'read_signal']
+__all__ = [
+    "Header",
+    "Lead",
+    "Record",
+    "RecordError",
+    "find_records",
+    "parse_header",
+    "read_header",
+    "read_record",
+    "read_signal",
+]
 
 MAX_HEADER_BYTES = 2**20
 MAX_FOLDERS = 100_000  # in a scan: folders that link to each other may have endlessly many paths
@@ -22,12 +31,12 @@ class Record(NamedTuple):
     record_id: str
     path: str
     source: str  # folder relative to the one scanned, with forward slashes; '' for that folder itself
-    fault: str = ''  # why reading it is in vain
+    fault: str = ""  # why reading it is in vain
 
     @property
     def name(self):
         """'source/record_id': unique within a scan, while an id alone may occur in several folders."""
-        return f'{self.source}/{self.record_id}' if self.source else self.record_id
+        return f"{self.source}/{self.record_id}" if self.source else self.record_id
 
 
 def find_records(folder):
@@ -42,26 +51,28 @@ def find_records(folder):
     if not os.path.isdir(folder):
         raise RecordError(f"{folder}: {'is no folder' if os.path.lexists(folder) else 'folder is missing'}")
     records, unlisted = [], []
-    pending = [(folder, '', ())]
+    pending = [(folder, "", ())]
     n_folders = 0
     while pending:
         path, source, above = pending.pop()
         n_folders += 1
         if n_folders > MAX_FOLDERS:
-            raise RecordError(f'{folder}: more than {MAX_FOLDERS} folders in it: do links lead from one to another?')
+            raise RecordError(f"{folder}: more than {MAX_FOLDERS} folders in it: do links lead from one to another?")
         try:
             identity = _identity(path)
             if identity not in above:
-                pending += [(entry.path, f'{source}/{entry.name}' if source else entry.name, above + (identity,))
-                            for entry in _scan(path, source, records)]
+                pending += [
+                    (entry.path, f"{source}/{entry.name}" if source else entry.name, above + (identity,))
+                    for entry in _scan(path, source, records)
+                ]
         except OSError as error:
-            above_it, _, name = printable(source).rpartition('/')
-            unlisted.append(Record(f'{name or "."}/', path, above_it, f'folder cannot be listed: {error.strerror}'))
+            above_it, _, name = printable(source).rpartition("/")
+            unlisted.append(Record(f"{name or '.'}/", path, above_it, f"folder cannot be listed: {error.strerror}"))
     if not records:
-        found = ''.join(f'; {record.path}: {record.fault}' for record in unlisted[:1])
-        raise RecordError(f'{folder}: holds no WFDB header (*.hea), at any depth{found}')
+        found = "".join(f"; {record.path}: {record.fault}" for record in unlisted[:1])
+        raise RecordError(f"{folder}: holds no WFDB header (*.hea), at any depth{found}")
     records += unlisted
-    records.sort(key=attrgetter('source', 'record_id'))
+    records.sort(key=attrgetter("source", "record_id"))
     return records
 
 
@@ -72,11 +83,11 @@ def _scan(path, source, records):
     with os.scandir(path) as entries:
         for entry in entries:
             name = entry.name
-            if name.startswith('.'):
+            if name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
                 subfolders.append(entry)
-            elif name.endswith('.hea'):  # a broken link as well: reading it will say so, nothing is lost silently
+            elif name.endswith(".hea"):  # a broken link as well: reading it will say so, nothing is lost silently
                 records.append(Record(printable(name[:-4]), entry.path[:-4], source))
     return subfolders
 
@@ -91,7 +102,7 @@ def read_header(path):
 
     Text is UTF-8 or latin-1, with any line ends and with or without a byte order mark.
     """
-    path = _stem(path) + '.hea'
+    path = _stem(path) + ".hea"
     try:
         file = open_regular(path)
         try:
@@ -101,27 +112,29 @@ def read_header(path):
         finally:
             os.close(file)
     except FileNotFoundError:
-        raise RecordError(f'{path}: header is missing') from None
+        raise RecordError(f"{path}: header is missing") from None
     except OSError as error:
-        raise RecordError(f'{path}: header cannot be read: {error.strerror}') from None
+        raise RecordError(f"{path}: header cannot be read: {error.strerror}") from None
     if not content.strip():
-        raise RecordError(f'{path}: header is empty')
+        raise RecordError(f"{path}: header is empty")
     if len(content) > MAX_HEADER_BYTES:
-        raise RecordError(f'{path}: header exceeds {MAX_HEADER_BYTES} bytes')
-    if b'\0' in content:
-        raise RecordError(f'{path}: header holds zero bytes: it is binary or UTF-16, WFDB headers are plain text')
+        raise RecordError(f"{path}: header exceeds {MAX_HEADER_BYTES} bytes")
+    if b"\0" in content:
+        raise RecordError(f"{path}: header holds zero bytes: it is binary or UTF-16, WFDB headers are plain text")
     try:
-        text = content.decode('utf-8')
+        text = content.decode("utf-8")
     except UnicodeDecodeError:
-        text = content.decode('latin-1')
-    if '\r' in text:
-        text = text.replace('\r\n', '\n').replace('\r', '\n')
+        text = content.decode("latin-1")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     try:
-        return parse_header(text.split('\n'), path)
+        return parse_header(text.split("\n"), path)
     except RecordError:
-        if os.path.realpath(path).endswith('.hea'):
+        if os.path.realpath(path).endswith(".hea"):
             raise
-        raise RecordError(f'{path}: is a link to a file that is no valid header') from None  # and its content is shown to nobody
+        raise RecordError(
+            f"{path}: is a link to a file that is no valid header"
+        ) from None  # and its content is shown to nobody
 
 
 def read_signal(path, header, warnings=None):
@@ -147,7 +160,7 @@ def read_record(record, warnings=None):
     """
     if isinstance(record, Record):
         if record.fault:
-            raise RecordError(f'{record.path}: {record.fault}')
+            raise RecordError(f"{record.path}: {record.fault}")
         record = record.path
     path = _stem(record)
     header = read_header(path)
@@ -158,4 +171,4 @@ def read_record(record, warnings=None):
 
 
 def _stem(path):
-    return os.fspath(path).removesuffix('.hea')
+    return os.fspath(path).removesuffix(".hea")

@@ -37,7 +37,7 @@ def resample(x, fs_in, fs_out):
 def ratio(fs_in, fs_out):
     """-> up, down: the fraction nearest to fs_out / fs_in with terms up to MAX_TERM."""
     if not (0 < fs_in < math.inf and 0 < fs_out < math.inf and 1 / MAX_TERM <= fs_out / fs_in <= MAX_TERM):
-        raise ValueError(f'cannot resample from {fs_in:g} Hz to {fs_out:g} Hz')
+        raise ValueError(f"cannot resample from {fs_in:g} Hz to {fs_out:g} Hz")
     exact = Fraction(fs_out) / Fraction(fs_in)
     if exact <= 1:
         near = exact.limit_denominator(MAX_TERM)
@@ -54,7 +54,7 @@ def _half_length(up, down):
 def _filter(up, down):
     """Low-pass at the rate of `up` times the input, (2 half_length + 1,) float64."""
     half_length = _half_length(up, down)
-    return up * firwin(2 * half_length + 1, 1 / max(up, down), window=('kaiser', 5.0))
+    return up * firwin(2 * half_length + 1, 1 / max(up, down), window=("kaiser", 5.0))
 
 
 @lru_cache(maxsize=16)
@@ -106,7 +106,7 @@ def _by_output(x, up, down, length):
         weights = np.where(inside, h[np.clip(tap, 0, len(h) - 1)], np.float32(0))
         part = _with_edges(x, nearest[0] - reach, nearest[-1] + reach + 1)
         samples = part[:, nearest[:, None] - nearest[0] + reach + columns]  # (n_leads, outputs, columns)
-        out[:, begin:begin + len(position)] = np.einsum('lok,ok->lo', samples, weights)
+        out[:, begin : begin + len(position)] = np.einsum("lok,ok->lo", samples, weights)
     return out
 
 
@@ -115,9 +115,9 @@ def _with_edges(x, start, stop):
     n = x.shape[1]
     part = np.empty((len(x), stop - start), np.float32)
     left, right = min(max(-start, 0), stop - start), max(stop - n, 0)
-    inner = part[:, left:part.shape[1] - right] if right < part.shape[1] else part[:, :0]
-    inner[:] = x[:, max(start, 0):max(start, 0) + inner.shape[1]]
+    inner = part[:, left : part.shape[1] - right] if right < part.shape[1] else part[:, :0]
+    inner[:] = x[:, max(start, 0) : max(start, 0) + inner.shape[1]]
     part[:, :left] = x[:, :1]
     if right:
-        part[:, max(part.shape[1] - right, 0):] = x[:, -1:]
+        part[:, max(part.shape[1] - right, 0) :] = x[:, -1:]
     return part

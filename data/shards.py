@@ -3,6 +3,7 @@
 A recording lies in one shard as a whole. A shard is opened when the first of its recordings is asked for, and its checksums are
 compared then; so a process that trains on some of the recordings never touches the others' files.
 """
+
 import multiprocessing
 import os
 import signal
@@ -42,7 +43,7 @@ class Shards:
         if self.maps[shard] is None:
             self.maps[shard] = self._opened(shard)
         start = self.offsets[self.first[shard]]
-        return self.maps[shard][self.offsets[i] - start:self.offsets[i + 1] - start].reshape(12, -1)
+        return self.maps[shard][self.offsets[i] - start : self.offsets[i + 1] - start].reshape(12, -1)
 
     def open_all(self):
         for shard, (first, last) in enumerate(zip(self.first, self.first[1:])):
@@ -57,13 +58,17 @@ class Shards:
                 raise ShardError(f"{file.name} has another size than when it was written")
 
     def _opened(self, shard):
-        file, (first, last) = shard_file(self.folder, shard), self.first[shard:shard + 2]
+        file, (first, last) = shard_file(self.folder, shard), self.first[shard : shard + 2]
         try:
-            with open(file, "rb", opener=open_regular) as stored:  # read rather than mapped: mapped pages would count as this process's memory
-                for i, size in enumerate(np.diff(self.offsets[first:last + 1]).tolist(), first):
+            with open(
+                file, "rb", opener=open_regular
+            ) as stored:  # read rather than mapped: mapped pages would count as this process's memory
+                for i, size in enumerate(np.diff(self.offsets[first : last + 1]).tolist(), first):
                     if zlib.crc32(stored.read(2 * size)) != self.crc[i]:
                         raise ShardError(f"recording {i} in {file.name} has another checksum than when it was written")
-                return np.memmap(stored, dtype="<i2", mode="r").view(np.ndarray)  # slices of a plain array take half the time
+                return np.memmap(stored, dtype="<i2", mode="r").view(
+                    np.ndarray
+                )  # slices of a plain array take half the time
         except (OSError, ValueError) as error:
             raise ShardError(f"{file.name} cannot be read ({error})") from None
 
@@ -74,7 +79,9 @@ def shard_file(folder, shard):
 
 def write_shards(records, config, folder, workers, quiet):
     """Write all recordings, in as many processes as `workers`; -> list of what `_write_shard` returns, one a shard."""
-    tasks = [(chunk, config, shard_file(folder, shard)) for shard, chunk in enumerate(chunks(records, N_RECORDS, N_BYTES))]
+    tasks = [
+        (chunk, config, shard_file(folder, shard)) for shard, chunk in enumerate(chunks(records, N_RECORDS, N_BYTES))
+    ]
     parts = [None] * len(tasks)
     threads = torch.get_num_threads()
     with tqdm(total=len(records), desc="Reading recordings", unit="rec", disable=quiet) as bar:
@@ -123,7 +130,9 @@ def _write_shard(records, config, file):
     """Write the signals of a shard one after another; -> dict of lists: names, dx, sizes and crc of the recordings that could be read
     and contexts (an array), skipped and warnings."""
     part = {name: [] for name in ("names", "dx", "sizes", "crc", "skipped", "warnings")}
-    contexts = np.empty((len(records), N_CONTEXT), np.float32)  # not a list: small arrays between large ones would scatter the memory
+    contexts = np.empty(
+        (len(records), N_CONTEXT), np.float32
+    )  # not a list: small arrays between large ones would scatter the memory
     with written(file) as out:
         for record in records:
             try:
@@ -137,4 +146,4 @@ def _write_shard(records, config, file):
             for name, value in zip(part, (record.name, header.dx, microvolts.size, zlib.crc32(data))):
                 part[name].append(value)
             part["warnings"] += [(record.name, remark) for remark in remarks]
-    return part | {"contexts": contexts[:len(part["names"])]}
+    return part | {"contexts": contexts[: len(part["names"])]}

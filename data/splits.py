@@ -1,4 +1,5 @@
 """Which recordings train and which validate: by patient, stratified over all classes, by fold table or by hospital."""
+
 import csv
 from dataclasses import dataclass
 
@@ -8,8 +9,9 @@ import numpy as np
 @dataclass(frozen=True)
 class Metadata:
     """Facts of recordings beside their headers, one row per recording in the order asked for."""
-    patients: np.ndarray      # (R,) str, the recording's own name where the table does not know it
-    folds: np.ndarray         # (R,) int, 0 where the table does not know it
+
+    patients: np.ndarray  # (R,) str, the recording's own name where the table does not know it
+    folds: np.ndarray  # (R,) int, 0 where the table does not know it
     axis_unknown: np.ndarray  # (R,) bool, the heart axis was not annotated (an empty `heart_axis` field)
 
 
@@ -22,8 +24,11 @@ def read_metadata(file, names):
         folds = np.array([int(row.get("strat_fold") or 0) for row in found], int)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{file}: a strat_fold is no whole number ({error})") from error
-    return Metadata(patients=np.array([row.get("patient_id") or name for row, name in zip(found, names)], str), folds=folds,
-                    axis_unknown=np.array(["heart_axis" in row and not row["heart_axis"] for row in found], bool))
+    return Metadata(
+        patients=np.array([row.get("patient_id") or name for row, name in zip(found, names)], str),
+        folds=folds,
+        axis_unknown=np.array(["heart_axis" in row and not row["heart_axis"] for row in found], bool),
+    )
 
 
 def _read_rows(file):
@@ -46,10 +51,10 @@ def stratified_by_patient(y, patients, proportions, seed):
 
     Greedy iterative stratification (Sechidis et al., ECML 2011) on patients: the class with the fewest recordings left is
     dealt first, each of its patients to the part that still lacks most of that class. y (R, C) 0/1, patients (R,) any."""
-    _, group = np.unique(patients, return_inverse=True)                                     # (R,)
-    counts = np.zeros((group.max() + 1, y.shape[1] + 1))                                    # (G, C + 1)
-    np.add.at(counts, group, np.concatenate([y, np.ones((len(y), 1))], axis=1))             # last column: recordings
-    wanted = np.outer(proportions, counts.sum(0))                                           # (P, C + 1)
+    _, group = np.unique(patients, return_inverse=True)  # (R,)
+    counts = np.zeros((group.max() + 1, y.shape[1] + 1))  # (G, C + 1)
+    np.add.at(counts, group, np.concatenate([y, np.ones((len(y), 1))], axis=1))  # last column: recordings
+    wanted = np.outer(proportions, counts.sum(0))  # (P, C + 1)
     part = np.full(len(counts), -1)
     order = np.random.default_rng(seed).permutation(len(counts))
     left = counts.sum(0)
@@ -63,7 +68,9 @@ def stratified_by_patient(y, patients, proportions, seed):
     return part[group]
 
 
-def train_valid_split(y, sources, metadata, valid_split, seed, fold=None, n_folds=None, hold_out=None, valid_fold=None, split="patient"):
+def train_valid_split(
+    y, sources, metadata, valid_split, seed, fold=None, n_folds=None, hold_out=None, valid_fold=None, split="patient"
+):
     """(train, valid) indices. In this order of precedence: hold out a source; the metadata's own fold `valid_fold` (with
     split="fold" its highest fold, if none is named); fold `fold` of `n_folds` (1-based, patient-wise and stratified); a share
     `valid_split` of the patients."""
@@ -78,7 +85,9 @@ def train_valid_split(y, sources, metadata, valid_split, seed, fold=None, n_fold
     elif valid_fold is not None:
         valid = metadata.folds == valid_fold
         if not valid.any():
-            raise ValueError(f"the metadata names no recording of fold {valid_fold}; there are: {sorted(set(metadata.folds.tolist()))}")
+            raise ValueError(
+                f"the metadata names no recording of fold {valid_fold}; there are: {sorted(set(metadata.folds.tolist()))}"
+            )
     elif fold is not None:
         if not 1 <= fold <= n_folds:
             raise ValueError(f"fold {fold} is not within 1 and n_folds = {n_folds}")
@@ -98,4 +107,4 @@ def share_of(rows, share, seed):
     """A share of some recordings, at least one, drawn by seed; a smaller share is part of a larger one. -> rows, sorted."""
     if not 0 < share <= 1:
         raise ValueError(f"a share of {share} of the recordings is not within 0 and 1")
-    return np.sort(np.random.default_rng(seed).permutation(rows)[:max(1, round(share * len(rows)))])
+    return np.sort(np.random.default_rng(seed).permutation(rows)[: max(1, round(share * len(rows)))])

@@ -1,4 +1,5 @@
 """Adapt probabilities to the folder at hand, without its labels: class frequencies differ between hospitals."""
+
 import numpy as np
 
 STRENGTH = 20.0  # recordings that the training frequencies count as: a small folder moves them little

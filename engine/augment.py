@@ -3,17 +3,18 @@
 By batch and on any device; all randomness comes from the given generator. No flips and no shifts of the isoelectric
 level as a whole: they would change the diagnosis (axis, ST segment).
 """
+
 import math
 
 import torch
 
 DEFAULT_AUGMENT = {
-    "gain": 0.25,          # up to this relative change of amplitude
-    "lead_dropout": 0.1,   # share of silent leads, in every second window
-    "band": 0.5,           # share of windows seen through another recorder's filters
-    "wander": 0.3,         # share of windows with a wandering baseline
-    "noise": 0.3,          # share of windows with white noise
-    "mixup": 0.3,          # shape of the mixing weights, see `mix`; 0 mixes nothing
+    "gain": 0.25,  # up to this relative change of amplitude
+    "lead_dropout": 0.1,  # share of silent leads, in every second window
+    "band": 0.5,  # share of windows seen through another recorder's filters
+    "wander": 0.3,  # share of windows with a wandering baseline
+    "noise": 0.3,  # share of windows with white noise
+    "mixup": 0.3,  # shape of the mixing weights, see `mix`; 0 mixes nothing
 }
 
 
@@ -37,10 +38,10 @@ def change_band(x, probability, generator):
     """Recorders differ in bandwidth. Pass some windows through a random high-pass (second order, 0.05 to 0.7 % of the
     sampling rate) and low-pass (fourth order, 12 to 50 %), both without phase; at 100 Hz these percentages are Hz.
     x (B, 12, L) -> same."""
-    frequency = torch.fft.rfftfreq(x.shape[2], 0.01, device=x.device)          # (F,) percent of the sampling rate
+    frequency = torch.fft.rfftfreq(x.shape[2], 0.01, device=x.device)  # (F,) percent of the sampling rate
     high_pass = uniform((len(x), 1, 1), 0.05, 0.7, x, generator)
     low_pass = uniform((len(x), 1, 1), 12, 50, x, generator)
-    response = frequency**2 / (frequency**2 + high_pass**2) / (1 + (frequency / low_pass)**4)  # (B, 1, F)
+    response = frequency**2 / (frequency**2 + high_pass**2) / (1 + (frequency / low_pass) ** 4)  # (B, 1, F)
     response = torch.where(chosen(probability, x, generator), response, torch.ones_like(response))
     return torch.fft.irfft(torch.fft.rfft(x) * response, n=x.shape[2])
 
@@ -53,7 +54,7 @@ def add_wander(x, probability, generator, n_waves=3, amplitude=0.08):
     for _ in range(n_waves):
         phase = uniform((len(x), 1, 1), 0.05, 0.5, x, generator) * time + uniform((len(x), 1, 1), 0, 1, x, generator)
         height = torch.randn((*x.shape[:2], 1), generator=generator, device=x.device, dtype=x.dtype) * amplitude
-        x = x + apply * height * torch.sin(2 * math.pi * phase)                # (B, 12, L)
+        x = x + apply * height * torch.sin(2 * math.pi * phase)  # (B, 12, L)
     return x
 
 
@@ -76,7 +77,7 @@ def mix(x, y, mask, n_valid, alpha, generator):
     label counts as far as both windows know it. x (B, 12, L), y (B, C), mask (B, C), n_valid (B,) -> same.
     """
     other = torch.randperm(len(x), generator=generator, device=x.device)
-    share = uniform((len(x), 1), 0, 1, x, generator) ** (1 / alpha) / 2        # (B, 1)
+    share = uniform((len(x), 1), 0, 1, x, generator) ** (1 / alpha) / 2  # (B, 1)
     x = torch.lerp(x, x[other], share[:, :, None])
     return x, torch.lerp(y, y[other], share), torch.minimum(mask, mask[other]), torch.maximum(n_valid, n_valid[other])
 
@@ -99,5 +100,5 @@ def augment(x, y, mask, n_valid, config, generator):
         x = add_noise(x, config["noise"], generator)
     if config["lead_dropout"]:
         x = drop_leads(x, config["lead_dropout"], generator)
-    padding = torch.arange(x.shape[2], device=x.device) >= n_valid[:, None]    # (B, L)
+    padding = torch.arange(x.shape[2], device=x.device) >= n_valid[:, None]  # (B, L)
     return x.masked_fill(padding[:, None], 0), y, mask, n_valid

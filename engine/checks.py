@@ -3,24 +3,27 @@
 The encoders' and the head's own defaults are the schema: a value must be of the type of its default and within the limits
 below, and a network is first built without memory, to count its weights.
 """
+
 import torch
 
 from data.inputs import N_CONTEXT
 from models import HEAD, build_model, encoder_class
 
-MAX_SIZE = 2**16      # channels, samples, classes: any single number
-MAX_STAGES = 24       # entries of a list
-MAX_BLOCKS = 256      # of a network, all stages together
+MAX_SIZE = 2**16  # channels, samples, classes: any single number
+MAX_STAGES = 24  # entries of a list
+MAX_BLOCKS = 256  # of a network, all stages together
 MAX_WEIGHTS = 5 * 10**8
-MAX_WINDOW = 2**17    # samples; 22 minutes at 100 Hz
-MAX_MEMBERS = 100     # models in one run folder
+MAX_WINDOW = 2**17  # samples; 22 minutes at 100 Hz
+MAX_MEMBERS = 100  # models in one run folder
 
 
 def check_codes(codes):
     """Refuse, with a ValueError, codes of classes that would break the lines and columns of an output file."""
     for code in codes:
         if not code.strip() or not code.isprintable() or "," in code or code.startswith("#"):
-            raise ValueError(f"{code[:80]!r} cannot be the code of a class: it is empty, begins with # or holds a comma or a line end")
+            raise ValueError(
+                f"{code[:80]!r} cannot be the code of a class: it is empty, begins with # or holds a comma or a line end"
+            )
 
 
 def check_members(members, n_leads):

@@ -1,4 +1,5 @@
 """From probabilities to diagnoses: thresholds, or the set of classes that promises the highest Challenge reward."""
+
 import numpy as np
 
 from engine.metrics import load_weights
@@ -11,7 +12,12 @@ def default_rule(class_set):
     `odds` (C,) multiply the odds of each class before deciding, where it should be called more or less often than its
     probability says; probabilities stay as they are."""
     if class_set.name in ("cinc2020", "cinc2021"):
-        return {"rule": "reward", "year": int(class_set.name[-4:]), "confidence": CONFIDENCE, "odds": [1.0] * len(class_set)}
+        return {
+            "rule": "reward",
+            "year": int(class_set.name[-4:]),
+            "confidence": CONFIDENCE,
+            "odds": [1.0] * len(class_set),
+        }
     return {"rule": "thresholds"}
 
 
@@ -24,7 +30,11 @@ def check_rule(rule, class_set):
     if rule["year"] not in (2020, 2021) or not isinstance(rule["confidence"], float) or not 0 < rule["confidence"] <= 1:
         raise ValueError(f"decision rule {rule!r}: year is 2020 or 2021, confidence a number within 0 and 1")
     odds = rule["odds"]
-    if not isinstance(odds, list) or len(odds) != len(class_set) or not all(isinstance(o, float) and 1e-3 <= o <= 1e3 for o in odds):
+    if (
+        not isinstance(odds, list)
+        or len(odds) != len(class_set)
+        or not all(isinstance(o, float) and 1e-3 <= o <= 1e3 for o in odds)
+    ):
         raise ValueError(f"decision rule: odds are no list of {len(class_set)} numbers within 0.001 and 1000")
     if load_weights(rule["year"])[0] != list(class_set.members):
         raise ValueError(f"decision rule {rule!r} is for other classes than {class_set.name}")
@@ -46,9 +56,9 @@ def decide_by_reward(y_score, weights, confidence=CONFIDENCE):
     nothing is fitted to one hospital; every recording gets at least one answer. y_score (R, C), weights (C, C) -> (R, C) bool.
     """
     p = y_score.astype(np.float64) * confidence
-    earned, rows = p @ weights, np.arange(len(p))                      # (R, C): expected reward of each answer
+    earned, rows = p @ weights, np.arange(len(p))  # (R, C): expected reward of each answer
     y_pred, reward, size = np.zeros(p.shape, bool), np.zeros(len(p)), p.sum(1)
-    value, growing = np.full(len(p), -np.inf), np.ones(len(p), bool)   # (R,)
+    value, growing = np.full(len(p), -np.inf), np.ones(len(p), bool)  # (R,)
     while growing.any():
         gain = np.where(y_pred, -np.inf, (reward[:, None] + earned) / (size[:, None] + 1 - p))
         best = gain.argmax(1)

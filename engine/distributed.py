@@ -5,6 +5,7 @@ shares are exchanged, every process augments the whole batch with the same rando
 Gradients are added up, batch norm takes its statistics over all shares (Ioffe and Szegedy 2015; synchronised). What differs
 from one process is rounding, and dropout, which draws other numbers on each process.
 """
+
 import contextlib
 import os
 import sys
@@ -93,10 +94,14 @@ def joined_world(cuda):
     rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if cuda:
         if local >= torch.cuda.device_count():
-            raise RunError(f"process {local} of this machine has no GPU of its own: there are {torch.cuda.device_count()}")
+            raise RunError(
+                f"process {local} of this machine has no GPU of its own: there are {torch.cuda.device_count()}"
+            )
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
-    quiet = contextlib.nullcontext() if rank == 0 else contextlib.redirect_stdout(open(os.devnull, "w", encoding="utf-8"))
+    quiet = (
+        contextlib.nullcontext() if rank == 0 else contextlib.redirect_stdout(open(os.devnull, "w", encoding="utf-8"))
+    )
     try:
         with quiet:
             yield World(rank, size, f"cuda:{local}" if cuda else "cpu")
@@ -115,9 +120,9 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         n = x.numel() // x.shape[1] * dist.get_world_size()
         x32 = x.float()
-        mean = all_reduce(x32.sum((0, 2, 3))) / n                                              # (C,)
+        mean = all_reduce(x32.sum((0, 2, 3))) / n  # (C,)
         centred = x32 - mean[:, None, None]
-        variance = all_reduce(centred.square().sum((0, 2, 3))) / n                             # (C,)
+        variance = all_reduce(centred.square().sum((0, 2, 3))) / n  # (C,)
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n / max(n - 1, 1), self.momentum)

@@ -7,6 +7,7 @@ Every run has predicted the recordings that it never trained on. Together these 
 the ensemble's thresholds are chosen on them, its scores are reported on them, and they are kept as valid_predictions.csv.
 `--odds SB=0.5` calls a class less (below 1) or more often (above 1) than its probability says.
 """
+
 import argparse
 import copy
 import csv
@@ -27,8 +28,13 @@ def read_predictions(run, class_set):
     file = run / "valid_predictions.csv"
     try:
         with open(file, newline="", encoding="utf-8") as lines:
-            return {row["record"]: (tuple(filter(None, row["dx"].split("|"))), np.array([float(row[code]) for code in class_set.codes]))
-                    for row in csv.DictReader(lines)}
+            return {
+                row["record"]: (
+                    tuple(filter(None, row["dx"].split("|"))),
+                    np.array([float(row[code]) for code in class_set.codes]),
+                )
+                for row in csv.DictReader(lines)
+            }
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise RunError(f"{file} cannot be read: {error!r}") from error
 
@@ -52,7 +58,9 @@ def join(out, folders, odds=()):
     rule = copy.deepcopy(first["decision"])
     for folder, (_, _, other_signal, other_classes, config) in zip(folders, loaded):
         if (other_signal, other_classes, config["decision"]) != (signal, class_set, first["decision"]):
-            raise RunError(f"{folder} has another signal configuration, other classes or another decision rule than {folders[0]}")
+            raise RunError(
+                f"{folder} has another signal configuration, other classes or another decision rule than {folders[0]}"
+            )
     for name, factor in odds:
         if class_set.column(name) is None or "odds" not in rule:
             raise RunError(f"--odds {name}: no such class, or the runs decide by thresholds")
@@ -71,11 +79,20 @@ def join(out, folders, odds=()):
     for model in models:
         model.head.thresholds.copy_(torch.from_numpy(thresholds))
     configs = [config for *_, config in loaded]
-    config = make_config(signal, class_set, rule, [member for c in configs for member in c["members"]],
-                         {"members": [{"run": RunFolder(f).path.name, **c["training"]} for f, c in zip(folders, configs)]},
-                         {**configs[0]["data"], "n_train": len(records), "n_valid": len(records),
-                          "frequency": class_set.encode_all(dx, training=True).mean(0).tolist(),
-                          "out_of_fold": {name: scores[name] for name in (*SCORES, "calibration_error")}})
+    config = make_config(
+        signal,
+        class_set,
+        rule,
+        [member for c in configs for member in c["members"]],
+        {"members": [{"run": RunFolder(f).path.name, **c["training"]} for f, c in zip(folders, configs)]},
+        {
+            **configs[0]["data"],
+            "n_train": len(records),
+            "n_valid": len(records),
+            "frequency": class_set.encode_all(dx, training=True).mean(0).tolist(),
+            "out_of_fold": {name: scores[name] for name in (*SCORES, "calibration_error")},
+        },
+    )
     target = RunFolder(out)
     target.path.mkdir(parents=True, exist_ok=True)
     target.write_rows("history.csv", history)
@@ -94,7 +111,14 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", help="folder of the ensemble")
     parser.add_argument("runs", nargs="+", help="finished run folders")
-    parser.add_argument("--odds", type=class_and_factor, nargs="+", default=[], metavar="CLASS=FACTOR", help="factors for the odds of classes when deciding")
+    parser.add_argument(
+        "--odds",
+        type=class_and_factor,
+        nargs="+",
+        default=[],
+        metavar="CLASS=FACTOR",
+        help="factors for the odds of classes when deciding",
+    )
     args = parser.parse_args(argv)
     try:
         scores = join(args.out, args.runs, args.odds)

@@ -4,6 +4,7 @@ Errors are counted in a lead's spread, its mean absolute deviation: the median o
 of the window itself where it is larger. So a noisy lead of a noisy recording weighs no more than any other, and a flat one
 is not blown up. Small errors count by their square, errors beyond one spread linearly (Huber 1964).
 """
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,14 +24,16 @@ def typical_spread(signals):
 
 def error_unit(x, n_valid, scale):
     """The spread that errors of each lead of each window are counted in: x (B, 12, L) mV, n_valid (B,), scale (12,) -> (B, 12)."""
-    valid = (torch.arange(x.shape[-1], device=x.device) < n_valid[:, None])[:, None]                # (B, 1, L)
+    valid = (torch.arange(x.shape[-1], device=x.device) < n_valid[:, None])[:, None]  # (B, 1, L)
     mean = (x * valid).sum(2, keepdim=True) / n_valid[:, None, None]
     return torch.maximum(((x - mean).abs() * valid).sum(2) / n_valid[:, None], scale)
 
 
 def huber(prediction, future, valid, unit):
     """Sum and number of errors at each distance ahead: (B, 12, K, T') twice, valid (B, 1, K, T'), unit (B, 12) -> (K,), (K,)."""
-    error = F.smooth_l1_loss(prediction / unit[..., None, None], future / unit[..., None, None], reduction="none") * valid
+    error = (
+        F.smooth_l1_loss(prediction / unit[..., None, None], future / unit[..., None, None], reduction="none") * valid
+    )
     return error.sum((0, 1, 3)), valid.sum((0, 1, 3)) * prediction.shape[1]
 
 

@@ -1,4 +1,5 @@
 """From preprocessed recordings to probabilities and decisions: the one way that validation, driver and API share."""
+
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -22,11 +23,15 @@ def predict(models, seq_lengths, signals, contexts, device="cpu"):
 
     models: in evaluation mode, from `models.folding.fold_norms`; seq_lengths: samples in a window of each; signals: R arrays (12, T_i) int16 microvolts; contexts (R, N_CONTEXT) ->
     (R, C) float32. Always in float32: the same recording gets the same probabilities wherever it is asked for."""
+
     def answer(task):
         model, x, n_valid, rows = task
         with torch.inference_mode():
-            logits = model(torch.from_numpy(x).to(device), torch.from_numpy(n_valid).to(device),
-                           torch.from_numpy(contexts[rows]).to(device))                   # (b, C)
+            logits = model(
+                torch.from_numpy(x).to(device),
+                torch.from_numpy(n_valid).to(device),
+                torch.from_numpy(contexts[rows]).to(device),
+            )  # (b, C)
             return torch.sigmoid(logits.float()).cpu().numpy()
 
     total = 0
@@ -37,7 +42,7 @@ def predict(models, seq_lengths, signals, contexts, device="cpu"):
         for (_, _, _, rows), scores in in_threads(answer, tasks, torch.get_num_threads() if device == "cpu" else 1):
             np.add.at(sums, rows, scores)
             np.add.at(n_windows, rows, 1)
-        total = total + sums / (n_windows / len(members))[:, None]                        # (R, C)
+        total = total + sums / (n_windows / len(members))[:, None]  # (R, C)
     return (total / len(models)).astype(np.float32)
 
 
@@ -70,14 +75,17 @@ def window_batches(signals, seq_length):
 
     Half-overlapping windows (`data.preprocess.window_starts`), a shorter recording zero-padded after its n_valid samples.
     No more than one batch is in memory beside the signals, however long they are."""
-    places = ((row, start) for row, signal in enumerate(signals)
-              for start in window_starts(signal.shape[1], seq_length, overlap=seq_length // 2))
+    places = (
+        (row, start)
+        for row, signal in enumerate(signals)
+        for start in window_starts(signal.shape[1], seq_length, overlap=seq_length // 2)
+    )
     while batch := list(islice(places, BATCH)):
         x, n_valid = np.zeros((len(batch), 12, seq_length), np.int16), np.empty(len(batch), np.int64)
         for i, (row, start) in enumerate(batch):
-            window = signals[row][:, start:start + seq_length]                            # (12, <= L)
+            window = signals[row][:, start : start + seq_length]  # (12, <= L)
             n_valid[i] = window.shape[1]
-            x[i, :, :n_valid[i]] = window
+            x[i, :, : n_valid[i]] = window
         yield to_millivolts(x), n_valid, [row for row, _ in batch]
 
 
@@ -89,16 +97,25 @@ class Predictor:
     occurred in training."""
 
     def __init__(self, models, seq_lengths, signal_config, class_set, decision, frequency, device="cpu"):
-        self.models = [fold_norms(model.to(device)) for model in models]  # for answers only: they cannot be trained further
-        self.seq_lengths, self.signal_config, self.class_set, self.device = seq_lengths, signal_config, class_set, device
+        self.models = [
+            fold_norms(model.to(device)) for model in models
+        ]  # for answers only: they cannot be trained further
+        self.seq_lengths, self.signal_config, self.class_set, self.device = (
+            seq_lengths,
+            signal_config,
+            class_set,
+            device,
+        )
         self.decision, self.frequency = decision, np.asarray(frequency, np.float64)
         self.thresholds = torch.stack([model.head.thresholds.cpu() for model in models]).mean(0).numpy()  # (C,)
 
     def read(self, adc, header):
         """What the models see of a recording: (signal (12, T) int16 microvolts, context (N_CONTEXT,)). Raises RecordError."""
+
         def work():
             signal = to_microvolts(preprocess(adc, header, self.signal_config))
             return signal, context(signal, self.signal_config.sample_freq, header.age, header.sex)
+
         # The threads that PyTorch starts for an operation keep their cores for some milliseconds after it: the models need them.
         return single_threads(torch.get_num_threads()).submit(work).result()
 
@@ -129,5 +146,7 @@ def load_predictor(folder, device="cpu"):
         frequencies.append(config["data"]["frequency"])
         contracts.append((signal, class_set, config["decision"]))
         if contracts[-1] != contracts[0]:
-            raise RunError(f"{run} has another signal configuration, other classes or another decision rule than {runs[0]}: they cannot be averaged")
+            raise RunError(
+                f"{run} has another signal configuration, other classes or another decision rule than {runs[0]}: they cannot be averaged"
+            )
     return Predictor(models, lengths, *contracts[0], np.mean(frequencies, axis=0), device)

@@ -1,4 +1,5 @@
 """Optimizer, schedule and one epoch of training: written once, for every script that trains."""
+
 import copy
 import math
 import time
@@ -26,8 +27,11 @@ def make_optimizer(model, lr, weight_decay, encoder_lr_factor=1.0):
         if p.requires_grad:
             factor = encoder_lr_factor if name.startswith("encoder.") else 1.0
             groups.setdefault((factor, weight_decay if p.ndim > 1 else 0.0), []).append(p)
-    return torch.optim.AdamW([{"params": group, "lr": lr * factor, "weight_decay": decay} for (factor, decay), group in groups.items()],
-                             lr=lr, fused=True)
+    return torch.optim.AdamW(
+        [{"params": group, "lr": lr * factor, "weight_decay": decay} for (factor, decay), group in groups.items()],
+        lr=lr,
+        fused=True,
+    )
 
 
 def make_schedule(optimizer, n_steps, warmup=0.1):
@@ -38,6 +42,7 @@ def make_schedule(optimizer, n_steps, warmup=0.1):
         if step < n_warmup:
             return (step + 1) / n_warmup
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup))))
+
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
@@ -51,7 +56,9 @@ class EMA:
     @torch.no_grad()
     def update(self, model):
         self.n_updates += 1
-        decay = min(self.decay, self.n_updates / (self.n_updates + 10))  # the first steps do not drag the random start along
+        decay = min(
+            self.decay, self.n_updates / (self.n_updates + 10)
+        )  # the first steps do not drag the random start along
         pairs = list(zip(self.model.state_dict().values(), model.state_dict().values()))
         means, new = zip(*(pair for pair in pairs if pair[0].dtype.is_floating_point))
         torch._foreach_lerp_(means, new, 1 - decay)  # all at once: on a GPU one launch instead of one for each
@@ -72,6 +79,7 @@ def checked_sum(losses):
 @dataclass
 class Trainer:
     """What a training step needs. `loss_fn(model, batch) -> scalar` is this process's share of the batch's loss: the shares add up."""
+
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     schedule: object
@@ -93,18 +101,27 @@ class Trainer:
         resumed run draws what it would have drawn. `names` of the recordings tell where a loss became NaN."""
         n_records = len(batches) * batches.batch_size
         for epoch in range(first, last + 1):
-            torch.manual_seed(seed * 100_003 + epoch + 10_007 * self.world.rank)  # dropout; `generator` is the same for all processes
+            torch.manual_seed(
+                seed * 100_003 + epoch + 10_007 * self.world.rank
+            )  # dropout; `generator` is the same for all processes
             generator.manual_seed(seed * 100_003 + epoch)
             start = time.perf_counter()
-            with tqdm(total=n_records, desc=f"Epoch {epoch}/{last}", unit="rec", leave=False, disable=not self.world.is_first) as bar:
+            with tqdm(
+                total=n_records, desc=f"Epoch {epoch}/{last}", unit="rec", leave=False, disable=not self.world.is_first
+            ) as bar:
                 try:
                     train_loss = self.train_one_epoch(batches.epoch(epoch), bar)
                 except NanLossError as error:
-                    raise RunError(f"epoch {epoch}: {error}; the best epoch so far is kept. The batch held "
-                                   f"{', '.join(names[i] for i in error.rows)}") from error
+                    raise RunError(
+                        f"epoch {epoch}: {error}; the best epoch so far is kept. The batch held "
+                        f"{', '.join(names[i] for i in error.rows)}"
+                    ) from error
             seconds = time.perf_counter() - start
-            yield (epoch, {"epoch": epoch, "lr": self.schedule.get_last_lr()[-1], "train_loss": train_loss},
-                   {"seconds": round(seconds, 2), "records_per_second": round(n_records / seconds, 1)})
+            yield (
+                epoch,
+                {"epoch": epoch, "lr": self.schedule.get_last_lr()[-1], "train_loss": train_loss},
+                {"seconds": round(seconds, 2), "records_per_second": round(n_records / seconds, 1)},
+            )
 
     def train_one_epoch(self, batches, bar=None):
         """Mean loss of an epoch over `batches`. Raises NanLossError; on a CPU before a bad gradient reaches the weights."""
@@ -121,7 +138,9 @@ class Trainer:
             loss.backward()
             self.world.add_gradients(self.model.parameters())
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-            unchecked.append((self.world.sum(loss.detach().clone()) + 0 * norm, batch.index))  # NaN where either is no number
+            unchecked.append(
+                (self.world.sum(loss.detach().clone()) + 0 * norm, batch.index)
+            )  # NaN where either is no number
             if len(unchecked) >= self.check_every:
                 total, unchecked = total + checked_sum(unchecked), []
             self.optimizer.step()
@@ -140,8 +159,13 @@ class Trainer:
 
     def state(self):
         """Everything that changes while training, for a checkpoint."""
-        return {"model": self.model.state_dict(), "ema": self.ema.model.state_dict(), "ema_updates": self.ema.n_updates,
-                "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        return {
+            "model": self.model.state_dict(),
+            "ema": self.ema.model.state_dict(),
+            "ema_updates": self.ema.n_updates,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
 
     def load_state(self, state):
         """Go on where `state()` was taken."""

@@ -4,6 +4,7 @@ Definitions: the Challenge 2020 evaluator (physionetchallenges/evaluation-2020),
 of the Challenge's first phase (April 2020). Everywhere y_true and y_pred are (R, C) bool, y_score (R, C) real: R
 recordings, C classes. A score that is not defined (a class without positives, say) is NaN, and macro averages skip it.
 """
+
 import numpy as np
 
 from data.labels import NORMAL, code_groups, read_matrix
@@ -16,7 +17,9 @@ def load_weights(year=2020):
     (list of C tuples of codes, (C, C) float64). The normal class is `normal_column(groups)`."""
     columns, values = read_matrix(year)
     groups = list(code_groups(year))
-    owner = np.array([next(i for i, group in enumerate(groups) if set(name.split("|")) & set(group)) for name in columns])
+    owner = np.array(
+        [next(i for i, group in enumerate(groups) if set(name.split("|")) & set(group)) for name in columns]
+    )
     first = np.array([int(np.flatnonzero(owner == i)[0]) for i in range(len(groups))])
     if not np.array_equal(values, values[np.ix_(first[owner], first[owner])]):
         raise ValueError(f"reward matrix of {year}: equivalent classes have different weights")
@@ -37,11 +40,18 @@ def compute_scores(y_true, y_pred, y_score, weights=None, normal_index=None):
     f_measure = f_measure_per_class(y_true, y_pred)
     share = 1 / np.maximum(y_true.sum(axis=1), 1)  # (R,): a recording's weight is spread over its labels
     f_beta, g_beta = _beta_measures(*_counts(y_true, y_pred, share)[:3])
-    return {"auroc": _nanmean(auroc), "auprc": _nanmean(auprc),
-            "accuracy": float(np.mean((y_true == y_pred).all(axis=1))), "f_measure": _nanmean(f_measure),
-            "f_beta_measure": _nanmean(f_beta), "g_beta_measure": _nanmean(g_beta),
-            "challenge_metric": np.nan if weights is None else challenge_metric(y_true, y_pred, weights, normal_index),
-            "auroc_classes": auroc, "auprc_classes": auprc, "f_measure_classes": f_measure}
+    return {
+        "auroc": _nanmean(auroc),
+        "auprc": _nanmean(auprc),
+        "accuracy": float(np.mean((y_true == y_pred).all(axis=1))),
+        "f_measure": _nanmean(f_measure),
+        "f_beta_measure": _nanmean(f_beta),
+        "g_beta_measure": _nanmean(g_beta),
+        "challenge_metric": np.nan if weights is None else challenge_metric(y_true, y_pred, weights, normal_index),
+        "auroc_classes": auroc,
+        "auprc_classes": auprc,
+        "f_measure_classes": f_measure,
+    }
 
 
 def auroc_per_class(y_true, y_score):
@@ -80,8 +90,14 @@ def compute_scores_cpsc2018(y_true, y_pred, y_score):
     tp, fp, fn, tn = _counts(y_true, y_pred, 1 / np.maximum(y_true.sum(axis=1), 1))
     f_beta, g_beta = _beta_measures(tp, fp, fn)
     areas = np.array([_first_phase_areas(*column) for column in zip(y_true.T, y_score.T)])  # (C, 2)
-    values = {"auroc": areas[:, 0], "auprc": areas[:, 1], "accuracy": _ratio(tp + tn, tp + fp + fn + tn),
-              "f_measure": _ratio(2 * tp, 2 * tp + fp + fn), "f_beta_measure": f_beta, "g_beta_measure": g_beta}
+    values = {
+        "auroc": areas[:, 0],
+        "auprc": areas[:, 1],
+        "accuracy": _ratio(tp + tn, tp + fp + fn + tn),
+        "f_measure": _ratio(2 * tp, 2 * tp + fp + fn),
+        "f_beta_measure": f_beta,
+        "g_beta_measure": g_beta,
+    }
     return {name: float(np.mean(np.nan_to_num(value, nan=1.0))) for name, value in values.items()}
 
 
@@ -92,7 +108,9 @@ def expected_calibration_error(y_true, y_score, n_bins=15):
     if y_score.min() < 0 or y_score.max() > 1:
         raise ValueError("the calibration error needs probabilities between 0 and 1")
     bins = np.minimum((y_score * n_bins).astype(int), n_bins - 1).ravel()  # (R * C,)
-    excess = np.bincount(bins, weights=y_score.ravel(), minlength=n_bins) - np.bincount(bins[y_true.ravel()], minlength=n_bins)
+    excess = np.bincount(bins, weights=y_score.ravel(), minlength=n_bins) - np.bincount(
+        bins[y_true.ravel()], minlength=n_bins
+    )
     return float(np.abs(excess).sum() / y_true.size)
 
 
@@ -132,16 +150,16 @@ def _ascend(gain, y_score, thresholds, trust, n_rounds=10):
     """Coordinate ascent from one common threshold. `gain.of_class(k, y_pred)` says what recording by recording is won by
     answering class k; its running sum down the sorted scores is the metric at every possible threshold at once."""
     start = thresholds[0]
-    order = np.argsort(-y_score, axis=0, kind="stable")                  # (R, C)
-    ranked = np.take_along_axis(y_score, order, axis=0)                  # (R, C)
-    y_pred = y_score > thresholds                                        # (R, C)
+    order = np.argsort(-y_score, axis=0, kind="stable")  # (R, C)
+    ranked = np.take_along_axis(y_score, order, axis=0)  # (R, C)
+    y_pred = y_score > thresholds  # (R, C)
     for _ in range(n_rounds):
         moved = False
         for k in np.flatnonzero(trust > 0):
-            curve = gain.of_class(k, y_pred, order[:, k])                # (R + 1,): metric if the first n are positive
+            curve = gain.of_class(k, y_pred, order[:, k])  # (R + 1,): metric if the first n are positive
             scores = ranked[:, k]
             ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) + 1
-            ends = np.concatenate([[0], ends])                           # ties cannot be parted
+            ends = np.concatenate([[0], ends])  # ties cannot be parted
             own = _between(scores, ends[np.argmax(curve[ends])])
             candidate = np.float32((1 - trust[k]) * start + trust[k] * own)
             n_before, n_after = y_pred[:, k].sum(), (scores > candidate).sum()
@@ -169,7 +187,7 @@ class _RewardGain:
 
     def __init__(self, y_true, weights):
         self.y_true, self.weights = y_true, weights
-        self.earned = y_true @ weights                                   # (R, C): reward of each output
+        self.earned = y_true @ weights  # (R, C): reward of each output
 
     def total(self, y_pred):
         return _rewards(self.y_true, y_pred, self.weights, self.earned).sum()
@@ -223,7 +241,9 @@ def _checked_weights(weights, normal_index, n_classes):
 def _checked(y_true, y_pred, y_score):
     y_true, y_pred, y_score = np.asarray(y_true), np.asarray(y_pred), np.asarray(y_score)
     if y_true.ndim != 2 or not y_true.size or not y_true.shape == y_pred.shape == y_score.shape:
-        raise ValueError(f"labels, outputs and scores need one shape (R, C), not {y_true.shape}, {y_pred.shape} and {y_score.shape}")
+        raise ValueError(
+            f"labels, outputs and scores need one shape (R, C), not {y_true.shape}, {y_pred.shape} and {y_score.shape}"
+        )
     if np.isnan(y_score).any():
         raise ValueError(f"{int(np.isnan(y_score).any(axis=1).sum())} recordings have a score that is NaN")
     floating = np.issubdtype(y_score.dtype, np.floating)
@@ -267,7 +287,9 @@ def _first_phase_areas(y_true, y_score):
     """(AUROC, AUPRC) of one class by the first phase's curve."""
     thresholds = np.unique(y_score)[::-1]
     thresholds = thresholds if thresholds[0] == 1 else np.insert(thresholds, 0, 1)
-    thresholds = np.minimum.accumulate(thresholds[:-1] if thresholds[-1] == 0 else thresholds)  # scores above 1 count at 1
+    thresholds = np.minimum.accumulate(
+        thresholds[:-1] if thresholds[-1] == 0 else thresholds
+    )  # scores above 1 count at 1
     positive, negative = (np.sort(y_score[side]) for side in (y_true, ~y_true))
     tp = len(positive) - np.searchsorted(positive, thresholds)
     fp = len(negative) - np.searchsorted(negative, thresholds)

@@ -1,4 +1,5 @@
 """Flags that every training script shares, and what they decide: device, recordings, run folder."""
+
 import contextlib
 import os
 from argparse import BooleanOptionalAction, Namespace
@@ -14,35 +15,89 @@ from engine.run_folder import Onlooker, RunError, RunFolder, new_run_path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_INPUT, SAMPLE = "./Training_WFDB", ROOT / "data" / "sample"
-FORMATS = {"": (run_folder.FORMAT, run_folder.KEYS), "pretrain_": (handover.FORMAT, handover.KEYS)}  # of a run's config.json, by prefix
+FORMATS = {
+    "": (run_folder.FORMAT, run_folder.KEYS),
+    "pretrain_": (handover.FORMAT, handover.KEYS),
+}  # of a run's config.json, by prefix
 MAX_SHOWN = 20  # lines of what --strict refuses
-NOT_PART_OF_A_RUN = ("resume", "overwrite", "workers", "cache", "cuda", "folder", "strict", "compile")  # may differ when a run is resumed
+NOT_PART_OF_A_RUN = (
+    "resume",
+    "overwrite",
+    "workers",
+    "cache",
+    "cuda",
+    "folder",
+    "strict",
+    "compile",
+)  # may differ when a run is resumed
 
 
 def add_data_arguments(parser):
     group = parser.add_argument_group("data")
-    group.add_argument("--input_folder", default=None, help=f"WFDB records at any depth (default: {DEFAULT_INPUT}; if that does not exist, the shipped sample data/sample)")
-    group.add_argument("--metadata", default=None, help="CSV with the columns record (or ecg_id) and any of patient_id, strat_fold, heart_axis (default: metadata.csv in the input folder, if there)")
-    group.add_argument("--n_total", type=int, default=None, help="use only so many recordings, drawn by --seed (default: all)")
-    group.add_argument("--cache", default="./.ecg_cache", help="folder for the preprocessed signals (default: %(default)s)")
-    group.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read recordings into the cache (default: all cores, here %(default)s)")
+    group.add_argument(
+        "--input_folder",
+        default=None,
+        help=f"WFDB records at any depth (default: {DEFAULT_INPUT}; if that does not exist, the shipped sample data/sample)",
+    )
+    group.add_argument(
+        "--metadata",
+        default=None,
+        help="CSV with the columns record (or ecg_id) and any of patient_id, strat_fold, heart_axis (default: metadata.csv in the input folder, if there)",
+    )
+    group.add_argument(
+        "--n_total", type=int, default=None, help="use only so many recordings, drawn by --seed (default: all)"
+    )
+    group.add_argument(
+        "--cache", default="./.ecg_cache", help="folder for the preprocessed signals (default: %(default)s)"
+    )
+    group.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes that read recordings into the cache (default: all cores, here %(default)s)",
+    )
     group.add_argument("--strict", action="store_true", help="stop if a recording cannot be read or is suspicious")
     group = parser.add_argument_group("split into training and validation, always by patient")
-    group.add_argument("--valid_split", type=float, default=0.2, help="share of the patients that validates (default: %(default)s)")
-    group.add_argument("--split", choices=("patient", "fold"), default="patient", help="patient: --valid_split, --fold or --hold_out; fold: the metadata's strat_fold, of which the highest validates (default: %(default)s)")
+    group.add_argument(
+        "--valid_split", type=float, default=0.2, help="share of the patients that validates (default: %(default)s)"
+    )
+    group.add_argument(
+        "--split",
+        choices=("patient", "fold"),
+        default="patient",
+        help="patient: --valid_split, --fold or --hold_out; fold: the metadata's strat_fold, of which the highest validates (default: %(default)s)",
+    )
     group.add_argument("--valid_fold", type=int, default=None, help="validate on this strat_fold of the metadata")
-    group.add_argument("--fold", type=int, default=None, help="validate on fold K of --n_folds, stratified by diagnosis")
+    group.add_argument(
+        "--fold", type=int, default=None, help="validate on fold K of --n_folds, stratified by diagnosis"
+    )
     group.add_argument("--n_folds", type=int, default=5, help="number of folds for --fold (default: %(default)s)")
-    group.add_argument("--hold_out", metavar="SOURCE", default=None, help="validate on this sub-folder of the input folder (a hospital)")
+    group.add_argument(
+        "--hold_out",
+        metavar="SOURCE",
+        default=None,
+        help="validate on this sub-folder of the input folder (a hospital)",
+    )
 
 
 def add_run_arguments(parser):
     group = parser.add_argument_group("run")
-    group.add_argument("--folder", default=None, help="run folder; with a trailing slash a time-stamped folder is made inside it (default: ./output_DATE_TIME)")
+    group.add_argument(
+        "--folder",
+        default=None,
+        help="run folder; with a trailing slash a time-stamped folder is made inside it (default: ./output_DATE_TIME)",
+    )
     group.add_argument("--seed", type=int, default=1, help="everything random follows from it (default: %(default)s)")
     group.add_argument("--cuda", action="store_true", help="train on a GPU")
-    group.add_argument("--bf16", action=BooleanOptionalAction, default=None, help="bfloat16 autocast while training (default: where the device computes it natively)")
-    group.add_argument("--compile", action="store_true", help="torch.compile the network: pays on a GPU, in long trainings")
+    group.add_argument(
+        "--bf16",
+        action=BooleanOptionalAction,
+        default=None,
+        help="bfloat16 autocast while training (default: where the device computes it natively)",
+    )
+    group.add_argument(
+        "--compile", action="store_true", help="torch.compile the network: pays on a GPU, in long trainings"
+    )
     group.add_argument("--resume", action="store_true", help="go on with the interrupted run in --folder")
     group.add_argument("--overwrite", action="store_true", help="replace the run in --folder")
 
@@ -59,14 +114,20 @@ def add_size_arguments(group, owners):
         value = next(iter(values.values()))
         many = isinstance(value, (list, tuple))
         shown = ", ".join(f"{owner} {' '.join(map(str, v)) if many else v}" for owner, v in values.items())
-        kind = {"action": BooleanOptionalAction} if isinstance(value, bool) else {"type": type(value[0] if many else value), "nargs": "+" if many else None}
+        kind = (
+            {"action": BooleanOptionalAction}
+            if isinstance(value, bool)
+            else {"type": type(value[0] if many else value), "nargs": "+" if many else None}
+        )
         group.add_argument(f"--{name}", **kind, default=None, help=f"default: {shown}")
     return set(sizes)
 
 
 def chosen_sizes(args, defaults):
     """`defaults` with what the flags of `add_size_arguments` say instead."""
-    return {name: value if getattr(args, name, None) is None else getattr(args, name) for name, value in defaults.items()}
+    return {
+        name: value if getattr(args, name, None) is None else getattr(args, name) for name, value in defaults.items()
+    }
 
 
 def check_sizes(parser, args, sizes, known):
@@ -97,7 +158,9 @@ def check_arguments(parser, args):
     if args.input_folder is None:
         args.input_folder = DEFAULT_INPUT
         if not Path(DEFAULT_INPUT).is_dir():
-            print(f"There is no {DEFAULT_INPUT}: training on the sample of recordings that comes with the code, {SAMPLE}")
+            print(
+                f"There is no {DEFAULT_INPUT}: training on the sample of recordings that comes with the code, {SAMPLE}"
+            )
             args.input_folder = str(SAMPLE)
     elif not Path(args.input_folder).is_dir():
         parser.error(f"--input_folder {args.input_folder}: there is no such folder")
@@ -122,23 +185,31 @@ def open_recordings(args, signal_config, world):
     """SignalCache of the recordings that args names; says what was skipped. Of several processes the first one builds it."""
     records = find_records(args.input_folder)
     if args.n_total is not None and args.n_total < len(records):
-        chosen = torch.randperm(len(records), generator=torch.Generator().manual_seed(args.seed))[:args.n_total]
+        chosen = torch.randperm(len(records), generator=torch.Generator().manual_seed(args.seed))[: args.n_total]
         records = [records[i] for i in sorted(chosen.tolist())]
     with world.one_after_the_first():
         cache = open_cache(records, signal_config, args.cache, args.workers, quiet=not world.is_first)
-    print(f"{len(cache)} recordings in {args.input_folder}, {len(cache.skipped)} skipped, {len(cache.warnings)} remarks")
+    print(
+        f"{len(cache)} recordings in {args.input_folder}, {len(cache.skipped)} skipped, {len(cache.warnings)} remarks"
+    )
     if args.strict and (cache.skipped or cache.warnings):
         for name, reason in (cache.skipped + cache.warnings)[:MAX_SHOWN]:
             print(f"  {printable(f'{name}: {reason}')}")
         name, reason = (cache.skipped + cache.warnings)[0]
-        raise RecordError(f"--strict: {len(cache.skipped)} recordings skipped, {len(cache.warnings)} remarks; the first is {name}: {reason}")
+        raise RecordError(
+            f"--strict: {len(cache.skipped)} recordings skipped, {len(cache.warnings)} remarks; the first is {name}: {reason}"
+        )
     return cache
 
 
 def write_trouble(run, cache, prefix=""):
     """Lists of the recordings that could not be read, and of what is suspicious about others."""
     run.write_rows(f"{prefix}skipped_records.csv", cache.skipped_rows, ["record", "stage", "reason"])
-    run.write_rows(f"{prefix}record_warnings.txt", [{"record": name, "warning": text} for name, text in cache.warnings], ["record", "warning"])
+    run.write_rows(
+        f"{prefix}record_warnings.txt",
+        [{"record": name, "warning": text} for name, text in cache.warnings],
+        ["record", "warning"],
+    )
 
 
 class Finished(Exception):
@@ -177,7 +248,9 @@ def _opened_run(args, prefix):
             raise Finished
         if (run / f"{prefix}config.json").exists() and not args.resume:
             if not args.overwrite:
-                raise RunError(f"{run.path} holds a run already: name another --folder, or give --overwrite or --resume")
+                raise RunError(
+                    f"{run.path} holds a run already: name another --folder, or give --overwrite or --resume"
+                )
             # What marks the old run as finished or resumable goes first: whenever this is interrupted, nothing of it is gone on with.
             for name in ("final_model.pth", "checkpoint.pth", "model.pth", "history.csv", "config.json"):
                 run.remove(f"{prefix}{name}")
@@ -213,7 +286,11 @@ def resume(run, trainer, args, train_ids, prefix=""):
     try:
         check_checkpoint(state)
         saved, new = state["settings"], settings_of_run(args)
-        different = [f"--{name} {new.get(name)!r} (was {saved.get(name)!r})" for name in sorted(new | saved) if new.get(name) != saved.get(name)]
+        different = [
+            f"--{name} {new.get(name)!r} (was {saved.get(name)!r})"
+            for name in sorted(new | saved)
+            if new.get(name) != saved.get(name)
+        ]
         if different:
             raise RunError(f"{run.path} was started with other settings: {', '.join(different)}")
         trainer.load_state(state["trainer"])
@@ -221,6 +298,8 @@ def resume(run, trainer, args, train_ids, prefix=""):
     except RunError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise RunError(f"{run / f'{prefix}checkpoint.pth'} is no checkpoint of this training: {error!r}"[:500]) from error
+        raise RunError(
+            f"{run / f'{prefix}checkpoint.pth'} is no checkpoint of this training: {error!r}"[:500]
+        ) from error
     print(f"Resumed after epoch {len(history)}")
     return history, best

@@ -8,6 +8,7 @@
 
 A model file is a dictionary {"members": [state dict, ...]}: a run has one member, an ensemble several.
 """
+
 import contextlib
 import csv
 import io
@@ -127,8 +128,21 @@ class RunFolder:
             if unpacked > file.stat().st_size:
                 raise RunError(f"{file} is no plain PyTorch checkpoint: it unpacks to {unpacked} bytes")
             return torch.load(file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError,
-                AttributeError, AssertionError, NotImplementedError, OverflowError, MemoryError) as error:
+        except (
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+            RuntimeError,
+            EOFError,
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            AssertionError,
+            NotImplementedError,
+            OverflowError,
+            MemoryError,
+        ) as error:
             if isinstance(error, RunError):
                 raise
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -148,9 +162,13 @@ class RunFolder:
         if not isinstance(config, dict) or config.get("format") != form:
             raise RunError(f"{file} does not describe a run of this software (format {form!r})")
         if config.get("version") != VERSION:
-            raise RunError(f"{file} has version {str(config.get('version'))[:80]}; this software reads version {VERSION}")
+            raise RunError(
+                f"{file} has version {str(config.get('version'))[:80]}; this software reads version {VERSION}"
+            )
         if set(config) != keys:
-            raise RunError(f"{file}: missing keys {sorted(keys - set(config))}, unknown keys {sorted(set(config) - keys)}"[:500])
+            raise RunError(
+                f"{file}: missing keys {sorted(keys - set(config))}, unknown keys {sorted(set(config) - keys)}"[:500]
+            )
         return config
 
     def regular(self, name):
@@ -186,8 +204,17 @@ def make_config(signal, class_set, decision, members, training, data):
     check_rule(decision, class_set)
     check_members(members, len(signal.leads))
     check_codes(class_set.codes)
-    return {"format": FORMAT, "version": VERSION, "signal": signal.to_dict(), "classes": class_set.to_dict(),
-            "decision": decision, "members": members, "training": training, "data": data, **provenance()}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "signal": signal.to_dict(),
+        "classes": class_set.to_dict(),
+        "decision": decision,
+        "members": members,
+        "training": training,
+        "data": data,
+        **provenance(),
+    }
 
 
 def load_run(folder, weights="model.pth"):
@@ -208,8 +235,14 @@ def load_run(folder, weights="model.pth"):
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RunError(f"{run / 'config.json'}: {type(error).__name__}: {str(error)[:500]}") from error
     frequency = config["data"].get("frequency") if isinstance(config["data"], dict) else None
-    if not isinstance(frequency, list) or len(frequency) != len(class_set) or not all(isinstance(f, (int, float)) and 0 <= f <= 1 for f in frequency):
-        raise RunError(f"{run / 'config.json'}: data.frequency does not give a number for each of the {len(class_set)} classes")
+    if (
+        not isinstance(frequency, list)
+        or len(frequency) != len(class_set)
+        or not all(isinstance(f, (int, float)) and 0 <= f <= 1 for f in frequency)
+    ):
+        raise RunError(
+            f"{run / 'config.json'}: data.frequency does not give a number for each of the {len(class_set)} classes"
+        )
     content = run.load(weights)
     states = content.get("members") if isinstance(content, dict) else None
     if not isinstance(states, list) or len(states) != len(models):
@@ -245,7 +278,9 @@ def _versions():
 def _git_commit():
     """Commit of the code, or None where it is no git checkout."""
     try:
-        result = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+        result = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None if result.returncode == 0 else None

@@ -6,6 +6,7 @@ only 1, True, true, T and t are positive; what is no number scores 0; columns th
 and score their mean; unknown classes are ignored, missing ones are negative. Where that script crashes or mixes up
 recordings, ours reads on: `# Dx:`, several Dx lines (all count), nested folders.
 """
+
 import os
 import re
 from collections import Counter, defaultdict
@@ -32,6 +33,7 @@ class ScoreFileError(Exception):
 @dataclass(frozen=True)
 class Pairs:
     """Label headers, the output file of each, and the diagnoses of each (lists of codes or names)."""
+
     headers: list
     outputs: list
     dx: list
@@ -54,7 +56,7 @@ def find_pairs(label_folder, output_folder):
     if not headers:
         raise ScoreFileError(f"{label_folder}: no label files (.hea)")
     present = set(_files(output_folder))
-    stems = [printable(name[:-len(".hea")]) for name in headers]  # as driver.py names its answers
+    stems = [printable(name[: -len(".hea")]) for name in headers]  # as driver.py names its answers
     ids = [stem.rpartition("/")[2] for stem in stems]
     n_records = Counter(ids)
     outputs = []
@@ -62,7 +64,9 @@ def find_pairs(label_folder, output_folder):
         places = [f"{stem}.csv"] + [f"{record_id}.csv"] * (n_records[record_id] == 1)
         found = next((place for place in places if place in present), None)
         if found is None:
-            raise ScoreFileError(f"{output_folder / places[0]}: no output file for the label file {label_folder / header}")
+            raise ScoreFileError(
+                f"{output_folder / places[0]}: no output file for the label file {label_folder / header}"
+            )
         outputs.append(f"{output_folder}/{found}")
     headers = [f"{label_folder}/{name}" for name in headers]
     return Pairs(headers, outputs, [_read_dx(header) for header in headers])
@@ -92,9 +96,9 @@ def read_outputs(paths, groups):
     for classes, table in tables.items():
         names = [name.strip() for name in classes.split(",")]
         rows, decisions, scores = zip(*table)
-        rows = np.array(rows)                                   # (r,)
+        rows = np.array(rows)  # (r,)
         decisions = _decisions(decisions).reshape(-1, len(names))  # (r, k)
-        scores = _numbers(scores).reshape(-1, len(names))       # (r, k)
+        scores = _numbers(scores).reshape(-1, len(names))  # (r, k)
         for column, group in enumerate(groups):
             places = [place for place, name in enumerate(names) if name in group]
             if places:
@@ -114,7 +118,9 @@ def read_first_phase(pairs):
     y_pred, y_score = np.zeros((2, len(tables), len(classes)))
     for row, (names, decisions, scores) in enumerate(tables):
         if len(names) != len(set(names)) or set(names) != set(classes):
-            raise ScoreFileError(f"{pairs.outputs[row]}: the classes must be {','.join(classes)}, not {','.join(names)}")
+            raise ScoreFileError(
+                f"{pairs.outputs[row]}: the classes must be {','.join(classes)}, not {','.join(names)}"
+            )
         order = [names.index(name) for name in classes]
         y_pred[row], y_score[row] = np.array(decisions)[order], np.array(scores)[order]
     return groups, read_labels(pairs.dx, groups), y_pred > 0, y_score
@@ -198,7 +204,9 @@ def _decisions(lines):
     text = ",".join(lines)
     marks = np.frombuffer(text.encode(), np.uint8)
     yes, no = marks[::2] == ord("1"), marks[::2] == ord("0")
-    if len(marks) % 2 and (yes | no).all() and (marks[1::2] == ord(",")).all():  # single digits and commas in turn, as nearly all write them
+    if (
+        len(marks) % 2 and (yes | no).all() and (marks[1::2] == ord(",")).all()
+    ):  # single digits and commas in turn, as nearly all write them
         return yes
     return np.array([field.strip() in POSITIVE for field in text.split(",")])
 

@@ -1,4 +1,5 @@
 """How the scripts end early: one line on standard error and an exit status instead of a traceback."""
+
 import contextlib
 import signal
 import sys

@@ -1,4 +1,5 @@
 """Score predictions of whole recordings, choose thresholds, and write them down."""
+
 import copy
 
 import numpy as np
@@ -15,7 +16,9 @@ def predict_together(model, seq_length, cache, contexts, rows, world):
     """Probabilities (R, C) of the recordings `rows` of a SignalCache, shared out over the processes of a World; every process
     gets all of them. contexts: those of all recordings of the cache."""
     mine = np.array_split(rows, world.size)[world.rank]  # a stretch of them lies in few of the cache's files
-    y_score = predict([fold_norms(copy.deepcopy(model))], [seq_length], [cache.signal(i) for i in mine], contexts[mine], world.device)   # (about R / size, C)
+    y_score = predict(
+        [fold_norms(copy.deepcopy(model))], [seq_length], [cache.signal(i) for i in mine], contexts[mine], world.device
+    )  # (about R / size, C)
     return np.concatenate(world.gather_objects(y_score))
 
 
@@ -44,5 +47,7 @@ def score_validation(y_true, targets, known, y_score, class_set, rule):
 
 def prediction_rows(names, dx, class_set, y_score):
     """Rows of valid_predictions.csv: record, its diagnoses, and a probability per class."""
-    return [{"record": name, "dx": "|".join(codes), **dict(zip(class_set.codes, map(float, row)))}
-            for name, codes, row in zip(names, dx, y_score)]
+    return [
+        {"record": name, "dx": "|".join(codes), **dict(zip(class_set.codes, map(float, row)))}
+        for name, codes, row in zip(names, dx, y_score)
+    ]

@@ -3,6 +3,7 @@
 Every encoder is called as `encoder(x, n_valid=None)` with x (B, n_leads, L) in mV and n_valid (B,), the samples of each
 window before its zero padding, and has `out_channels` (D) and `stride` (samples a frame): it returns (B, D, T').
 """
+
 from torch import nn
 
 from models.causal_resnet import CausalResNet
@@ -11,14 +12,36 @@ from models.resnet import ResNet1d, XResNet1d
 from models.transformer import Transformer
 
 ENCODERS = {
-    "xresnet": (XResNet1d, {"n_leads": 12, "stem": 32, "widths": [64, 96, 128, 192], "depths": [1, 1, 1, 1],
-                            "kernel": 5, "first_stride": 1, "dropout": 0.1}),
-    "resnet": (ResNet1d, {"n_leads": 12, "filters": [64, 128, 196, 256, 320], "lengths": [4096, 1024, 256, 64, 16],
-                          "kernel": 17, "dropout": 0.5}),
-    "transformer": (Transformer, {"n_leads": 12, "patch": 8, "width": 160, "depth": 4, "n_heads": 5, "dropout": 0.1,
-                                  "bidirectional": False}),
-    "causal_resnet": (CausalResNet, {"n_leads": 12, "stem": 32, "widths": [48, 96, 160], "depths": [1, 2, 3], "kernel": 5,
-                                     "dropout": 0.1}),
+    "xresnet": (
+        XResNet1d,
+        {
+            "n_leads": 12,
+            "stem": 32,
+            "widths": [64, 96, 128, 192],
+            "depths": [1, 1, 1, 1],
+            "kernel": 5,
+            "first_stride": 1,
+            "dropout": 0.1,
+        },
+    ),
+    "resnet": (
+        ResNet1d,
+        {
+            "n_leads": 12,
+            "filters": [64, 128, 196, 256, 320],
+            "lengths": [4096, 1024, 256, 64, 16],
+            "kernel": 17,
+            "dropout": 0.5,
+        },
+    ),
+    "transformer": (
+        Transformer,
+        {"n_leads": 12, "patch": 8, "width": 160, "depth": 4, "n_heads": 5, "dropout": 0.1, "bidirectional": False},
+    ),
+    "causal_resnet": (
+        CausalResNet,
+        {"n_leads": 12, "stem": 32, "widths": [48, 96, 160], "depths": [1, 2, 3], "kernel": 5, "dropout": 0.1},
+    ),
 }
 CAUSAL_ENCODERS = ("transformer", "causal_resnet")  # see no sample after the frame they describe
 HEAD = {"head_dropout": 0.3, "n_context": 23, "n_classes": 24}
@@ -63,5 +86,6 @@ def build_model(config):
     """ECGModel of a model config; ValueError names unknown encoders and keys."""
     encoder = build_encoder(config)
     head = {key: config.get(key, value) for key, value in HEAD.items()}
-    return ECGModel(encoder, ClassificationHead(encoder.out_channels, head["n_classes"], head["head_dropout"],
-                                                head["n_context"]))
+    return ECGModel(
+        encoder, ClassificationHead(encoder.out_channels, head["n_classes"], head["head_dropout"], head["n_context"])
+    )

@@ -2,6 +2,7 @@
 
 Inside, a signal is an image of height one, (B, C, 1, T), in channels-last memory, as in models/resnet.py.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -67,7 +68,7 @@ class CausalResNet(nn.Module):
         blocks, n_in = [], stem
         for stage, (width, depth) in enumerate(zip(widths, depths)):
             for i in range(depth):
-                blocks.append(CausalBlock(n_in, width, kernel, 2 if stage > 0 and i == 0 else 1, 2 ** i, dropout))
+                blocks.append(CausalBlock(n_in, width, kernel, 2 if stage > 0 and i == 0 else 1, 2**i, dropout))
                 n_in = width
         self.blocks = nn.Sequential(*blocks)
         self.norm = ChannelNorm(n_in)
@@ -76,5 +77,5 @@ class CausalResNet(nn.Module):
 
     def forward(self, x, n_valid=None):
         x = to_image(F.pad(x, (0, -x.shape[-1] % self.stride)))  # (B, 12, 1, L)
-        x = blank(x, valid_places(n_valid, x.shape[-1]))         # the past never sees padding: once is enough
-        return self.norm(self.blocks(self.stem(x))).squeeze(2)   # (B, D, T')
+        x = blank(x, valid_places(n_valid, x.shape[-1]))  # the past never sees padding: once is enough
+        return self.norm(self.blocks(self.stem(x))).squeeze(2)  # (B, D, T')

@@ -1,4 +1,5 @@
 """Dropout from random bytes: the same as PyTorch's, but several times as fast on CPUs."""
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -35,4 +36,4 @@ class Dropout(nn.Module):
 
 def random_bytes(n):
     """(n,) uint8 from PyTorch's generator, eight at a time."""
-    return torch.empty((n + 7) // 8, dtype=torch.int64).random_(-2**63, None).view(torch.uint8)[:n]
+    return torch.empty((n + 7) // 8, dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)[:n]

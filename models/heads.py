@@ -1,4 +1,5 @@
 """What turns an encoder's features into answers."""
+
 import torch
 from torch import nn
 

@@ -1,4 +1,5 @@
 """Prediction of unseen samples: from what a causal encoder has seen until now, all leads at several distances ahead."""
+
 import torch
 from torch import nn
 
@@ -12,10 +13,10 @@ def samples_ahead(x, n_valid, k_steps_ahead, stride):
     is beyond the window or padding.
     """
     n_samples = x.shape[-1]
-    last = torch.arange(stride - 1, n_samples + stride - 1, stride, device=x.device)           # (T',)
-    future = last + torch.as_tensor(k_steps_ahead, device=x.device)[:, None]                   # (K, T')
+    last = torch.arange(stride - 1, n_samples + stride - 1, stride, device=x.device)  # (T',)
+    future = last + torch.as_tensor(k_steps_ahead, device=x.device)[:, None]  # (K, T')
     end = torch.full((len(x),), n_samples, device=x.device) if n_valid is None else n_valid
-    valid = (future < end[:, None, None])[:, None]                                             # (B, 1, K, T')
+    valid = (future < end[:, None, None])[:, None]  # (B, 1, K, T')
     return x[..., last.clamp(max=n_samples - 1)].unsqueeze(2), x[..., future.clamp(max=n_samples - 1)], valid
 
 
@@ -29,7 +30,9 @@ class NextSampleHead(nn.Module):
     def __init__(self, n_features, k_steps_ahead, scale):
         super().__init__()
         if not k_steps_ahead or min(k_steps_ahead) < 1:
-            raise ValueError(f"k_steps_ahead {list(k_steps_ahead)}: samples ahead must be 1 or more, the state has seen the others")
+            raise ValueError(
+                f"k_steps_ahead {list(k_steps_ahead)}: samples ahead must be 1 or more, the state has seen the others"
+            )
         self.shape = (len(scale), len(k_steps_ahead))
         self.hidden = nn.Linear(n_features, 2 * n_features)
         self.out = nn.Linear(2 * n_features, len(scale) * len(k_steps_ahead))
@@ -39,7 +42,7 @@ class NextSampleHead(nn.Module):
 
     def forward(self, features, last):
         change = self.out(nn.functional.gelu(self.hidden(features.transpose(1, 2))))  # (B, T', 12 K)
-        change = change.float().transpose(1, 2).unflatten(1, self.shape)              # (B, 12, K, T')
+        change = change.float().transpose(1, 2).unflatten(1, self.shape)  # (B, 12, K, T')
         return last + change * self.scale[:, None, None]
 
 

@@ -6,6 +6,7 @@ Both take (B, 12, L) millivolts and give (B, D, T') features. Inside, a signal i
 `n_valid` says how many samples of each window are signal rather than zero padding. Padded places are set to zero
 again before every convolution, so a padded window gives the features of the same window without padding.
 """
+
 import torch
 from torch import nn
 
@@ -40,6 +41,7 @@ class ResidualBlock(nn.Module):
 
     total (B, n_in, 1, T), active (B, n_in, 1, T) -> both (B, n_out, 1, T / stride).
     """
+
     NORMS = (("conv1", "norm1"),)  # convolutions that a norm follows directly, see models/folding.py
 
     def __init__(self, n_in, n_out, kernel, stride, dropout):
@@ -69,8 +71,9 @@ class ResNet1d(nn.Module):
     Any input length works: `lengths` only fixes the strides. x (B, n_leads, L) -> (B, filters[-1], ceil(L / stride)).
     """
 
-    def __init__(self, filters=(64, 128, 196, 256, 320), lengths=(4096, 1024, 256, 64, 16), kernel=17, dropout=0.5,
-                 n_leads=12):
+    def __init__(
+        self, filters=(64, 128, 196, 256, 320), lengths=(4096, 1024, 256, 64, 16), kernel=17, dropout=0.5, n_leads=12
+    ):
         super().__init__()
         if len(filters) != len(lengths):
             raise ValueError(f"filters and lengths differ in number: {list(filters)}, {list(lengths)}")
@@ -80,8 +83,10 @@ class ResNet1d(nn.Module):
             raise ValueError(f"each of lengths must divide the one before: {list(lengths)}")
         self.stem = nn.Sequential(conv(n_leads, filters[0], kernel), nn.BatchNorm2d(filters[0]), nn.ReLU(inplace=True))
         strides = [before // after for before, after in zip(lengths, lengths[1:])]
-        self.blocks = nn.ModuleList(ResidualBlock(n_in, n_out, kernel, stride, dropout)
-                                    for n_in, n_out, stride in zip(filters, filters[1:], strides))
+        self.blocks = nn.ModuleList(
+            ResidualBlock(n_in, n_out, kernel, stride, dropout)
+            for n_in, n_out, stride in zip(filters, filters[1:], strides)
+        )
         self.out_channels = filters[-1]
         self.stride = lengths[0] // lengths[-1]
 
@@ -90,7 +95,7 @@ class ResNet1d(nn.Module):
         total = active = self.stem(to_image(x))  # (B, filters[0], 1, L)
         for block in self.blocks:
             total, active = block(total, active, valid)
-            valid = None if valid is None else valid[..., ::block.stride]
+            valid = None if valid is None else valid[..., :: block.stride]
         return active.squeeze(2)  # (B, D, T')
 
 
@@ -99,8 +104,12 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, n_channels, reduction=8):
         super().__init__()
-        self.gate = nn.Sequential(nn.Linear(n_channels, n_channels // reduction), nn.ReLU(inplace=True),
-                                  nn.Linear(n_channels // reduction, n_channels), nn.Sigmoid())
+        self.gate = nn.Sequential(
+            nn.Linear(n_channels, n_channels // reduction),
+            nn.ReLU(inplace=True),
+            nn.Linear(n_channels // reduction, n_channels),
+            nn.Sigmoid(),
+        )
 
     def forward(self, x, valid):
         if valid is None:
@@ -115,6 +124,7 @@ class XResBlock(nn.Module):
 
     x (B, n_in, 1, T) -> (B, n_out, 1, ceil(T / stride)).
     """
+
     NORMS = (("conv1", "norm1"), ("conv2", "norm2"))  # see models/folding.py
 
     def __init__(self, n_in, n_out, kernel, stride, dropout):
@@ -132,7 +142,7 @@ class XResBlock(nn.Module):
         self.stride = stride
 
     def forward(self, x, valid):
-        valid_out = None if valid is None else valid[..., ::self.stride]
+        valid_out = None if valid is None else valid[..., :: self.stride]
         x = blank(x, valid)
         y = self.dropout(self.relu(self.norm1(self.conv1(x))))
         y = self.norm2(self.conv2(blank(y, valid_out)))
@@ -146,16 +156,19 @@ class XResNet1d(nn.Module):
     x (B, n_leads, L) -> (B, widths[-1], ceil(L / stride)).
     """
 
-    def __init__(self, stem=32, widths=(64, 96, 128, 192), depths=(1, 1, 1, 1), kernel=5, first_stride=1, dropout=0.1,
-                 n_leads=12):
+    def __init__(
+        self, stem=32, widths=(64, 96, 128, 192), depths=(1, 1, 1, 1), kernel=5, first_stride=1, dropout=0.1, n_leads=12
+    ):
         super().__init__()
         if len(widths) != len(depths):
             raise ValueError(f"widths and depths differ in number: {list(widths)}, {list(depths)}")
         if kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, got {kernel}")
         layers = [(n_leads, stem, 2), (stem, stem, 1), (stem, widths[0], 1)]
-        self.stem = nn.ModuleList(nn.Sequential(conv(n_in, n_out, kernel, stride), nn.BatchNorm2d(n_out),
-                                                nn.ReLU(inplace=True)) for n_in, n_out, stride in layers)
+        self.stem = nn.ModuleList(
+            nn.Sequential(conv(n_in, n_out, kernel, stride), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
+            for n_in, n_out, stride in layers
+        )
         blocks, n_in = [], widths[0]
         for stage, (width, depth) in enumerate(zip(widths, depths)):
             for i in range(depth):
@@ -175,5 +188,5 @@ class XResNet1d(nn.Module):
                 valid = valid[..., ::2]
         for block in self.blocks:
             x = block(x, valid)
-            valid = None if valid is None else valid[..., ::block.stride]
+            valid = None if valid is None else valid[..., :: block.stride]
         return x.squeeze(2)  # (B, D, T')

@@ -1,4 +1,5 @@
 """A transformer over short patches of all leads, causal by default: frame i sees the samples before (i + 1) * patch only."""
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -26,7 +27,9 @@ class Attention(nn.Module):
     def forward(self, x, cos, sin, causal, seen):
         q, k, v = self.qkv(x).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T', E)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        with torch.autocast(x.device.type, enabled=x.device.type != "cpu"):  # CPUs go backwards through attention faster in float32
+        with torch.autocast(
+            x.device.type, enabled=x.device.type != "cpu"
+        ):  # CPUs go backwards through attention faster in float32
             y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=seen, is_causal=causal)
         return self.out(y.transpose(1, 2).flatten(2))
 
@@ -89,12 +92,12 @@ class Transformer(nn.Module):
         seen = None
         if n_valid is not None:
             x = x * (torch.arange(x.shape[-1], device=x.device) < n_valid[:, None, None])
-        x = F.pad(x, (0, -x.shape[-1] % self.stride)).unflatten(2, (-1, self.stride))         # (B, 12, T', patch)
+        x = F.pad(x, (0, -x.shape[-1] % self.stride)).unflatten(2, (-1, self.stride))  # (B, 12, T', patch)
         if n_valid is not None and self.bidirectional:
-            first = torch.arange(x.shape[2], device=x.device) * self.stride                   # first sample of each frame
-            seen = (first < n_valid[:, None])[:, None, None]                                  # (B, 1, 1, T')
-        x = self.embed(x.transpose(1, 2).flatten(2) / TYPICAL)                                # (B, T', D)
+            first = torch.arange(x.shape[2], device=x.device) * self.stride  # first sample of each frame
+            seen = (first < n_valid[:, None])[:, None, None]  # (B, 1, 1, T')
+        x = self.embed(x.transpose(1, 2).flatten(2) / TYPICAL)  # (B, T', D)
         cos, sin = self.positions(x.shape[1], x.device)
         for block in self.blocks:
             x = block(x, cos, sin, not self.bidirectional, seen)
-        return self.norm(x).transpose(1, 2)                                                   # (B, D, T')
+        return self.norm(x).transpose(1, 2)  # (B, D, T')

@@ -1,4 +1,5 @@
 """Recordings for tests: the shipped sample, and generated folders in the Challenge's layout."""
+
 import os
 import shutil
 import subprocess
@@ -26,7 +27,7 @@ def write_record(folder, record_id, signal, sample_freq=500, dx="426783006", age
     """Write a recording in the Challenge's layout: signal (12, n) int16, MATLAB v4 `val` and a header."""
     folder.mkdir(parents=True, exist_ok=True)
     n_leads, n = signal.shape
-    mat_header = np.array([30, n_leads, n, 0, 4], "<i4").tobytes() + b"val\0"   # little-endian int16 matrix called val
+    mat_header = np.array([30, n_leads, n, 0, 4], "<i4").tobytes() + b"val\0"  # little-endian int16 matrix called val
     (folder / f"{record_id}.mat").write_bytes(mat_header + signal.astype("<i2").tobytes(order="F"))
     lines = [f"{record_id} {n_leads} {sample_freq} {n}"]
     for name, row in zip(LEADS, signal):
@@ -60,14 +61,36 @@ def folder_of_records(tmp_path):
 @pytest.fixture(scope="session")
 def run_script():
     """Run one of the scripts as a user does, from another working directory; returns the finished process."""
+
     def run(script, *args, cwd, check=True):
-        done = subprocess.run([sys.executable, str(ROOT / script), *map(str, args)], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, str(ROOT / script), *map(str, args)],
+            cwd=cwd,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+        )
         assert not check or done.returncode == 0, f"{script} {args}:\n{done.stdout}\n{done.stderr}"
         return done
+
     return run
 
 
-TINY_PRETRAINING = ("--width", "16", "--depth", "1", "--n_heads", "2", "--epochs", "2", "--seq_length", "400", "--k_steps_ahead", "5", "20")
+TINY_PRETRAINING = (
+    "--width",
+    "16",
+    "--depth",
+    "1",
+    "--n_heads",
+    "2",
+    "--epochs",
+    "2",
+    "--seq_length",
+    "400",
+    "--k_steps_ahead",
+    "5",
+    "20",
+)
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +115,9 @@ def pretrained(few, tmp_path_factory, run_script):
 def kill_after_first_epoch(script, *args, cwd):
     """Start a training script and kill it (SIGKILL) as soon as it reports its first epoch."""
     command = [sys.executable, str(ROOT / script), *map(str, args)]
-    process = subprocess.Popen(command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     for line in process.stdout:
         if line.startswith("epoch   1"):
             process.kill()

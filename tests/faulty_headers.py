@@ -1,20 +1,32 @@
 """The part of the catalogue of faulty recordings whose headers are wrong or odd: importing it adds to CATALOGUE."""
-import numpy as np
 
+import numpy as np
 from conftest import LEADS
 from faulty_recordings import CATALOGUE, READ, SKIPPED, WARNED, ecg, entry, hea, rewrite, samples, write
 
 
 def replaced(outcome, text, record_id, old, new, count=-1):
     """A recording in whose header `old` (bytes, or a function of the id) is replaced by `new`."""
-    CATALOGUE[record_id] = (lambda folder, name: rewrite(folder, name, lambda data: data.replace(
-        old(name) if callable(old) else old, new(name) if callable(new) else new, count)), outcome, text)
+    CATALOGUE[record_id] = (
+        lambda folder, name: rewrite(
+            folder,
+            name,
+            lambda data: data.replace(old(name) if callable(old) else old, new(name) if callable(new) else new, count),
+        ),
+        outcome,
+        text,
+    )
 
 
 def record_line(outcome, text, record_id, line):
     """A recording with another record line; `line` is a format string for the id."""
-    CATALOGUE[record_id] = (lambda folder, name: rewrite(folder, name, lambda data: b"\n".join(
-        [line.format(name).encode(), *data.split(b"\n")[1:]])), outcome, text)
+    CATALOGUE[record_id] = (
+        lambda folder, name: rewrite(
+            folder, name, lambda data: b"\n".join([line.format(name).encode(), *data.split(b"\n")[1:]])
+        ),
+        outcome,
+        text,
+    )
 
 
 def signal_file(outcome, text, record_id, file_name):
@@ -35,9 +47,13 @@ header_bytes(SKIPPED, "UTF-16", "header_utf16", lambda data: data.decode().encod
 header_bytes(SKIPPED, "exceeds", "header_too_large", lambda data: data + b"#" * 2**20)
 header_bytes(SKIPPED, "no record line", "header_comments_only", lambda data: b"#Age: 40\n#Dx: 426783006\n")
 header_bytes(SKIPPED, "line 1", "header_html", lambda data: b"<!DOCTYPE html><html><body>404 Not Found</body></html>")
-header_bytes(SKIPPED, "ends after 6 of the 12", "header_cut_after_6_leads", lambda data: b"\n".join(data.split(b"\n")[:7]))
+header_bytes(
+    SKIPPED, "ends after 6 of the 12", "header_cut_after_6_leads", lambda data: b"\n".join(data.split(b"\n")[:7])
+)
 header_bytes(SKIPPED, "ends after 0 of the 12", "header_record_line_only", lambda data: data.split(b"\n")[0])
-header_bytes(SKIPPED, "without format", "header_cut_in_a_lead", lambda data: b"\n".join(data.split(b"\n")[:4]) + b"\nx.mat")
+header_bytes(
+    SKIPPED, "without format", "header_cut_in_a_lead", lambda data: b"\n".join(data.split(b"\n")[:4]) + b"\nx.mat"
+)
 header_bytes(SKIPPED, "beyond the 12", "header_13_leads", lambda data: data + data.split(b"\n")[12] + b"\n")
 header_bytes(READ, "", "header_bom", lambda data: b"\xef\xbb\xbf" + data)
 header_bytes(READ, "", "header_crlf", lambda data: data.replace(b"\n", b"\r\n"))
@@ -45,7 +61,9 @@ header_bytes(READ, "", "header_cr", lambda data: data.replace(b"\n", b"\r"))
 header_bytes(READ, "", "header_without_last_line_end", lambda data: data.rstrip())
 header_bytes(READ, "", "header_blank_lines_between", lambda data: data.replace(b"\n", b"\n\n"))
 header_bytes(READ, "", "header_tabs", lambda data: data.replace(b" ", b"\t"))
-header_bytes(READ, "", "header_latin1", lambda data: data + "#Hospital: Universitätsklinik Würzburg\n".encode("latin-1"))
+header_bytes(
+    READ, "", "header_latin1", lambda data: data + "#Hospital: Universitätsklinik Würzburg\n".encode("latin-1")
+)
 header_bytes(READ, "", "header_utf8", lambda data: data + "#Hospital: 北京\n".encode())
 
 # --- record line ---------------------------------------------------------------------------------------------------------
@@ -124,11 +142,17 @@ replaced(WARNED, "unused: 'V10'", "lead_unknown", b" 0 V6\n", b" 0 V10\n")
 
 def rename_leads(outcome, text, record_id, names):
     """A recording with the leads `names` in place of the 12 usual ones, or of the first of them."""
+
     def change(data):
         lines = data.split(b"\n")
         lines[1:13] = [line.rpartition(b" ")[0] + b" " + name.encode() for line, name in zip(lines[1:13], names)]
         return b"\n".join(lines)
-    CATALOGUE[record_id] = (lambda folder, name: rewrite(folder, name, change, signal=ecg()[:len(names)]), outcome, text)
+
+    CATALOGUE[record_id] = (
+        lambda folder, name: rewrite(folder, name, change, signal=ecg()[: len(names)]),
+        outcome,
+        text,
+    )
 
 
 rename_leads(READ, "", "leads_in_capitals", [name.upper() for name in LEADS])
@@ -138,7 +162,12 @@ rename_leads(SKIPPED, "none of its leads", "leads_without_names", [""] * 12)
 rename_leads(WARNED, "are leads swapped", "leads_I_and_II_swapped", ["II", "I", *LEADS[2:]])
 rename_leads(WARNED, "missing, set to zero: V1", "leads_I_and_II_only", ["i", "ii"])
 rename_leads(WARNED, "missing, set to zero: I,", "lead_V1_only", ["v1"])
-samples(WARNED, "aVR + aVL + aVF = 0 does not hold", "lead_aVR_upside_down", lambda signal: signal.__setitem__(3, -signal[3]))
+samples(
+    WARNED,
+    "aVR + aVL + aVF = 0 does not hold",
+    "lead_aVR_upside_down",
+    lambda signal: signal.__setitem__(3, -signal[3]),
+)
 
 
 @entry(WARNED, "unused")

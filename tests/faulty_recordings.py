@@ -3,10 +3,10 @@
 CATALOGUE maps the id of a recording to (make, outcome, text): `make(folder, id)` writes it, outcome is READ, WARNED, SKIPPED
 or IGNORED (no header, so no recording), and `text` stands in one of the warnings or in the reason for skipping.
 """
+
 import os
 
 import numpy as np
-
 from conftest import LEADS, fake_ecg, write_record
 
 READ, WARNED, SKIPPED, IGNORED = "read", "read with a warning", "skipped", "ignored"
@@ -15,9 +15,11 @@ CATALOGUE = {}
 
 def entry(outcome, text="", record_id=None):
     """Register the decorated function under its own name or `record_id`."""
+
     def register(make):
         CATALOGUE[record_id or make.__name__] = (make, outcome, text)
         return make
+
     return register
 
 
@@ -48,22 +50,27 @@ def rewrite(folder, name, change, **options):
 
 def samples(outcome, text, record_id, change, **options):
     """A recording whose samples (12, n) int16 are changed in place, or replaced, by `change`."""
+
     def make(folder, name):
         signal = ecg()
         result = change(signal)
         write(folder, name, signal if result is None else result, **options)
+
     CATALOGUE[record_id] = (make, outcome, text)
 
 
 def matrix(outcome, text, record_id, change):
     """A recording the bytes of whose .mat file are changed by `change`."""
+
     def make(folder, name):
         write(folder, name)
         mat(folder, name).write_bytes(change(mat(folder, name).read_bytes()))
+
     CATALOGUE[record_id] = (make, outcome, text)
 
 
 # --- files ---------------------------------------------------------------------------------------------------------------
+
 
 @entry(SKIPPED, "signal file is missing")
 def no_mat(folder, name):
@@ -155,12 +162,22 @@ def name_is_no_text(folder, name):
 matrix(SKIPPED, "is empty", "mat_empty", lambda data: b"")
 matrix(SKIPPED, "truncated: 10 bytes", "mat_of_10_bytes", lambda data: data[:10])
 matrix(SKIPPED, "truncated", "mat_without_samples", lambda data: data[:24])
-matrix(SKIPPED, "truncated", "mat_of_half", lambda data: data[:len(data) // 2])
+matrix(SKIPPED, "truncated", "mat_of_half", lambda data: data[: len(data) // 2])
 matrix(SKIPPED, "truncated", "mat_lacks_a_byte", lambda data: data[:-1])
 matrix(SKIPPED, "too long", "mat_with_a_byte_more", lambda data: data + b"\0")
 matrix(SKIPPED, "'val' is 1000 x 12", "mat_transposed", lambda data: data[:4] + data[8:12] + data[4:8] + data[12:])
-matrix(SKIPPED, "'val' is 8 x 1000", "mat_of_8_leads", lambda data: data[:4] + b"\x08\0\0\0" + data[8:24] + data[24:24 + 16000])
-matrix(SKIPPED, "'val' is 12 x 2147483647", "mat_promises_2_to_the_31", lambda data: data[:8] + b"\xff\xff\xff\x7f" + data[12:])
+matrix(
+    SKIPPED,
+    "'val' is 8 x 1000",
+    "mat_of_8_leads",
+    lambda data: data[:4] + b"\x08\0\0\0" + data[8:24] + data[24 : 24 + 16000],
+)
+matrix(
+    SKIPPED,
+    "'val' is 12 x 2147483647",
+    "mat_promises_2_to_the_31",
+    lambda data: data[:8] + b"\xff\xff\xff\x7f" + data[12:],
+)
 matrix(SKIPPED, "int16 matrix 'val'", "mat_val_missing", lambda data: data[:20] + b"ecg\0" + data[24:])
 matrix(SKIPPED, "int16 matrix 'val'", "mat_of_doubles", lambda data: b"\0\0\0\0" + data[4:])
 matrix(SKIPPED, "int16 matrix 'val'", "mat_big_endian", lambda data: b"\0\0\x04\x06" + data[4:])
@@ -172,6 +189,7 @@ matrix(SKIPPED, "HDF5", "mat_hdf5", lambda data: b"\x89HDF\r\n\x1a\n" + data)
 @entry(SKIPPED, "version 5")
 def mat_v5(folder, name):
     from scipy.io import savemat
+
     write(folder, name)
     savemat(mat(folder, name), {"val": ecg()}, format="5")
 
@@ -253,7 +271,12 @@ samples(WARNED, "flat: V3", "one_flat_lead", lambda signal: signal[8].fill(17))
 samples(WARNED, "saturated", "clipped", lambda signal: np.clip(signal, -150, 150, out=signal))
 samples(WARNED, "interpolated", "invalid_stretch", lambda signal: signal[:, 100:300].fill(-32768))
 samples(WARNED, "interpolated", "invalid_everywhere", lambda signal: signal.fill(-32768))
-samples(WARNED, "too large", "white_noise", lambda signal: np.random.default_rng(0).integers(-32767, 32768, signal.shape).astype(np.int16))
+samples(
+    WARNED,
+    "too large",
+    "white_noise",
+    lambda signal: np.random.default_rng(0).integers(-32767, 32768, signal.shape).astype(np.int16),
+)
 samples(READ, "", "half_a_second", lambda signal: signal[:, :250])
 samples(WARNED, "flat", "one_sample", lambda signal: signal[:, :1])
 samples(READ, "", "five_samples", lambda signal: signal[:, :5])

@@ -7,6 +7,7 @@ Inputs are real and generated files with random bytes, lines, fields and JSON va
 An input that raises something else, takes longer than 5 seconds or needs more than 6 GB of addresses is kept in the folder
 fuzz_failures/, and the exit status is 1.
 """
+
 import argparse
 import json
 import random
@@ -23,8 +24,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).
 
 import numpy as np
 import torch
-
 from conftest import fake_ecg, write_record
+
 from data.inputs import read_input
 from data.labels import load_class_set
 from data.preprocess import SignalConfig
@@ -34,10 +35,78 @@ from engine.score_files import ScoreFileError, find_pairs, read_first_phase, rea
 from models import DEFAULT_MODEL, build_model
 
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"
-NUMBERS = ["0", "-1", "1", "nan", "inf", "1e999", "1e-30", "65536", "2147483648", "9" * 18, "9" * 400, "0x10", "1_0", "٣", ""]
-WORDS = NUMBERS + ["~", "..", "../x.mat", "/etc/passwd", "x.mat", "x.dat", "212", "16x2:3+24", "16+24", "80", "508", "1000(0)/mV",
-                   "#", "/", "x/2", "mV", "\0", "\r", "\u2028", "\x85", "\ufeff", "V1", "MLII", "#Dx: 1", "x" * 3000, "é", "\t", "true", ","]
-VALUES = [None, True, False, 0, -1, 1, 2, 10**9, 10**30, 10**400, 1e308, -0.5, "", "x", [], {}, [[]], [1, 2], [10**6] * 3, [1] * 100, {"a": 1}, "\ud800"]
+NUMBERS = [
+    "0",
+    "-1",
+    "1",
+    "nan",
+    "inf",
+    "1e999",
+    "1e-30",
+    "65536",
+    "2147483648",
+    "9" * 18,
+    "9" * 400,
+    "0x10",
+    "1_0",
+    "٣",
+    "",
+]
+WORDS = NUMBERS + [
+    "~",
+    "..",
+    "../x.mat",
+    "/etc/passwd",
+    "x.mat",
+    "x.dat",
+    "212",
+    "16x2:3+24",
+    "16+24",
+    "80",
+    "508",
+    "1000(0)/mV",
+    "#",
+    "/",
+    "x/2",
+    "mV",
+    "\0",
+    "\r",
+    "\u2028",
+    "\x85",
+    "\ufeff",
+    "V1",
+    "MLII",
+    "#Dx: 1",
+    "x" * 3000,
+    "é",
+    "\t",
+    "true",
+    ",",
+]
+VALUES = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2,
+    10**9,
+    10**30,
+    10**400,
+    1e308,
+    -0.5,
+    "",
+    "x",
+    [],
+    {},
+    [[]],
+    [1, 2],
+    [10**6] * 3,
+    [1] * 100,
+    {"a": 1},
+    "\ud800",
+]
 LIMIT_SECONDS, LIMIT_BYTES = 5, 6 * 2**30
 
 
@@ -52,11 +121,11 @@ def mutate_bytes(data, rng):
         elif kind == 1:
             data[place:place] = rng.randbytes(rng.choice((1, 2, 8, 100)))
         elif kind == 2:
-            del data[place:place + rng.choice((1, 2, 8, 100))]
+            del data[place : place + rng.choice((1, 2, 8, 100))]
         elif kind == 3:
             del data[place:]
         else:
-            data[place:place] = data[max(0, place - 50):place] * rng.choice((1, 2, 50))
+            data[place:place] = data[max(0, place - 50) : place] * rng.choice((1, 2, 50))
     return bytes(data)
 
 
@@ -76,7 +145,7 @@ def mutate_text(text, rng):
         elif kind == 4 and len(lines) > 1:
             del lines[place]
         else:
-            lines[place] = lines[place][:rng.randrange(len(lines[place]) + 1)]
+            lines[place] = lines[place][: rng.randrange(len(lines[place]) + 1)]
     return "\n".join(lines)
 
 
@@ -104,6 +173,7 @@ def mutate_json(value, rng):
 
 class Fuzzer:
     """One target. `make` writes the unchanged files into the folder; `files` are those to mutate."""
+
     expected = RecordError
     files = ("x.hea",)
 
@@ -140,19 +210,27 @@ class Headers(Fuzzer):
         segments = b"x/2 12 100 200\ny 100\ny 100\n"
         write_record(self.folder, "y", fake_ecg(rng, 1, 100), sample_freq=100)
         (self.folder / "x.dat").write_bytes(rng.bytes(2400))
-        bits = b"x 3 360/100(5) 400 12:00:00 1/2/2020\n" + b"".join(b"x.dat 212 200(5)/mV 12 0 1 2 0 %s\n" % lead for lead in (b"MLII", b"V1", b"V5"))
-        real = [{"x.hea": file.read_bytes().replace(f"{file.stem}.mat".encode(), b"x.mat"), "x.mat": file.with_suffix(".mat").read_bytes()}
-                for file in sorted(SAMPLE.rglob("*.hea"))[::30]]
+        bits = b"x 3 360/100(5) 400 12:00:00 1/2/2020\n" + b"".join(
+            b"x.dat 212 200(5)/mV 12 0 1 2 0 %s\n" % lead for lead in (b"MLII", b"V1", b"V5")
+        )
+        real = [
+            {
+                "x.hea": file.read_bytes().replace(f"{file.stem}.mat".encode(), b"x.mat"),
+                "x.mat": file.with_suffix(".mat").read_bytes(),
+            }
+            for file in sorted(SAMPLE.rglob("*.hea"))[::30]
+        ]
         return [first, {"x.hea": segments}, {"x.hea": bits}, *real]
 
     def read(self):
-        record, = (record for record in find_records(self.folder) if record.record_id == "x")
+        (record,) = (record for record in find_records(self.folder) if record.record_id == "x")
         signal, _, header, _ = read_input(record, SignalConfig(sample_freq=50))
         assert signal.shape[0] == 12 and header.n_samples > 0
 
 
 class Signals(Headers):
     """The same with the samples mutated."""
+
     files = (".mat", ".dat")
 
     def make(self):
@@ -167,25 +245,32 @@ class Signals(Headers):
 
 class Outputs(Fuzzer):
     """Output files and label headers, as the evaluator reads them."""
+
     expected = ScoreFileError
     files = ("x.csv", "x.hea")
 
     def make(self):
         codes, names = "164889003,270492004,426783006", "AF,I-AVB,Normal"
-        return [{"x.csv": f"#x\n{classes}\n1,0,True\n0.5,1e-3,nan\n".encode(), "x.hea": f"x 1 1 1\n#Dx: {dx}\n".encode()}
-                for classes, dx in ((codes, "426783006"), (names, "AF"))]
+        return [
+            {"x.csv": f"#x\n{classes}\n1,0,True\n0.5,1e-3,nan\n".encode(), "x.hea": f"x 1 1 1\n#Dx: {dx}\n".encode()}
+            for classes, dx in ((codes, "426783006"), (names, "AF"))
+        ]
 
     def read(self):
         pairs = find_pairs(self.folder, self.folder)
         groups = [("164889003",), ("270492004", "1"), ("426783006",)]
         y_pred, y_score, _ = read_outputs(pairs.outputs, groups)
-        assert y_pred.shape == y_score.shape == read_labels(pairs.dx, groups).shape == (1, 3) and not np.isnan(y_score).any()
+        assert (
+            y_pred.shape == y_score.shape == read_labels(pairs.dx, groups).shape == (1, 3)
+            and not np.isnan(y_score).any()
+        )
         if pairs.textual:
             read_first_phase(pairs)
 
 
 class Runs(Fuzzer):
     """config.json of a run folder."""
+
     expected = RunError
 
     def make(self):
@@ -193,7 +278,9 @@ class Runs(Fuzzer):
         run = RunFolder(self.folder)
         run.save("model.pth", {"members": [build_model(sizes).state_dict()]})
         members = [{"model": sizes, "seq_length": 250}]
-        self.config = make_config(SignalConfig(), load_class_set("cinc2020"), {"rule": "thresholds"}, members, {}, {"frequency": [0.1] * 24})
+        self.config = make_config(
+            SignalConfig(), load_class_set("cinc2020"), {"rule": "thresholds"}, members, {}, {"frequency": [0.1] * 24}
+        )
         run.write_json("config.json", self.config)
         return [{"config.json": (run / "config.json").read_bytes()}]
 
@@ -201,7 +288,10 @@ class Runs(Fuzzer):
         if rng.random() < 0.1:
             return {"config.json": mutate_file(self.seeds[0]["config.json"], rng)}
         config = self.config | {rng.choice(("members", "members", "signal", "classes")): None}
-        config = {key: mutate_json(self.config[key], rng) if value is None and self.config[key] else self.config[key] for key, value in config.items()}
+        config = {
+            key: mutate_json(self.config[key], rng) if value is None and self.config[key] else self.config[key]
+            for key, value in config.items()
+        }
         return {"config.json": json.dumps(config).encode()}
 
     def read(self):

@@ -7,6 +7,7 @@ The targets are those of tests/fuzz.py. Here libFuzzer (through atheris, which t
 platform) chooses the changes by the code of data/ and engine/ that an input reaches. An input that raises something else, takes
 longer than 10 seconds or makes the process larger than 3 GB is kept in fuzz_failures/, and the exit status is 1.
 """
+
 import argparse
 import re
 import subprocess
@@ -18,7 +19,13 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
 TARGETS = ("header", "signal", "output", "config")
-LIBFUZZER = ("-rss_limit_mb=3000", "-timeout=10", "-max_len=30000", "-print_final_stats=1", "-artifact_prefix=fuzz_failures/")
+LIBFUZZER = (
+    "-rss_limit_mb=3000",
+    "-timeout=10",
+    "-max_len=30000",
+    "-print_final_stats=1",
+    "-artifact_prefix=fuzz_failures/",
+)
 
 
 def choices(fuzzer):
@@ -29,6 +36,7 @@ def choices(fuzzer):
 def fuzz(target, corpus, flags):
     """In a process of its own, for libFuzzer ends it: the first byte of an input chooses the seed, the others are its file."""
     import atheris
+
     with atheris.instrument_imports(include=["data", "engine"]):
         import fuzz as targets
     warnings.simplefilter("ignore")
@@ -41,6 +49,7 @@ def fuzz(target, corpus, flags):
         def one_input(data):
             seed, name = files[data[0] % len(files)] if data else files[0]
             fuzzer.run(seed | {name: data[1:]})
+
         atheris.Setup([sys.argv[0], corpus, *LIBFUZZER, *flags], one_input)
         atheris.Fuzz()
 
@@ -49,7 +58,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=300, help="for all targets together (default: %(default)s)")
     parser.add_argument("--target", choices=TARGETS, nargs="+", default=list(TARGETS), help="default: all")
-    parser.add_argument("--corpus", type=Path, default=None, help="folder of inputs to begin with and to add to (default: a temporary one)")
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        default=None,
+        help="folder of inputs to begin with and to add to (default: a temporary one)",
+    )
     parser.add_argument("--one", nargs=2, metavar=("TARGET", "CORPUS"), default=None, help=argparse.SUPPRESS)
     args, flags = parser.parse_known_args()
     if args.one:
@@ -60,11 +74,25 @@ def main():
         with tempfile.TemporaryDirectory() as temporary:
             corpus = Path(args.corpus or temporary, target)
             corpus.mkdir(parents=True, exist_ok=True)
-            done = subprocess.run([sys.executable, __file__, "--one", target, str(corpus), f"-max_total_time={args.seconds // len(args.target)}"],
-                                  capture_output=True, text=True, errors="replace")
+            done = subprocess.run(
+                [
+                    sys.executable,
+                    __file__,
+                    "--one",
+                    target,
+                    str(corpus),
+                    f"-max_total_time={args.seconds // len(args.target)}",
+                ],
+                capture_output=True,
+                text=True,
+                errors="replace",
+            )
         found = dict(re.findall(r"stat::(\w+):\s+(\d+)", done.stderr))
-        print(f"{target}: {found.get('number_of_executed_units', 'no')} inputs, peak {found.get('peak_rss_mb', '?')} MB, "
-              f"{'no failure' if done.returncode == 0 else f'status {done.returncode}'}", flush=True)
+        print(
+            f"{target}: {found.get('number_of_executed_units', 'no')} inputs, peak {found.get('peak_rss_mb', '?')} MB, "
+            f"{'no failure' if done.returncode == 0 else f'status {done.returncode}'}",
+            flush=True,
+        )
         if done.returncode:
             failed = True
             print(done.stderr[-3000:])

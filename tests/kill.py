@@ -10,6 +10,7 @@ with --resume or --skip_existing, until it comes to its end; the result must be 
 trained models bit by bit, the driver's probabilities to 1e-6.
 A full disk is a limit on the size of files: the write fails as it does where no space is left.
 """
+
 import argparse
 import csv
 import json
@@ -30,18 +31,25 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).
 
 import numpy as np
 import torch
+from conftest import fake_ecg, write_record
 
 import driver
 import pretrain
 import train
-from conftest import fake_ecg, write_record
 from engine.run_folder import RunFolder
 from engine.script import INTERRUPTED, TERMINATED
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
-SCRIPTS = (("train.py", train.main, "", ("--stem", "8", "--widths", "8", "8", "--depths", "1", "1")),
-           ("pretrain.py", pretrain.main, "pretrain_", ("--width", "16", "--depth", "1", "--n_heads", "2", "--k_steps_ahead", "5", "20")))
+SCRIPTS = (
+    ("train.py", train.main, "", ("--stem", "8", "--widths", "8", "8", "--depths", "1", "1")),
+    (
+        "pretrain.py",
+        pretrain.main,
+        "pretrain_",
+        ("--width", "16", "--depth", "1", "--n_heads", "2", "--k_steps_ahead", "5", "20"),
+    ),
+)
 TIMING = ("seconds", "records_per_second")
 N_RECORDS, EPOCHS = 48, 6
 SMALLEST_DISK = 20_000  # bytes, for the log must fit
@@ -58,7 +66,9 @@ def die_at_write(number):
                 os.kill(os.getpid(), signal.SIGKILL)
             left[0] -= 1
             return method(self, *args, **kwargs)
+
         return change
+
     Path.replace, Path.unlink = counted(Path.replace), counted(Path.unlink)
     return left
 
@@ -116,9 +126,11 @@ def disturb(main, arguments, log, seconds, rng):
 
 def fill_disk(main, arguments, log, n_bytes):
     """Run where no file can be larger than n_bytes; -> whether that ended it."""
+
     def limited(args):
         resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
         return main(args)
+
     return os.waitpid(start(limited, arguments, log), 0)[1] != 0
 
 
@@ -149,21 +161,38 @@ def same(a, b):
 @dataclass
 class Training:
     """train.py or pretrain.py on the recordings in folder / "in", each run with a cache of its own."""
+
     main: object
     folder: Path
     prefix: str
     flags: tuple
 
     def arguments(self, name):
-        return ["--input_folder", str(self.folder / "in"), "--folder", str(self.folder / name), "--cache", str(self.folder / f"{name}_cache"),
-                "--epochs", str(EPOCHS), "--batch_size", "8", "--workers", "2", "--resume", *self.flags]
+        return [
+            "--input_folder",
+            str(self.folder / "in"),
+            "--folder",
+            str(self.folder / name),
+            "--cache",
+            str(self.folder / f"{name}_cache"),
+            "--epochs",
+            str(EPOCHS),
+            "--batch_size",
+            "8",
+            "--workers",
+            "2",
+            "--resume",
+            *self.flags,
+        ]
 
     def check(self):
         """The folder `run` holds what `reference` does, and one cache."""
         run, reference = RunFolder(self.folder / "run"), RunFolder(self.folder / "reference")
         for name in (f"{self.prefix}model.pth", f"{self.prefix}final_model.pth"):
             assert same(run.load(name), reference.load(name)), f"{name} is another one"
-        assert table(run / f"{self.prefix}history.csv") == table(reference / f"{self.prefix}history.csv"), "the history is another one"
+        assert table(run / f"{self.prefix}history.csv") == table(reference / f"{self.prefix}history.csv"), (
+            "the history is another one"
+        )
         names = [sorted(file.name for file in folder.path.iterdir()) for folder in (run, reference)]
         assert [name for name in names[0] if not name.endswith(".partial")] == names[1], names
         assert len(list((self.folder / "run_cache").iterdir())) == 1, "abandoned caches are left over"
@@ -224,7 +253,11 @@ def fill_disks(training, n):
     """Let the disk be full for files of n sizes, up to that of the largest file of a run; -> number of runs that this ended, after which
     each came to its end."""
     log, n_ended = training.folder / "log", 0
-    largest = max(file.stat().st_size for folder in ("reference", "reference_cache") for file in (training.folder / folder).rglob("*"))
+    largest = max(
+        file.stat().st_size
+        for folder in ("reference", "reference_cache")
+        for file in (training.folder / folder).rglob("*")
+    )
     for n_bytes in np.geomspace(SMALLEST_DISK, largest, n, endpoint=False).astype(int):
         if fill_disk(training.main, training.arguments("run"), log, int(n_bytes)):
             assert "cannot be written" in log.read_text() and "Traceback" not in log.read_text(), log.read_text()
@@ -239,13 +272,17 @@ def same_answer(text, expected):
     """Whether two answers are the same; a recording's neighbours in a batch may change the last digits of its probabilities."""
     *lines, scores, end = text.split("\n")
     *expected_lines, expected_scores, _ = expected.split("\n")
-    return (lines, end) == (expected_lines, "") and np.allclose(np.array(scores.split(","), float), np.array(expected_scores.split(","), float), rtol=0, atol=1e-6)
+    return (lines, end) == (expected_lines, "") and np.allclose(
+        np.array(scores.split(","), float), np.array(expected_scores.split(","), float), rtol=0, atol=1e-6
+    )
 
 
 def kill_driver(folder, n, rng):
     """-> number of kills, and of folders that were completed in spite of them."""
+
     def arguments(name):
         return [str(folder / "reference"), str(folder / "in"), str(folder / name), "--skip_existing", "--workers", "2"]
+
     seconds = finish(driver.main, arguments("answers"), folder / "log")
     expected = {file.name: file.read_text() for file in (folder / "answers").iterdir()}
     assert len(expected) == N_RECORDS
@@ -268,7 +305,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=50, help="kills of each script (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--writes", type=int, default=99, help="so many of the last writes of a training to kill it at (default: all)")
+    parser.add_argument(
+        "--writes", type=int, default=99, help="so many of the last writes of a training to kill it at (default: all)"
+    )
     parser.add_argument("--disks", type=int, default=10, help="so many sizes of a full disk (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -278,13 +317,24 @@ def main():
         for script, main, prefix, flags in SCRIPTS:
             training = Training(main, Path(folder, script), prefix, flags)
             for i in range(N_RECORDS):
-                write_record(training.folder / "in", f"R{i:02d}", fake_ecg(noise), dx=("426783006", "164889003", "270492004")[i % 3])
+                write_record(
+                    training.folder / "in",
+                    f"R{i:02d}",
+                    fake_ecg(noise),
+                    dx=("426783006", "164889003", "270492004")[i % 3],
+                )
             kills, n_runs = kill_training(training, args.n, rng)
             print(f"{script}: {kills.total()} kills, {n_runs} runs ended like an undisturbed one", flush=True)
             for (name, place), count in sorted(kills.items()):
                 print(f"    {count:3d} {name} {place}")
-            print(f"{script} at its writes: {kill_at_writes(training, args.writes)} kills, all ended like an undisturbed one", flush=True)
-            print(f"{script} on a full disk: {fill_disks(training, args.disks)} failures, all ended like an undisturbed one", flush=True)
+            print(
+                f"{script} at its writes: {kill_at_writes(training, args.writes)} kills, all ended like an undisturbed one",
+                flush=True,
+            )
+            print(
+                f"{script} on a full disk: {fill_disks(training, args.disks)} failures, all ended like an undisturbed one",
+                flush=True,
+            )
         n_kills, n_runs = kill_driver(Path(folder, "train.py"), args.n, rng)
         print(f"driver.py: {n_kills} kills, {n_runs} folders ended like an undisturbed one", flush=True)
 

@@ -8,6 +8,7 @@ the same process with a single recording: the programs and the model themselves.
 epoch, so that reading and writing are what is measured. The exit status is 1 if a step needs more than 1.5 GiB beyond that (and, for the day, twice the size of its file), if a
 number of files or recordings is wrong, or if readers disagree.
 """
+
 import argparse
 import os
 import re
@@ -22,10 +23,10 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).
 
 import numpy as np
 import torch
+from conftest import fake_ecg, write_record
 
 import driver
 import train
-from conftest import fake_ecg, write_record
 from data.cache import open_cache
 from data.preprocess import SignalConfig
 from data.records import find_records
@@ -88,7 +89,10 @@ def measure(steps, base, limit=LIMIT):
     for name, n, function, args, log in steps:
         seconds, peak = in_process(function, *args, log=log)
         more = peak - base.get(function, 0)
-        print(f"{name:<10} {n:>7} recordings {seconds:8.1f} s {n / seconds:8.0f} a second   peak {peak / 2**20:6.0f} MiB, {more / 2**20:6.0f} more than for one", flush=True)
+        print(
+            f"{name:<10} {n:>7} recordings {seconds:8.1f} s {n / seconds:8.0f} a second   peak {peak / 2**20:6.0f} MiB, {more / 2**20:6.0f} more than for one",
+            flush=True,
+        )
         assert more < limit, f"{name}: needs more than {limit / 2**30:.1f} GiB"
 
 
@@ -125,20 +129,43 @@ def agree(folder, place, n):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000], help="numbers of recordings (default: 1000 10000 100000)")
-    parser.add_argument("--classify", type=int, default=100_000, help="classify folders of at most so many recordings (default: %(default)s)")
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=[1000, 10_000, 100_000],
+        help="numbers of recordings (default: 1000 10000 100000)",
+    )
+    parser.add_argument(
+        "--classify",
+        type=int,
+        default=100_000,
+        help="classify folders of at most so many recordings (default: %(default)s)",
+    )
     parser.add_argument("--readers", type=int, default=200, help="of one cache at once (default: %(default)s)")
-    parser.add_argument("--hours", type=float, default=24, help="length of a long recording at 500 Hz (default: %(default)s)")
+    parser.add_argument(
+        "--hours", type=float, default=24, help="length of a long recording at 500 Hz (default: %(default)s)"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as top:
         top, log = Path(top), Path(top, "log")
         rng, model, single = np.random.default_rng(0), top / "model", top / "single"
-        in_process(train.main, ["--input_folder", str(SAMPLE), "--folder", str(model), "--cache", str(top / "cache"), *TINY], log=log)
+        in_process(
+            train.main,
+            ["--input_folder", str(SAMPLE), "--folder", str(model), "--cache", str(top / "cache"), *TINY],
+            log=log,
+        )
         write_record(single, "x", fake_ecg(rng))
-        base = {find: in_process(find, single, 1)[1], cache: in_process(cache, single, 1, top / "cache_1")[1],
-                classify: in_process(classify, model, single, top / "out_1", log=log)[1]}
-        print("for one recording: " + ", ".join(f"{step.__name__} {peak / 2**20:.0f} MiB" for step, peak in base.items()), flush=True)
+        base = {
+            find: in_process(find, single, 1)[1],
+            cache: in_process(cache, single, 1, top / "cache_1")[1],
+            classify: in_process(classify, model, single, top / "out_1", log=log)[1],
+        }
+        print(
+            "for one recording: " + ", ".join(f"{step.__name__} {peak / 2**20:.0f} MiB" for step, peak in base.items()),
+            flush=True,
+        )
         for n in args.sizes:
             folder, out = replicate(top / f"in_{n}", n), top / f"out_{n}"
             steps = [("find", n, find, (folder, n), log), ("cache", n, cache, (folder, n, top / f"cache_{n}"), log)]
@@ -147,7 +174,9 @@ def main():
             if n <= args.classify:
                 measure([("driver.py", n, classify, (model, folder, out), log)], base)
                 assert told_the_truth(log, n), "the progress bar counts wrongly"
-                assert sum(1 for file in out.rglob("*.csv") if file.name != "skipped_records.csv") == n, "not every recording has an answer"
+                assert sum(1 for file in out.rglob("*.csv") if file.name != "skipped_records.csv") == n, (
+                    "not every recording has an answer"
+                )
         if args.readers:
             agree(SAMPLE, top / "shared_cache", args.readers)
             print(f"{args.readers} processes read one cache, built while they opened it, and agree", flush=True)

@@ -1,5 +1,6 @@
 """The official scores once more, by plain loops over recordings, files and classes: slow, and built on other definitions
 where there are any (AUROC by comparing pairs), so that agreement with engine/metrics.py means something."""
+
 import math
 from pathlib import Path
 
@@ -72,11 +73,15 @@ def scores(y_true, y_pred, y_score, weights, normal):
         tp, fp, fn, _ = counts(y_true, y_pred, k, share=True)
         f_beta.append(ratio(5 * tp, 5 * tp + fp + 4 * fn))
         g_beta.append(ratio(tp, tp + fp + 2 * fn))
-    result = {"auroc_classes": [auroc(*column) for column in columns],
-              "auprc_classes": [auprc(*column) for column in columns], "f_measure_classes": f_measure,
-              "accuracy": sum(t == p for t, p in zip(y_true, y_pred)) / len(y_true),
-              "f_beta_measure": mean_of_known(f_beta), "g_beta_measure": mean_of_known(g_beta),
-              "challenge_metric": challenge_metric(y_true, y_pred, weights, normal)}
+    result = {
+        "auroc_classes": [auroc(*column) for column in columns],
+        "auprc_classes": [auprc(*column) for column in columns],
+        "f_measure_classes": f_measure,
+        "accuracy": sum(t == p for t, p in zip(y_true, y_pred)) / len(y_true),
+        "f_beta_measure": mean_of_known(f_beta),
+        "g_beta_measure": mean_of_known(g_beta),
+        "challenge_metric": challenge_metric(y_true, y_pred, weights, normal),
+    }
     return result | {name: mean_of_known(result[f"{name}_classes"]) for name in ("auroc", "auprc", "f_measure")}
 
 
@@ -90,7 +95,9 @@ def first_phase_scores(y_true, y_pred, y_score):
             hits = sum(1 for t, s in zip(truth, ranks) if t and s >= threshold)
             alarms = sum(1 for t, s in zip(truth, ranks) if not t and s >= threshold)
             negative = len(truth) - sum(truth)
-            curve.append((ratio(hits, sum(truth), 1), ratio(negative - alarms, negative, 1), ratio(hits, hits + alarms, 1)))
+            curve.append(
+                (ratio(hits, sum(truth), 1), ratio(negative - alarms, negative, 1), ratio(hits, hits + alarms, 1))
+            )
         steps = list(zip(curve, curve[1:]))
         per_class["auroc"].append(sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in steps))
         per_class["auprc"].append(sum((b[0] - a[0]) * b[2] for a, b in steps))

@@ -1,4 +1,5 @@
 """Adaptation to another class frequency, against the truth that made the scores."""
+
 import numpy as np
 
 from engine.adapt import adapt_to_frequencies
@@ -8,7 +9,7 @@ def scores_of(n, frequency, old, rng):
     """Calibrated-at-`old` probabilities of recordings whose class has another `frequency`: two unit Gaussians, 2 apart."""
     y = rng.random(n) < frequency
     evidence = rng.normal(0, 1, n) + 2 * y
-    ratio = np.exp(2 * evidence - 2) * old / (1 - old)     # posterior odds under the old frequency
+    ratio = np.exp(2 * evidence - 2) * old / (1 - old)  # posterior odds under the old frequency
     return y, ratio / (1 + ratio)
 
 
@@ -22,8 +23,9 @@ def test_estimated_frequency_and_probabilities_approach_the_truth():
 
     def log_loss(q):
         return -np.where(y, np.log(q), np.log(1 - q)).mean(0)
+
     assert log_loss(adapted)[0] < log_loss(p)[0] - 0.05 and abs(log_loss(adapted)[1] - log_loss(p)[1]) < 0.01
-    assert (np.diff(adapted[np.argsort(p[:, 0]), 0]) >= 0).all()   # the ranking stays
+    assert (np.diff(adapted[np.argsort(p[:, 0]), 0]) >= 0).all()  # the ranking stays
 
 
 def test_one_recording_moves_little():

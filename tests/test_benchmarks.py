@@ -1,4 +1,5 @@
 """The benchmarks can be imported, and their references do what they stand for. Their figures are not tested."""
+
 import importlib
 from pathlib import Path
 
@@ -22,7 +23,10 @@ def test_every_benchmark_can_be_imported(name):
 
 
 def test_a_row_tells_how_many_times_better():
-    fast, slow = compare("a", lambda: None, lambda: sum(range(20_000)), n=1, reference_name="sum"), compare("b", lambda: sum(range(20_000)), lambda: None, unit="s")
+    fast, slow = (
+        compare("a", lambda: None, lambda: sum(range(20_000)), n=1, reference_name="sum"),
+        compare("b", lambda: sum(range(20_000)), lambda: None, unit="s"),
+    )
     assert fast.ratio > 1 > slow.ratio and "sum: " in table([fast, slow])
 
 
@@ -43,7 +47,11 @@ def test_the_plain_network_is_the_predecessors():
 def test_the_plain_loops_give_the_official_scores(tmp_path):
     groups, weights = load_weights(2020)
     rng, codes = np.random.default_rng(0), [code for group in groups for code in group]
-    y_true, y_pred, y_score = np.zeros((60, len(groups)), bool), np.zeros((60, len(groups)), bool), np.zeros((60, len(groups)))
+    y_true, y_pred, y_score = (
+        np.zeros((60, len(groups)), bool),
+        np.zeros((60, len(groups)), bool),
+        np.zeros((60, len(groups))),
+    )
     place = {code: k for k, group in enumerate(groups) for code in group}
     for i in range(60):
         dx, scores = rng.choice(codes, 3, replace=False), rng.random(len(codes)).round(2)
@@ -54,7 +62,9 @@ def test_the_plain_loops_give_the_official_scores(tmp_path):
         for k, group in enumerate(groups):
             mine = [codes.index(code) for code in group]
             y_pred[i, k], y_score[i, k] = (scores[mine] > 0.7).any(), scores[mine].mean()
-    found = loops.evaluate(sorted(tmp_path.glob("*.hea")), sorted(tmp_path.glob("*.csv")), groups, weights, normal_column(groups))
+    found = loops.evaluate(
+        sorted(tmp_path.glob("*.hea")), sorted(tmp_path.glob("*.csv")), groups, weights, normal_column(groups)
+    )
     expected = compute_scores(y_true, y_pred, y_score, weights, normal_column(groups))
     names = ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_measure", "challenge_metric")
     assert found == pytest.approx([expected[name] for name in names], abs=1e-12)

@@ -1,4 +1,5 @@
 """The cache holds what preprocess gives, and is rebuilt whenever it cannot be trusted."""
+
 import json
 import os
 import subprocess
@@ -9,8 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
-
 from conftest import ENVIRONMENT, ROOT, fake_ecg, write_record
+
 from data.cache import CacheError, cache_key, open_cache
 from data.inputs import context, demographics, read_input, to_microvolts, to_millivolts
 from data.locks import locked
@@ -26,7 +27,10 @@ def test_cache_holds_what_preprocess_gives(folder_of_records, tmp_path):
         for i, record in enumerate(records):
             adc, header = read_record(record)
             expected = preprocess(adc, header, config)
-            assert cache.signal(i).dtype == np.int16 and np.abs(to_millivolts(cache.signal(i)) - expected).max() <= 0.5001e-3
+            assert (
+                cache.signal(i).dtype == np.int16
+                and np.abs(to_millivolts(cache.signal(i)) - expected).max() <= 0.5001e-3
+            )
             assert cache.dx[i] == header.dx
             assert (cache.context[i] == context(cache.signal(i), 100, header.age, header.sex)).all()
 
@@ -56,7 +60,9 @@ def small_shards(monkeypatch):
     monkeypatch.setattr("data.shards.N_RECORDS", 5)
 
 
-@pytest.mark.parametrize("damage", ["flip a sample", "cut the signals", "no signals", "cut the index", "foreign meta", "no meta"])
+@pytest.mark.parametrize(
+    "damage", ["flip a sample", "cut the signals", "no signals", "cut the index", "foreign meta", "no meta"]
+)
 def test_damaged_cache_is_rebuilt(damage, folder_of_records, tmp_path, capsys, small_shards):
     records, config = find_records(folder_of_records), SignalConfig()
     good = signals(open_cache(records, config, tmp_path, workers=1, quiet=True))
@@ -83,10 +89,18 @@ def test_a_large_cache_is_opened_shard_by_shard(folder_of_records, tmp_path, mon
     monkeypatch.setattr("data.cache.SMALL", 0)
     cache = open_cache(records, config, tmp_path, quiet=True)
     assert cache.shards.maps == [None] * 5
-    assert (cache.signal(9) == good[:, 9 * 1000:10 * 1000]).all() and [m is not None for m in cache.shards.maps] == [False, True, False, False, False]
+    assert (cache.signal(9) == good[:, 9 * 1000 : 10 * 1000]).all() and [m is not None for m in cache.shards.maps] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
     with pytest.raises(CacheError, match="recording 15 in signals_00003.i16 has another checksum"):
         cache.signal(17)
-    assert (signals(open_cache(records, config, tmp_path, workers=1, quiet=True)) == good).all() and "rebuilt" in capsys.readouterr().out
+    assert (
+        signals(open_cache(records, config, tmp_path, workers=1, quiet=True)) == good
+    ).all() and "rebuilt" in capsys.readouterr().out
 
 
 def test_processes_build_what_one_does(folder_of_records, tmp_path, monkeypatch, small_shards):
@@ -110,6 +124,7 @@ def test_when_the_processes_die_the_cache_is_still_built(folder_of_records, tmp_
 
         def shutdown(self, **_):
             pass
+
     monkeypatch.setattr("data.shards.FEW", 0)
     monkeypatch.setattr("data.shards.ProcessPoolExecutor", Dying)
     assert len(open_cache(find_records(folder_of_records), SignalConfig(), tmp_path / "cache", 3, quiet=True)) == 24
@@ -131,15 +146,24 @@ if __name__ == "__main__":
 def test_processes_end_with_a_killed_builder(folder_of_records, tmp_path):
     (tmp_path / "builder.py").write_text(BUILDER)
     command = [sys.executable, tmp_path / "builder.py", folder_of_records, tmp_path / "cache"]
-    builder = subprocess.Popen(command, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    builder = subprocess.Popen(
+        command, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     while len(list(tmp_path.glob("cache/*/meta.json"))) < 1:
         assert builder.poll() is None
         time.sleep(0.05)
     time.sleep(0.5)  # it begins the second one
     builder.kill()
     builder.communicate(timeout=60)  # the pipe ends when the last process that holds it is gone
-    assert len(open_cache(find_records(folder_of_records), SignalConfig(sample_freq=101), tmp_path / "cache", quiet=True)) == 24
-    assert not list((tmp_path / "cache").glob(f"{cache_key(find_records(folder_of_records), SignalConfig(sample_freq=101))}.partial*"))
+    assert (
+        len(open_cache(find_records(folder_of_records), SignalConfig(sample_freq=101), tmp_path / "cache", quiet=True))
+        == 24
+    )
+    assert not list(
+        (tmp_path / "cache").glob(
+            f"{cache_key(find_records(folder_of_records), SignalConfig(sample_freq=101))}.partial*"
+        )
+    )
 
 
 def test_a_shard_may_hold_no_recording(folder_of_records, tmp_path, monkeypatch):
@@ -158,7 +182,11 @@ def test_unreadable_recordings_are_skipped_with_a_reason(folder_of_records, tmp_
     (folder_of_records / "a" / "R00.mat").unlink()
     (folder_of_records / "b" / "R01.hea").write_text("nonsense")
     cache = open_cache(find_records(folder_of_records), SignalConfig(), tmp_path / "cache", quiet=True)
-    assert len(cache) == 22 and [name for name, _ in cache.skipped] == ["a/R00", "b/R01"] and all(why for _, why in cache.skipped)
+    assert (
+        len(cache) == 22
+        and [name for name, _ in cache.skipped] == ["a/R00", "b/R01"]
+        and all(why for _, why in cache.skipped)
+    )
 
 
 def test_unwritable_cache_folder_is_a_clear_error(folder_of_records, tmp_path):
@@ -213,9 +241,12 @@ def test_of_two_builders_the_first_wins(folder_of_records, tmp_path, monkeypatch
         open_cache(records, config, tmp_path, quiet=True)  # another process comes, and is done first
         monkeypatch.undo()
         real(*args, **kwargs)
+
     monkeypatch.setattr("numpy.savez", slow)
     cache = open_cache(records, config, tmp_path, quiet=True)
-    assert len(cache) == 24 and [file.name for file in tmp_path.iterdir() if file.name != "in"] == [cache_key(records, config)]
+    assert len(cache) == 24 and [file.name for file in tmp_path.iterdir() if file.name != "in"] == [
+        cache_key(records, config)
+    ]
 
 
 def test_one_enormous_header_does_not_make_the_index_enormous(folder_of_records, tmp_path):
@@ -223,25 +254,46 @@ def test_one_enormous_header_does_not_make_the_index_enormous(folder_of_records,
     header = folder_of_records / "a" / "R00.hea"
     header.write_text(header.read_text().replace("#Dx: ", "#Dx: " + "1234567," * 80_000))
     cache = open_cache(find_records(folder_of_records), SignalConfig(), tmp_path / "cache", quiet=True)
-    index, = (tmp_path / "cache").rglob("index.npz")
+    (index,) = (tmp_path / "cache").rglob("index.npz")
     assert len(cache) == 24 and index.stat().st_size < 2**21
 
 
 NAMES = ["a", "b", "c"]
 CHANGES = {  # of an index of three recordings in one shard
-    "offsets too few": lambda index: {"offsets": index["offsets"][:-1]}, "offsets backwards": lambda index: {"offsets": index["offsets"][::-1]},
-    "no offsets": lambda index: {"offsets": np.zeros(0, np.int64)}, "offsets of two dimensions": lambda index: {"offsets": index["offsets"][:, None]},
-    "offsets within leads": lambda index: {"offsets": index["offsets"] - [0, 1, 1, 0]}, "offsets as floats": lambda index: {"offsets": index["offsets"].astype(float)},
-    "checksums too few": lambda index: {"crc": index["crc"][:2]}, "checksums as texts": lambda index: {"crc": index["crc"].astype(str)},
-    "shards too few": lambda index: {"first": index["first"][:-1]}, "shards elsewhere": lambda index: {"first": index["first"] + 1},
-    "no shards": lambda index: {"first": np.zeros(0, np.int64)}, "one number for shards": lambda index: {"first": np.int64(3)},
-    "context too narrow": lambda index: {"context": index["context"][:, :1]}, "context NaN": lambda index: {"context": index["context"] * np.nan},
-    "texts a list": b"[]", "texts cut": b"{", "texts nested": b"[" * 10**6, "texts binary": b"\xff\0", "objects": lambda index: {"texts": np.array([{}])},
-    "names numbers": {"names": [1, 2, 3]}, "names of others": {"names": ["a", "b", "x"]}, "names too few": {"names": NAMES[:2]}, "names one text": {"names": "abc"},
-    "diagnoses numbers": {"dx": [5] * 3}, "diagnoses texts": {"dx": NAMES}, "diagnoses of numbers": {"dx": [[5]] * 3}, "diagnoses too few": {"dx": [["1"]]},
-    "skipped without names": {"skipped": [{"x": 1}]}, "skipped numbers": {"skipped": [5]},
+    "offsets too few": lambda index: {"offsets": index["offsets"][:-1]},
+    "offsets backwards": lambda index: {"offsets": index["offsets"][::-1]},
+    "no offsets": lambda index: {"offsets": np.zeros(0, np.int64)},
+    "offsets of two dimensions": lambda index: {"offsets": index["offsets"][:, None]},
+    "offsets within leads": lambda index: {"offsets": index["offsets"] - [0, 1, 1, 0]},
+    "offsets as floats": lambda index: {"offsets": index["offsets"].astype(float)},
+    "checksums too few": lambda index: {"crc": index["crc"][:2]},
+    "checksums as texts": lambda index: {"crc": index["crc"].astype(str)},
+    "shards too few": lambda index: {"first": index["first"][:-1]},
+    "shards elsewhere": lambda index: {"first": index["first"] + 1},
+    "no shards": lambda index: {"first": np.zeros(0, np.int64)},
+    "one number for shards": lambda index: {"first": np.int64(3)},
+    "context too narrow": lambda index: {"context": index["context"][:, :1]},
+    "context NaN": lambda index: {"context": index["context"] * np.nan},
+    "texts a list": b"[]",
+    "texts cut": b"{",
+    "texts nested": b"[" * 10**6,
+    "texts binary": b"\xff\0",
+    "objects": lambda index: {"texts": np.array([{}])},
+    "names numbers": {"names": [1, 2, 3]},
+    "names of others": {"names": ["a", "b", "x"]},
+    "names too few": {"names": NAMES[:2]},
+    "names one text": {"names": "abc"},
+    "diagnoses numbers": {"dx": [5] * 3},
+    "diagnoses texts": {"dx": NAMES},
+    "diagnoses of numbers": {"dx": [[5]] * 3},
+    "diagnoses too few": {"dx": [["1"]]},
+    "skipped without names": {"skipped": [{"x": 1}]},
+    "skipped numbers": {"skipped": [5]},
     "skipped without a reason": {"names": NAMES[:2], "skipped": [{"record": "c", "stage": "reading"}]},
-    "warnings numbers": {"warnings": [5]}, "warnings alone": {"warnings": [["a"]]}, "warnings a dictionary": {"warnings": {"ab": 1}}}
+    "warnings numbers": {"warnings": [5]},
+    "warnings alone": {"warnings": [["a"]]},
+    "warnings a dictionary": {"warnings": {"ab": 1}},
+}
 
 
 @pytest.fixture
@@ -254,6 +306,7 @@ def built(tmp_path):
 
     def opened():
         return open_cache(records, config, tmp_path / "cache", quiet=True)
+
     return opened().path, opened
 
 
@@ -265,14 +318,31 @@ def test_an_index_that_does_not_fit_is_not_trusted(change, built, capsys):
     change = CHANGES[change]
     if isinstance(change, dict):
         change = json.dumps(json.loads(good["texts"].tobytes()) | change).encode()
-    np.savez(path / "index.npz", **good | ({"texts": np.frombuffer(change, np.uint8)} if isinstance(change, bytes) else change(good)))
+    np.savez(
+        path / "index.npz",
+        **good | ({"texts": np.frombuffer(change, np.uint8)} if isinstance(change, bytes) else change(good)),
+    )
     cache = opened()
-    assert "rebuilt: its index" in capsys.readouterr().out and cache.names == NAMES and not cache.skipped and not cache.warnings
+    assert (
+        "rebuilt: its index" in capsys.readouterr().out
+        and cache.names == NAMES
+        and not cache.skipped
+        and not cache.warnings
+    )
 
 
 @pytest.mark.parametrize("name", ["meta.json", "index.npz", "signals_00000.i16"])
-@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda file: file.symlink_to("/dev/zero"), lambda file: file.symlink_to(file.name),
-                                 lambda file: file.write_bytes(b"[" * 10**6)], ids=["pipe", "folder", "endless device", "link to itself", "nested"])
+@pytest.mark.parametrize(
+    "put",
+    [
+        os.mkfifo,
+        os.mkdir,
+        lambda file: file.symlink_to("/dev/zero"),
+        lambda file: file.symlink_to(file.name),
+        lambda file: file.write_bytes(b"[" * 10**6),
+    ],
+    ids=["pipe", "folder", "endless device", "link to itself", "nested"],
+)
 def test_what_is_no_file_of_a_cache_is_neither_waited_for_nor_read(name, put, built, capsys):
     path, opened = built
     (path / name).unlink()
@@ -284,7 +354,11 @@ def test_an_index_that_unpacks_to_more_than_itself_is_not_unpacked(built, capsys
     path, opened = built
     with zipfile.ZipFile(path / "index.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("texts.npy", b"\0" * 10**8)
-    assert opened().names == NAMES and "unpacks to 100000000)" not in (out := capsys.readouterr().out) and "unpacks to 100000000" in out
+    assert (
+        opened().names == NAMES
+        and "unpacks to 100000000)" not in (out := capsys.readouterr().out)
+        and "unpacks to 100000000" in out
+    )
 
 
 def test_builders_of_one_process_number_do_not_meet(built, tmp_path, monkeypatch):
@@ -314,6 +388,7 @@ def test_every_file_is_flushed_before_the_folder_is_renamed(built, monkeypatch):
     def fsync(descriptor):
         flushed.add(os.fstat(descriptor).st_ino)
         real(descriptor)
+
     monkeypatch.setattr("os.fsync", fsync)
     opened()
     assert {file.stat().st_ino for file in path.iterdir()} == flushed and len(flushed) == 3
@@ -322,12 +397,17 @@ def test_every_file_is_flushed_before_the_folder_is_renamed(built, monkeypatch):
 def test_what_does_not_fit_into_memory_is_skipped_and_remarks_are_printable(built, tmp_path, monkeypatch):
     def scarce(signal, *_):
         raise MemoryError
+
     write_record(tmp_path / "odd", "d", np.zeros((12, 1000), np.int16))
     header = tmp_path / "odd" / "d.hea"
-    header.write_text(header.read_text().replace(" 0 0 0 I\n", " 7 0 0 I\n").replace(" 0 0 0 II\n", " 7 0 0 I\x1b[2JI\n"))
-    record, = find_records(tmp_path / "odd")
+    header.write_text(
+        header.read_text().replace(" 0 0 0 I\n", " 7 0 0 I\n").replace(" 0 0 0 II\n", " 7 0 0 I\x1b[2JI\n")
+    )
+    (record,) = find_records(tmp_path / "odd")
     remarks = read_input(record, SignalConfig())[3]
     assert any("[2J" in text for text in remarks) and all(text.isprintable() for text in remarks)
     monkeypatch.setattr("data.inputs.rhythm", scarce)
     cache = open_cache([record], SignalConfig(), tmp_path / "cache", quiet=True)
-    assert len(cache) == 0 and cache.skipped_rows == [{"record": "d", "stage": "preprocessing", "reason": f"{record.path}: does not fit into memory"}]
+    assert len(cache) == 0 and cache.skipped_rows == [
+        {"record": "d", "stage": "preprocessing", "reason": f"{record.path}: does not fit into memory"}
+    ]

@@ -1,4 +1,5 @@
 """Decisions by expected reward, against all possible answers and against the metric itself."""
+
 import itertools
 
 import numpy as np
@@ -22,7 +23,10 @@ def test_the_answer_is_the_best_of_all_or_close():
         weights = np.eye(6) + 0.5 * rng.random((6, 6)) * (1 - np.eye(6))
         weights, p = (weights + weights.T) / 2, rng.random(6) ** 3
         found = set(np.flatnonzero(decide_by_reward(p[None], weights, 1.0)[0]))
-        best = max((set(s) for n in range(1, 7) for s in itertools.combinations(range(6), n)), key=lambda s: promise(p, s, weights))
+        best = max(
+            (set(s) for n in range(1, 7) for s in itertools.combinations(range(6), n)),
+            key=lambda s: promise(p, s, weights),
+        )
         assert found and promise(p, found, weights) > 0.97 * promise(p, best, weights)
         exact += found == best
     assert exact > 180
@@ -44,7 +48,9 @@ def test_every_recording_is_decided_by_itself():
     rng = np.random.default_rng(2)
     weights, p = load_weights(2020)[1], rng.random((50, 24)) ** 4
     together = decide_by_reward(p, weights)
-    assert (together == np.concatenate([decide_by_reward(row[None], weights) for row in p])).all() and together.any(1).all()
+    assert (together == np.concatenate([decide_by_reward(row[None], weights) for row in p])).all() and together.any(
+        1
+    ).all()
 
 
 @pytest.mark.parametrize("name", ["cinc2020", "cinc2021", "cpsc2018"])
@@ -57,10 +63,21 @@ def test_default_rules_hold(name):
     assert (decide(p, np.full(len(class_set), 0.5), rule) == expected).all()
 
 
-@pytest.mark.parametrize("rule", [None, {}, {"rule": "oracle"}, {"rule": "reward"}, {"rule": "reward", "year": 2019, "confidence": 0.8},
-                                  {"rule": "reward", "year": 2021, "confidence": 0.8, "odds": [1.0] * 24}, {"rule": "reward", "year": 2020, "confidence": 0.0, "odds": [1.0] * 24}, {"rule": "reward", "year": 2020, "confidence": 0.8, "odds": [1.0] * 23},
-                                  {"rule": "reward", "year": 2020, "confidence": "much", "odds": [1.0] * 24},
-                                  {"rule": "reward", "year": 2020, "confidence": 0.8, "odds": [0.0] * 24}])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        None,
+        {},
+        {"rule": "oracle"},
+        {"rule": "reward"},
+        {"rule": "reward", "year": 2019, "confidence": 0.8},
+        {"rule": "reward", "year": 2021, "confidence": 0.8, "odds": [1.0] * 24},
+        {"rule": "reward", "year": 2020, "confidence": 0.0, "odds": [1.0] * 24},
+        {"rule": "reward", "year": 2020, "confidence": 0.8, "odds": [1.0] * 23},
+        {"rule": "reward", "year": 2020, "confidence": "much", "odds": [1.0] * 24},
+        {"rule": "reward", "year": 2020, "confidence": 0.8, "odds": [0.0] * 24},
+    ],
+)
 def test_foreign_rules_are_refused(rule):
     with pytest.raises(ValueError, match="rule"):
         check_rule(rule, load_class_set("cinc2020"))

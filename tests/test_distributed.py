@@ -1,4 +1,5 @@
 """Several processes that train together do what one does, and any number of them goes on with what another number began."""
+
 import csv
 import subprocess
 import sys
@@ -6,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-
 from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING, kill_after_first_epoch
+
 from data.cache import open_cache
 from data.dataset import AheadBatches, ResidentBatches, TrainBatches, unlabelled_dataset
 from data.preprocess import SignalConfig
@@ -18,18 +19,49 @@ from engine.run_folder import RunFolder
 from engine.validation import predict_together
 
 # Dropout draws other numbers on each process, and sums in bfloat16 depend on their order.
-TINY = ("--stem", "8", "--widths", "8", "8", "--depths", "1", "1", "--dropout", "0", "--head_dropout", "0", "--no-bf16", "--batch_size", "8",
-        "--epochs", "3", "--lr", "0.003")
+TINY = (
+    "--stem",
+    "8",
+    "--widths",
+    "8",
+    "8",
+    "--depths",
+    "1",
+    "1",
+    "--dropout",
+    "0",
+    "--head_dropout",
+    "0",
+    "--no-bf16",
+    "--batch_size",
+    "8",
+    "--epochs",
+    "3",
+    "--lr",
+    "0.003",
+)
 
 
 def torchrun(n, script, *args, cwd):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n), str(ROOT / script), *map(str, args)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        str(n),
+        str(ROOT / script),
+        *map(str, args),
+    ]
     return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
 
 
 def history(file):
     with open(file, newline="") as lines:
-        return [{key: float(value) for key, value in row.items() if key not in ("seconds", "records_per_second")} for row in csv.DictReader(lines)]
+        return [
+            {key: float(value) for key, value in row.items() if key not in ("seconds", "records_per_second")}
+            for row in csv.DictReader(lines)
+        ]
 
 
 def assert_same_history(a, b):
@@ -130,7 +162,11 @@ def test_batches_prepared_ahead_are_the_same(dataset, monkeypatch):
     n = 0
     for plain, ahead in zip(TrainBatches(*args).epoch(2), AheadBatches(*args).epoch(2), strict=True):
         n += 1
-        assert torch.equal(plain.x, ahead.x) and torch.equal(plain.n_valid, ahead.n_valid) and (plain.index == ahead.index).all()
+        assert (
+            torch.equal(plain.x, ahead.x)
+            and torch.equal(plain.n_valid, ahead.n_valid)
+            and (plain.index == ahead.index).all()
+        )
         assert n <= len(cut) <= n + 4  # some ahead, not all
     assert n == len(TrainBatches(*args)) > 5
     rest = AheadBatches(*args).epoch(2)
@@ -150,8 +186,12 @@ def test_resident_batches_hold_their_own_share(dataset, monkeypatch):
 
 def test_validation_is_shared_out_in_stretches(dataset, monkeypatch):
     monkeypatch.setattr("engine.validation.fold_norms", lambda model: model)
-    monkeypatch.setattr("engine.validation.predict", lambda models, seq_lengths, signals, contexts, device: contexts)  # each recording answers with its row
+    monkeypatch.setattr(
+        "engine.validation.predict", lambda models, seq_lengths, signals, contexts, device: contexts
+    )  # each recording answers with its row
     monkeypatch.setattr(World, "gather_objects", lambda world, value: [value])
     rows, contexts = np.arange(1, 12), np.arange(len(dataset), dtype=np.float32)[:, None]
-    shares = [predict_together(None, 250, dataset.cache, contexts, rows, World(rank, 3))[:, 0].tolist() for rank in range(3)]
+    shares = [
+        predict_together(None, 250, dataset.cache, contexts, rows, World(rank, 3))[:, 0].tolist() for rank in range(3)
+    ]
     assert shares == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11]]

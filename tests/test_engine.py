@@ -1,4 +1,5 @@
 """Schedule, EMA, checkpoints and run folders."""
+
 import json
 import math
 import pickle
@@ -11,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from data.labels import load_class_set
+from data.preprocess import SignalConfig, window_starts
 from engine.inference import BATCH, in_threads, predict, window_batches
 from engine.loop import EMA, NanLossError, Trainer, make_optimizer, make_schedule
 from engine.run_folder import RunError, RunFolder, load_run, make_config, new_run_path
-from data.labels import load_class_set
-from data.preprocess import SignalConfig, window_starts
 from models import build_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +36,11 @@ def test_schedule_warms_up_and_ends_at_zero():
 
 
 def test_vectors_are_not_decayed():
-    decay = {p.ndim: group["weight_decay"] for group in make_optimizer(build_model(MODEL), 0.1, 0.5).param_groups for p in group["params"]}
+    decay = {
+        p.ndim: group["weight_decay"]
+        for group in make_optimizer(build_model(MODEL), 0.1, 0.5).param_groups
+        for p in group["params"]
+    }
     assert decay[1] == 0 and decay[2] == 0.5 and decay[4] == 0.5
 
 
@@ -59,7 +64,9 @@ def test_a_nan_loss_stops_before_the_weights_change():
     model = torch.nn.Linear(2, 1)
     before = model.weight.detach().clone()
     optimizer = make_optimizer(model, 0.1, 0)
-    trainer = Trainer(model, optimizer, make_schedule(optimizer, 10), EMA(model, 0.9), lambda m, b: m.weight.sum() * math.nan, "cpu")
+    trainer = Trainer(
+        model, optimizer, make_schedule(optimizer, 10), EMA(model, 0.9), lambda m, b: m.weight.sum() * math.nan, "cpu"
+    )
     with pytest.raises(NanLossError) as caught:
         trainer.train_one_epoch([OneBatch()])
     assert caught.value.rows == [4, 7] and (model.weight == before).all()
@@ -69,7 +76,17 @@ def test_a_nan_loss_stops_before_the_weights_change():
 def saved(tmp_path):
     model, run = build_model(MODEL), RunFolder(tmp_path)
     model.head.thresholds.uniform_()
-    run.write_json("config.json", make_config(SignalConfig(), load_class_set("cinc2020"), {"rule": "thresholds"}, [{"model": MODEL, "seq_length": 250}], {}, {"frequency": [0.1] * 24}))
+    run.write_json(
+        "config.json",
+        make_config(
+            SignalConfig(),
+            load_class_set("cinc2020"),
+            {"rule": "thresholds"},
+            [{"model": MODEL, "seq_length": 250}],
+            {},
+            {"frequency": [0.1] * 24},
+        ),
+    )
     run.save("model.pth", {"members": [model.state_dict()]})
     return model, run
 
@@ -105,9 +122,21 @@ def test_bad_weights_are_refused_by_name(damage, saved, capsys):
     assert "executed" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("change", [{"version": 99}, {"format": "other"}, {"surprise": 1}, {"members": []},
-                                    {"members": [{"model": {"encoder": "nonsense"}, "seq_length": 1}]},
-                                    {"signal": {"sample_freq": 100}}, {"classes": None}, {"decision": {"rule": "oracle"}}, {"data": {}}, {"data": {"frequency": [0.5]}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 99},
+        {"format": "other"},
+        {"surprise": 1},
+        {"members": []},
+        {"members": [{"model": {"encoder": "nonsense"}, "seq_length": 1}]},
+        {"signal": {"sample_freq": 100}},
+        {"classes": None},
+        {"decision": {"rule": "oracle"}},
+        {"data": {}},
+        {"data": {"frequency": [0.5]}},
+    ],
+)
 def test_bad_configs_are_refused_by_name(change, saved):
     _, run = saved
     config = json.loads((run / "config.json").read_text())
@@ -119,7 +148,11 @@ def test_bad_configs_are_refused_by_name(change, saved):
 def test_run_paths_follow_the_trailing_slash(tmp_path):
     assert new_run_path("some/run").as_posix() == "some/run"
     inside = new_run_path(f"{tmp_path}/")
-    assert inside.parent == tmp_path and inside.name.startswith("output_") and len(inside.name) == len("output_2020-01-31_23_59_59_123456")
+    assert (
+        inside.parent == tmp_path
+        and inside.name.startswith("output_")
+        and len(inside.name) == len("output_2020-01-31_23_59_59_123456")
+    )
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -144,7 +177,7 @@ def test_window_batches_hold_all_windows_of_all_recordings_and_pad_the_short():
         starts = window_starts(signal.shape[1], 250, 125)
         assert len(seen[row]) == len(starts)
         for window, start in zip(seen[row], starts):
-            np.testing.assert_allclose(window, signal[:, start:start + 250] / 1000, atol=1e-6)
+            np.testing.assert_allclose(window, signal[:, start : start + 250] / 1000, atol=1e-6)
 
 
 def test_windows_of_a_day_are_made_batch_by_batch():
@@ -163,6 +196,7 @@ def test_threads_answer_in_order_and_read_little_ahead():
         for i in range(50):
             taken.append(i)
             yield i
+
     for i, (item, square) in enumerate(in_threads(lambda n: n * n, items(), 3)):
         assert (item, square) == (i, i * i) and len(taken) <= i + 8
     assert len(taken) == 50
@@ -189,11 +223,20 @@ def test_memory_is_kept_where_the_c_library_can():
 
 def test_an_infinite_gradient_ends_training_before_it_reaches_the_weights():
     """The root of zero: the loss is a number, its derivative is not."""
+
     class OneBatch:
         index = [4, 7]
+
     model = torch.nn.Linear(2, 1)
     before, optimizer = model.weight.detach().clone(), make_optimizer(model, 0.1, 0)
-    trainer = Trainer(model, optimizer, make_schedule(optimizer, 10), EMA(model, 0.9), lambda m, batch: (0 * m.weight.sum()).sqrt(), "cpu")
+    trainer = Trainer(
+        model,
+        optimizer,
+        make_schedule(optimizer, 10),
+        EMA(model, 0.9),
+        lambda m, batch: (0 * m.weight.sum()).sqrt(),
+        "cpu",
+    )
     with pytest.raises(NanLossError) as caught:
         trainer.train_one_epoch([OneBatch()])
     assert caught.value.rows == [4, 7] and torch.equal(model.weight, before)

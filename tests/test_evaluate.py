@@ -1,4 +1,5 @@
 """evaluate_12ECG_score.py and engine/score_files.py: the organisers' reference cases, a plain loop version, bad input."""
+
 import json
 import re
 import shutil
@@ -25,10 +26,14 @@ def write(folder, record_id, dx, answers, codes=CODES, prefix="#Dx: "):
     """A label header and an output file: `dx` codes, `answers` {code: score}, positive from one half on."""
     (folder / "labels" / record_id).parent.mkdir(parents=True, exist_ok=True)
     (folder / "outputs" / record_id).parent.mkdir(parents=True, exist_ok=True)
-    (folder / "labels" / f"{record_id}.hea").write_text(f"{record_id} 12 500 5000\n#Age: 60\n{prefix}{','.join(dx)}\n#Rx: Unknown\n")
+    (folder / "labels" / f"{record_id}.hea").write_text(
+        f"{record_id} 12 500 5000\n#Age: 60\n{prefix}{','.join(dx)}\n#Rx: Unknown\n"
+    )
     scores = [answers.get(code, 0.1) for code in codes]
     rows = [codes, [int(score >= 0.5) for score in scores], scores]
-    (folder / "outputs" / f"{record_id}.csv").write_text("\n".join([f"#{record_id}"] + [",".join(map(str, row)) for row in rows]) + "\n")
+    (folder / "outputs" / f"{record_id}.csv").write_text(
+        "\n".join([f"#{record_id}"] + [",".join(map(str, row)) for row in rows]) + "\n"
+    )
 
 
 def random_folder(folder, n, seed=0):
@@ -75,8 +80,13 @@ def test_official_text_and_files(tmp_path, run_script):
     assert [line[0] for line in lines] == ["Classes", "AUROC", "AUPRC", "F-measure"]
     assert lines[0][1:] == list(load_class_set("cinc2020").codes) and lines[1][1:4] == ["0.818", "0.977", "nan"]
     assert {len(line) for line in lines} == {25} and sorted(p.name for p in tmp_path.iterdir()) == ["c.csv", "s.csv"]
-    done = run_script("evaluate_12ECG_score.py", CASES / "cpsc9_1" / "labels", CASES / "cpsc9_1" / "outputs", cwd=tmp_path)
-    assert done.stdout == "AUROC|AUPRC|Accuracy|F-measure|Fbeta-measure|Gbeta-measure\n0.876|0.703|0.838|0.520|0.632|0.327\n"
+    done = run_script(
+        "evaluate_12ECG_score.py", CASES / "cpsc9_1" / "labels", CASES / "cpsc9_1" / "outputs", cwd=tmp_path
+    )
+    assert (
+        done.stdout
+        == "AUROC|AUPRC|Accuracy|F-measure|Fbeta-measure|Gbeta-measure\n0.876|0.703|0.838|0.520|0.632|0.327\n"
+    )
 
 
 def test_malformed_outputs_are_reported(capsys):
@@ -111,7 +121,9 @@ def test_nested_folders(tmp_path):
     for record_id in ("a/R1", "b/R1", "b/c/R2", "R3", ".hidden/R4", ".R5"):
         code = {"a/R1": "164889003"}.get(record_id, "426783006")
         write(tmp_path, record_id, [code], {code: 0.9})
-    (tmp_path / "outputs" / "b" / "c" / "R2.csv").rename(tmp_path / "outputs" / "R2.csv")  # unique, so it may lie on top
+    (tmp_path / "outputs" / "b" / "c" / "R2.csv").rename(
+        tmp_path / "outputs" / "R2.csv"
+    )  # unique, so it may lie on top
     pairs = find_pairs(tmp_path / "labels", tmp_path / "outputs")
     places = [path.removeprefix(str(tmp_path)) for path in pairs.outputs]
     assert places == ["/outputs/R3.csv", "/outputs/a/R1.csv", "/outputs/b/R1.csv", "/outputs/R2.csv"]
@@ -157,11 +169,18 @@ def _break(folder, fault):
         (outputs / "R00000.csv").write_text(text)
 
 
-@pytest.mark.parametrize("fault, named", [
-    ("outputs folder", "outputs is not a folder"), ("no labels", "labels: no label files"),
-    ("missing output", "R00000.csv: no output file"), ("no diagnosis line", "R00000.hea: no line with the diagnoses"),
-    ("output is a folder", "R00000.csv: no output file"), ("first phase", "R00000.csv: the classes must be AF,I-AVB"),
-    ("first phase score", "R00000.csv: a decision or score is no number .*high")])
+@pytest.mark.parametrize(
+    "fault, named",
+    [
+        ("outputs folder", "outputs is not a folder"),
+        ("no labels", "labels: no label files"),
+        ("missing output", "R00000.csv: no output file"),
+        ("no diagnosis line", "R00000.hea: no line with the diagnoses"),
+        ("output is a folder", "R00000.csv: no output file"),
+        ("first phase", "R00000.csv: the classes must be AF,I-AVB"),
+        ("first phase score", "R00000.csv: a decision or score is no number .*high"),
+    ],
+)
 def test_wrong_input_is_named_and_nothing_is_written(tmp_path, capsys, fault, named):
     random_folder(tmp_path, 1)
     _break(tmp_path, fault)
@@ -179,13 +198,17 @@ def test_wrong_command_line(tmp_path, run_script):
     done = run_script("evaluate_12ECG_score.py", "labels", "outputs", cwd=tmp_path, check=False)
     assert done.returncode == 1 and done.stderr == "evaluate_12ECG_score.py: labels is not a folder\n"
     labels, outputs = CASES / "plain_1" / "labels", CASES / "plain_1" / "outputs"
-    done = run_script("evaluate_12ECG_score.py", labels, outputs, tmp_path / "none" / "s.csv", cwd=tmp_path, check=False)
+    done = run_script(
+        "evaluate_12ECG_score.py", labels, outputs, tmp_path / "none" / "s.csv", cwd=tmp_path, check=False
+    )
     assert done.returncode == 1 and "none" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_neither_torch_nor_pandas_is_loaded():
     code = "import sys, evaluate_12ECG_score; print(sorted({'torch', 'pandas', 'scipy', 'wfdb'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(script.__file__).parent, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(script.__file__).parent, capture_output=True, text=True
+    )
     assert done.stdout == "[]\n"
 
 

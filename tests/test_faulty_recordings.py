@@ -1,15 +1,17 @@
 """Every faulty recording of the catalogue ends as expected: by itself, and all of them in one folder."""
+
 import csv
 import math
 import os
 import resource
 
+import faulty_headers  # noqa: F401  its part of the catalogue
 import numpy as np
 import pytest
+from conftest import LEADS, fake_ecg, write_record
+from faulty_recordings import CATALOGUE, IGNORED, READ, SKIPPED, WARNED
 
 import driver
-import faulty_headers  # noqa: F401  its part of the catalogue
-from conftest import LEADS, fake_ecg, write_record
 from data.cache import open_cache
 from data.inputs import read_input
 from data.labels import load_class_set
@@ -17,7 +19,6 @@ from data.preprocess import Quality, SignalConfig, preprocess
 from data.records import RecordError, find_records, parse_header
 from engine.run_folder import RunFolder, make_config
 from evaluate_12ECG_score import evaluate_12ECG_score
-from faulty_recordings import CATALOGUE, IGNORED, READ, SKIPPED, WARNED
 from models import DEFAULT_MODEL, build_model
 
 CONFIG = SignalConfig(sample_freq=10)  # quick, and a day of signal stays small
@@ -48,12 +49,20 @@ def outcome_of(record, config=CONFIG):
         signal, _, header, warnings = read_input(record, config)
     except RecordError as error:
         return SKIPPED, str(error)
-    assert signal.shape == (12, math.ceil(header.n_samples * config.sample_freq / header.sample_freq)) and signal.dtype == np.int16
+    assert (
+        signal.shape == (12, math.ceil(header.n_samples * config.sample_freq / header.sample_freq))
+        and signal.dtype == np.int16
+    )
     return (WARNED if warnings else READ), "; ".join(warnings)
 
 
 def test_catalogue_is_large_enough():
-    assert len(CATALOGUE) >= 150 and {outcome for _, outcome, _ in CATALOGUE.values()} == {READ, WARNED, SKIPPED, IGNORED}
+    assert len(CATALOGUE) >= 150 and {outcome for _, outcome, _ in CATALOGUE.values()} == {
+        READ,
+        WARNED,
+        SKIPPED,
+        IGNORED,
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in CATALOGUE if len(name) < 200])
@@ -66,7 +75,7 @@ def test_one_by_one(name, tmp_path):
         with pytest.raises(RecordError, match="holds no WFDB header"):
             find_records(folder)
         return
-    record, = (r for r in find_records(folder) if r.record_id == name)
+    (record,) = (r for r in find_records(folder) if r.record_id == name)
     got, reason = outcome_of(record)
     assert got == outcome and text in reason.replace(name, "")
     assert got != SKIPPED or name in reason or str(folder) in reason
@@ -85,7 +94,11 @@ def test_one_folder_of_them_all_in_the_cache(tmp_path):
         assert len(cache) + len(skipped) == len(records) and not skipped & set(cache.names)
         for name, (_, outcome, text) in CATALOGUE.items():
             assert (name in skipped, name in warned, name in cache.names) == {
-                READ: (False, False, True), WARNED: (False, True, True), SKIPPED: (True, False, False), IGNORED: (False,) * 3}[outcome], name
+                READ: (False, False, True),
+                WARNED: (False, True, True),
+                SKIPPED: (True, False, False),
+                IGNORED: (False,) * 3,
+            }[outcome], name
         for row in cache.skipped_rows:
             assert CATALOGUE[row["record"]][2] in row["reason"]
             assert row["stage"] in ("reading", "preprocessing")
@@ -96,7 +109,14 @@ def run(tmp_path_factory):
     """An untrained model in a run folder."""
     sizes = {**DEFAULT_MODEL, "stem": 8, "widths": [8, 8], "depths": [1, 1]}
     run = RunFolder(tmp_path_factory.mktemp("run"))
-    config = make_config(CONFIG, load_class_set("cinc2020"), {"rule": "thresholds"}, [{"model": sizes, "seq_length": 5000}], {}, {"frequency": [0.1] * 24})
+    config = make_config(
+        CONFIG,
+        load_class_set("cinc2020"),
+        {"rule": "thresholds"},
+        [{"model": sizes, "seq_length": 5000}],
+        {},
+        {"frequency": [0.1] * 24},
+    )
     run.write_json("config.json", config)
     run.save("model.pth", {"members": [build_model(sizes).state_dict()]})
     return run.path
@@ -109,13 +129,17 @@ def rows(file):
 
 def test_one_folder_of_them_all_through_the_driver(run, tmp_path, run_script, capsys):
     folder = make_all(tmp_path / "in")
-    write_record(folder, "skipped_records", fake_ecg(np.random.default_rng(0), 2))  # its answer would have the name of a list
+    write_record(
+        folder, "skipped_records", fake_ecg(np.random.default_rng(0), 2)
+    )  # its answer would have the name of a list
     done = run_script("driver.py", run, folder, "out", cwd=tmp_path, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     skipped = {row["record"]: row for row in rows(tmp_path / "out" / "skipped_records.csv")}
     warned = {row["record"] for row in rows(tmp_path / "out" / "record_warnings.txt")}
     answered = {file.name[:-4] for file in (tmp_path / "out").iterdir()} - {"skipped_records", "record_warnings"}
-    assert answered | set(skipped) == {record.record_id for record in find_records(folder)} and not answered & set(skipped)
+    assert answered | set(skipped) == {record.record_id for record in find_records(folder)} and not answered & set(
+        skipped
+    )
     assert skipped["skipped_records"]["stage"] == "writing"
     for name, (_, outcome, _) in CATALOGUE.items():
         assert (name in skipped, name in warned) == (outcome == SKIPPED, outcome == WARNED), name
@@ -194,7 +218,7 @@ def test_a_signal_of_nothing_else_is_zero_and_flat(value):
 def test_an_input_error_of_the_system_is_a_record_error(tmp_path, monkeypatch):
     """A disk that fails while the file is read."""
     write_record(tmp_path, "a", fake_ecg(np.random.default_rng(0), 2))
-    record, = find_records(tmp_path)
+    (record,) = find_records(tmp_path)
     real = os.open
 
     def failing(file, *args, **kwargs):
@@ -202,5 +226,6 @@ def test_an_input_error_of_the_system_is_a_record_error(tmp_path, monkeypatch):
             os.unlink(file)
             os.mkdir(file)
         return real(file, *args, **kwargs)
+
     monkeypatch.setattr("os.open", failing)
     assert outcome_of(record)[0] == SKIPPED

@@ -1,4 +1,5 @@
 """What fine-tuning takes over from pre-training: the encoder, its settings and the split; and nothing else."""
+
 import csv
 import json
 import shutil
@@ -7,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-
 from conftest import ROOT
+
 from benchmarks.pretraining import check_settings, encoder_flags, settings_of, summarise, table
 from data.preprocess import SignalConfig
 from data.splits import share_of
@@ -35,7 +36,9 @@ def test_a_folder_without_pretraining_hands_over_nothing(tmp_path):
     assert read_pretrained(tmp_path) is None
 
 
-@pytest.mark.parametrize("damage", ["missing key", "extra key", "other sizes", "other encoder", "no weights", "garbage"])
+@pytest.mark.parametrize(
+    "damage", ["missing key", "extra key", "other sizes", "other encoder", "no weights", "garbage"]
+)
 def test_a_damaged_pretraining_is_refused_by_name(damage, pretrained, tmp_path):
     shutil.copytree(pretrained, tmp_path / "run")
     run = RunFolder(tmp_path / "run")
@@ -60,9 +63,17 @@ def test_a_damaged_pretraining_is_refused_by_name(damage, pretrained, tmp_path):
 
 def test_contradicting_flags_are_errors_and_others_are_filled_in(pretrained):
     found = read_pretrained(pretrained)
-    args = SimpleNamespace(encoder="xresnet", sample_freq=250.0, width=None, patch=None, depth=None, n_heads=None, dropout=None, fold=None)
+    args = SimpleNamespace(
+        encoder="xresnet", sample_freq=250.0, width=None, patch=None, depth=None, n_heads=None, dropout=None, fold=None
+    )
     found.apply(args, given=set())
-    assert (args.encoder, args.sample_freq, args.width, args.patch, args.lr) == ("transformer", 100.0, 16, 8, FINE_TUNING_LR)
+    assert (args.encoder, args.sample_freq, args.width, args.patch, args.lr) == (
+        "transformer",
+        100.0,
+        16,
+        8,
+        FINE_TUNING_LR,
+    )
     args.lr = 0.5
     found.apply(args, given={"lr"})
     assert args.lr == 0.5
@@ -91,16 +102,22 @@ def test_a_frozen_encoder_does_not_change_and_a_slow_one_changes_less():
     x = torch.randn(8, 12, 64)
     moved = {}
     for factor in (1.0, 0.01):
-        model = build_model({"encoder": "transformer", "patch": 4, "width": 16, "depth": 2, "n_heads": 2, "n_classes": 3})
+        model = build_model(
+            {"encoder": "transformer", "patch": 4, "width": 16, "depth": 2, "n_heads": 2, "n_classes": 3}
+        )
         before = model.encoder.embed.weight.clone()
         optimizer = make_optimizer(model, 1e-3, 0.0, encoder_lr_factor=factor)
-        Trainer(model, optimizer, make_schedule(optimizer, 5), EMA(model, 0.9), lambda m, b: m(x).square().mean(), "cpu").train_one_epoch([SimpleNamespace(index=[])] * 5)
+        Trainer(
+            model, optimizer, make_schedule(optimizer, 5), EMA(model, 0.9), lambda m, b: m(x).square().mean(), "cpu"
+        ).train_one_epoch([SimpleNamespace(index=[])] * 5)
         moved[factor] = (model.encoder.embed.weight - before).abs().mean().item()
     assert 0 < moved[0.01] < 0.03 * moved[1.0]
     model.encoder.requires_grad_(False)
     before, head = model.encoder.embed.weight.clone(), model.head.linear.weight.clone()
     optimizer = make_optimizer(model, 1e-3, 0.0)
-    Trainer(model, optimizer, make_schedule(optimizer, 5), EMA(model, 0.9), lambda m, b: m(x).square().mean(), "cpu").train_one_epoch([SimpleNamespace(index=[])] * 5)
+    Trainer(
+        model, optimizer, make_schedule(optimizer, 5), EMA(model, 0.9), lambda m, b: m(x).square().mean(), "cpu"
+    ).train_one_epoch([SimpleNamespace(index=[])] * 5)
     assert torch.equal(model.encoder.embed.weight, before) and not torch.equal(model.head.linear.weight, head)
     assert not model.encoder.training and model.head.training
 
@@ -109,7 +126,19 @@ def test_a_frozen_encoder_does_not_change_and_a_slow_one_changes_less():
 def fine_tuned(request, pretrained, few, tmp_path, run_script):
     """(flags, run folder) of two epochs of train.py in a copy of the pre-trained folder."""
     shutil.copytree(pretrained, tmp_path / "run")
-    run_script("train.py", "--input_folder", few, "--folder", "run", "--epochs", "2", "--batch_size", "8", *request.param, cwd=tmp_path)
+    run_script(
+        "train.py",
+        "--input_folder",
+        few,
+        "--folder",
+        "run",
+        "--epochs",
+        "2",
+        "--batch_size",
+        "8",
+        *request.param,
+        cwd=tmp_path,
+    )
     return request.param, tmp_path / "run"
 
 
@@ -117,11 +146,20 @@ def test_pretrain_train_driver_evaluate(fine_tuned, pretrained, few, tmp_path, r
     flags, run = fine_tuned
     config = json.loads((run / "config.json").read_text())
     model = config["members"][0]["model"]
-    assert config["training"]["lr"] == FINE_TUNING_LR and (model["encoder"], model["width"], model["bidirectional"]) == ("transformer", 16, "--bidirectional" in flags)
+    assert config["training"]["lr"] == FINE_TUNING_LR and (
+        model["encoder"],
+        model["width"],
+        model["bidirectional"],
+    ) == ("transformer", 16, "--bidirectional" in flags)
     for part in ("train", "valid"):
-        assert sorted((run / f"{part}_ids.txt").read_text().split()) == sorted((pretrained / f"pretrain_{part}_ids.txt").read_text().split())
+        assert sorted((run / f"{part}_ids.txt").read_text().split()) == sorted(
+            (pretrained / f"pretrain_{part}_ids.txt").read_text().split()
+        )
 
-    encoder, trained = RunFolder(pretrained).load("pretrain_model.pth")["encoder"], RunFolder(run).load("final_model.pth")["members"][0]
+    encoder, trained = (
+        RunFolder(pretrained).load("pretrain_model.pth")["encoder"],
+        RunFolder(run).load("final_model.pth")["members"][0],
+    )
     same = [torch.equal(value, trained[f"encoder.{name}"]) for name, value in encoder.items()]
     assert all(same) if "--freeze_encoder" in flags else not any(same)
 
@@ -144,11 +182,19 @@ def test_pretrain_train_driver_evaluate(fine_tuned, pretrained, few, tmp_path, r
         assert scores[name] == pytest.approx(float(best[name]), abs=1e-12, nan_ok=True), name
 
 
-@pytest.mark.parametrize("flags, message", [
-    (("--folder", "run", "--encoder", "xresnet"), "--encoder xresnet contradicts"), (("--folder", "run", "--width", "32"), "--width 32 contradicts"),
-    (("--folder", "run", "--fold", "1"), "--fold 1 contradicts"), (("--folder", "run/"), "slash"), (("--folder", "other", "--freeze_encoder"), "--freeze_encoder needs")])
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--folder", "run", "--encoder", "xresnet"), "--encoder xresnet contradicts"),
+        (("--folder", "run", "--width", "32"), "--width 32 contradicts"),
+        (("--folder", "run", "--fold", "1"), "--fold 1 contradicts"),
+        (("--folder", "run/"), "slash"),
+        (("--folder", "other", "--freeze_encoder"), "--freeze_encoder needs"),
+    ],
+)
 def test_train_refuses_flags_that_contradict(flags, message, pretrained, tmp_path, monkeypatch, capsys):
     import train
+
     shutil.copytree(pretrained, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
@@ -168,18 +214,32 @@ def test_a_smaller_share_is_part_of_a_larger_one():
 
 def test_the_benchmark_trains_the_same_encoder_from_scratch(pretrained):
     import train
+
     found = read_pretrained(pretrained)
     args = train.parse_args(["--input_folder", str(pretrained), *map(str, encoder_flags(found))])
-    assert {"encoder": args.encoder, **chosen_sizes(args, ENCODERS[args.encoder][1]), "n_leads": 12} == found.encoder and args.sample_freq == found.signal.sample_freq
+    assert {
+        "encoder": args.encoder,
+        **chosen_sizes(args, ENCODERS[args.encoder][1]),
+        "n_leads": 12,
+    } == found.encoder and args.sample_freq == found.signal.sample_freq
 
 
 def test_the_benchmark_averages_over_seeds():
-    rows = [{"share": 0.1, "mode": mode, "auroc": auroc} for mode, auroc in (("scratch", 0.7), ("scratch", 0.8), ("frozen", 0.9))]
+    rows = [
+        {"share": 0.1, "mode": mode, "auroc": auroc}
+        for mode, auroc in (("scratch", 0.7), ("scratch", 0.8), ("frozen", 0.9))
+    ]
     summary = summarise(rows)
-    assert summary["0.1"]["scratch"] == {"mean": pytest.approx(0.75), "sd": pytest.approx(0.0707107), "values": [0.7, 0.8]}
+    assert summary["0.1"]["scratch"] == {
+        "mean": pytest.approx(0.75),
+        "sd": pytest.approx(0.0707107),
+        "values": [0.7, 0.8],
+    }
     assert table(summary).splitlines()[-1] == "| 10% | 0.750 +- 0.071 | 0.900 |  |  |"
     rows += [{"share": 0.1, "mode": "fine-tuned", "auroc": auroc} for auroc in (0.8, 0.84)]  # by seed: +0.1 and +0.04
-    assert table(summarise(rows)).splitlines()[-1] == "| 10% | 0.750 +- 0.071 | 0.900 | 0.820 +- 0.028 | +0.070 +- 0.042 |"
+    assert (
+        table(summarise(rows)).splitlines()[-1] == "| 10% | 0.750 +- 0.071 | 0.900 | 0.820 +- 0.028 | +0.070 +- 0.042 |"
+    )
 
 
 def test_the_benchmark_refuses_to_mix_settings(pretrained, tmp_path):
@@ -195,6 +255,21 @@ def test_the_benchmark_refuses_to_mix_settings(pretrained, tmp_path):
 
 def test_the_shipped_encoder_can_be_fine_tuned(sample, tmp_path, run_script):
     shutil.copytree(ROOT / "mdl" / "pretrained", tmp_path / "run")
-    run_script("train.py", "--input_folder", sample, "--folder", "run", "--epochs", "1", "--n_total", "40", "--freeze_encoder", cwd=tmp_path)
+    run_script(
+        "train.py",
+        "--input_folder",
+        sample,
+        "--folder",
+        "run",
+        "--epochs",
+        "1",
+        "--n_total",
+        "40",
+        "--freeze_encoder",
+        cwd=tmp_path,
+    )
     trained, shipped = (RunFolder(tmp_path / "run").load(name) for name in ("model.pth", "pretrain_model.pth"))
-    assert all(torch.equal(trained["members"][0][f"encoder.{name}"], weight.float()) for name, weight in shipped["encoder"].items())
+    assert all(
+        torch.equal(trained["members"][0][f"encoder.{name}"], weight.float())
+        for name, weight in shipped["encoder"].items()
+    )

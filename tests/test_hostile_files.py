@@ -1,4 +1,5 @@
 """Files that are wrong on purpose: only the documented exceptions come out, quickly, and nothing large is allocated."""
+
 import json
 import os
 import pickle
@@ -11,16 +12,16 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from conftest import LEADS
+from fuzz import TARGETS, fuzz
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import LEADS
 from data.labels import load_class_set
 from data.preprocess import SignalConfig
 from data.records import RecordError, parse_header, read_header, read_record
 from engine.run_folder import RunError, RunFolder, load_run, make_config
 from engine.score_files import find_pairs, read_outputs
-from fuzz import TARGETS, fuzz
 from models import DEFAULT_MODEL, ENCODERS, HEAD, build_model
 
 quickly = settings(max_examples=60, deadline=2000, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -45,22 +46,40 @@ def test_a_short_run_of_the_fuzzer(target, tmp_path):
 
 def test_a_short_run_of_the_coverage_guided_fuzzer(tmp_path, run_script):
     pytest.importorskip("atheris", reason="it is not built for every platform: pip install atheris")
-    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_AS)[1]))  # it bounds memory itself
+    resource.setrlimit(
+        resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_AS)[1])
+    )  # it bounds memory itself
     done = run_script("tests/fuzz_coverage.py", "--seconds", 20, cwd=tmp_path)
     assert done.stdout.count("no failure") == 4, done.stdout
 
 
-HEADER = "\n".join(["x 12 500 1000 12:00:00 01/02/2020", *(f"x.mat 16+24 1000(0)/mV 16 0 -5 123 0 {lead}" for lead in LEADS),
-                    "#Age: 50", "#Sex: Male", "#Dx: 426783006,164889003"])
+HEADER = "\n".join(
+    [
+        "x 12 500 1000 12:00:00 01/02/2020",
+        *(f"x.mat 16+24 1000(0)/mV 16 0 -5 123 0 {lead}" for lead in LEADS),
+        "#Age: 50",
+        "#Sex: Male",
+        "#Dx: 426783006,164889003",
+    ]
+)
 
 
 @quickly
-@given(st.lists(st.tuples(st.integers(0, len(HEADER)), st.integers(0, 20), st.text(max_size=12) | st.text("0123456789./()+-x: #~\n", max_size=20)),
-                min_size=1, max_size=6))
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, len(HEADER)),
+            st.integers(0, 20),
+            st.text(max_size=12) | st.text("0123456789./()+-x: #~\n", max_size=20),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
 def test_mutated_headers_raise_record_errors_only(changes):
     text = HEADER
     for place, length, new in changes:
-        text = text[:place] + new + text[place + length:]
+        text = text[:place] + new + text[place + length :]
     try:
         header = parse_header(text.split("\n"), "x.hea")
     except RecordError as error:
@@ -70,8 +89,19 @@ def test_mutated_headers_raise_record_errors_only(changes):
     assert all("/" not in lead.file_name and lead.file_name not in (".", "..") for lead in header.leads)
 
 
-@pytest.mark.parametrize("line", ["x " * 500_000, "x" * 10**6, "x 12 " + "9" * 10**6, "x 12 500 1000" + " " * 10**6 + "y", "x\t" + "\t" * 10**6,
-                                  "x 12 1" + "0" * 10**6, "x 1 500 9\nx.mat " + "1(" * 10**6, "x 1 500 9\nx.mat 16 " + "1" * 10**6 + " 1 1 1 1"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x " * 500_000,
+        "x" * 10**6,
+        "x 12 " + "9" * 10**6,
+        "x 12 500 1000" + " " * 10**6 + "y",
+        "x\t" + "\t" * 10**6,
+        "x 12 1" + "0" * 10**6,
+        "x 1 500 9\nx.mat " + "1(" * 10**6,
+        "x 1 500 9\nx.mat 16 " + "1" * 10**6 + " 1 1 1 1",
+    ],
+)
 def test_long_lines_take_no_time(line):
     start = time.perf_counter()
     with pytest.raises(RecordError) as caught:
@@ -80,14 +110,22 @@ def test_long_lines_take_no_time(line):
 
 
 @quickly
-@given(data=st.binary(max_size=400), n_leads=st.integers(1, 12), n_samples=st.integers(0, 40), offset=st.sampled_from(("", "+24", "+7")),
-       ending=st.sampled_from(("mat", "dat")), announced=st.booleans())
+@given(
+    data=st.binary(max_size=400),
+    n_leads=st.integers(1, 12),
+    n_samples=st.integers(0, 40),
+    offset=st.sampled_from(("", "+24", "+7")),
+    ending=st.sampled_from(("mat", "dat")),
+    announced=st.booleans(),
+)
 def test_random_bytes_as_16_bit_signals(data, n_leads, n_samples, offset, ending, announced, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp()
     if announced:  # what a file should hold, so that the samples are reached
-        data = np.array([30, n_leads, n_samples, 0, 4], "<i4").tobytes() + b"val\0" + data[:2 * n_leads * n_samples]
+        data = np.array([30, n_leads, n_samples, 0, 4], "<i4").tobytes() + b"val\0" + data[: 2 * n_leads * n_samples]
     (folder / f"r.{ending}").write_bytes(data)
-    lines = [f"r {n_leads} 500 {n_samples}"] + [f"r.{ending} 16{offset} 200/mV 16 0 0 0 0 {lead}" for lead in LEADS[:n_leads]]
+    lines = [f"r {n_leads} 500 {n_samples}"] + [
+        f"r.{ending} 16{offset} 200/mV 16 0 0 0 0 {lead}" for lead in LEADS[:n_leads]
+    ]
     (folder / "r.hea").write_text("\n".join(lines))
     try:
         adc, header = read_record(folder / "r", [])
@@ -149,8 +187,17 @@ def test_the_plain_file_beside_a_forbidden_one_is_read(two_files):
     assert read_record(two_files / "x")[0][0, 1] == 9
 
 
-@pytest.mark.parametrize("name, put", [("x.hea", os.mkfifo), ("x.hea", os.mkdir), ("x.hea", lambda file: os.symlink("/dev/zero", file)), ("x.hea", lambda file: os.symlink("/dev/null", file)),
-                                       ("x.mat", os.mkfifo), ("x.mat", os.mkdir)])
+@pytest.mark.parametrize(
+    "name, put",
+    [
+        ("x.hea", os.mkfifo),
+        ("x.hea", os.mkdir),
+        ("x.hea", lambda file: os.symlink("/dev/zero", file)),
+        ("x.hea", lambda file: os.symlink("/dev/null", file)),
+        ("x.mat", os.mkfifo),
+        ("x.mat", os.mkdir),
+    ],
+)
 def test_what_is_no_file_of_a_recording_is_neither_waited_for_nor_read(name, put, tmp_path):
     (tmp_path / "x.hea").write_text(HEADER)
     (tmp_path / name).unlink(missing_ok=True)
@@ -176,7 +223,12 @@ def test_messages_quote_nothing_of_a_file_that_is_no_header(tmp_path):
 def run(tmp_path):
     run = RunFolder(tmp_path)
     members = [{"model": SIZES, "seq_length": 250}]
-    run.write_json("config.json", make_config(SignalConfig(), load_class_set("cinc2020"), {"rule": "thresholds"}, members, {}, {"frequency": [0.1] * 24}))
+    run.write_json(
+        "config.json",
+        make_config(
+            SignalConfig(), load_class_set("cinc2020"), {"rule": "thresholds"}, members, {}, {"frequency": [0.1] * 24}
+        ),
+    )
     run.save("model.pth", {"members": [build_model(SIZES).state_dict()]})
     load_run(run.path)
     return run
@@ -192,16 +244,50 @@ def change(run, path, value):
 
 
 MODEL = ("members", 0, "model")
-ENORMOUS = [((*MODEL, "stem"), 10**9), ((*MODEL, "widths"), [10**9, 10**9]), ((*MODEL, "widths"), [30000] * 8), ((*MODEL, "depths"), [10**6, 1]),
-            ((*MODEL, "depths"), [250, 250]), ((*MODEL, "widths"), [8] * 10**6), ((*MODEL, "kernel"), 10**9 + 1), ((*MODEL, "n_leads"), 10**9),
-            ((*MODEL, "n_classes"), 10**9), (("members", 0, "seq_length"), 10**9), (("members",), [{"model": SIZES, "seq_length": 250}] * 10**4),
-            (MODEL, {"encoder": "transformer", "width": 10**6, "depth": 10}), (MODEL, {"encoder": "transformer", "depth": 10**6})]
-NONSENSE = [((*MODEL, "stem"), 0), ((*MODEL, "stem"), True), ((*MODEL, "stem"), "8"), ((*MODEL, "widths"), []), ((*MODEL, "dropout"), -1),
-            ((*MODEL, "dropout"), 1e400), ((*MODEL, "kernel"), 4), ((*MODEL, "encoder"), ["xresnet"]), ((*MODEL, "surprise"), 1), (MODEL, None),
-            ((*MODEL, "dropout"), 10**400), (("signal", "clip"), 10**400), (("signal", "sample_freq"), 10**400), (("training",), [1]), (("version",), "9" * 10**6),
-            (("surprise" * 10**5,), 1), (("members",), {}), (("members", 0, "seq_length"), "250"), (("members", 0, "seq_length"), 2.5), (("version",), 2), (("format",), "other"),
-            (("signal", "clip"), float("nan")), (("signal", "leads"), ["I", "II"]), (("classes", "codes", 0), "1,2"),
-            (("classes", "codes", 0), "1\n2"), (("classes", "codes"), []), (("data", "frequency"), [2.0] * 24)]
+ENORMOUS = [
+    ((*MODEL, "stem"), 10**9),
+    ((*MODEL, "widths"), [10**9, 10**9]),
+    ((*MODEL, "widths"), [30000] * 8),
+    ((*MODEL, "depths"), [10**6, 1]),
+    ((*MODEL, "depths"), [250, 250]),
+    ((*MODEL, "widths"), [8] * 10**6),
+    ((*MODEL, "kernel"), 10**9 + 1),
+    ((*MODEL, "n_leads"), 10**9),
+    ((*MODEL, "n_classes"), 10**9),
+    (("members", 0, "seq_length"), 10**9),
+    (("members",), [{"model": SIZES, "seq_length": 250}] * 10**4),
+    (MODEL, {"encoder": "transformer", "width": 10**6, "depth": 10}),
+    (MODEL, {"encoder": "transformer", "depth": 10**6}),
+]
+NONSENSE = [
+    ((*MODEL, "stem"), 0),
+    ((*MODEL, "stem"), True),
+    ((*MODEL, "stem"), "8"),
+    ((*MODEL, "widths"), []),
+    ((*MODEL, "dropout"), -1),
+    ((*MODEL, "dropout"), 1e400),
+    ((*MODEL, "kernel"), 4),
+    ((*MODEL, "encoder"), ["xresnet"]),
+    ((*MODEL, "surprise"), 1),
+    (MODEL, None),
+    ((*MODEL, "dropout"), 10**400),
+    (("signal", "clip"), 10**400),
+    (("signal", "sample_freq"), 10**400),
+    (("training",), [1]),
+    (("version",), "9" * 10**6),
+    (("surprise" * 10**5,), 1),
+    (("members",), {}),
+    (("members", 0, "seq_length"), "250"),
+    (("members", 0, "seq_length"), 2.5),
+    (("version",), 2),
+    (("format",), "other"),
+    (("signal", "clip"), float("nan")),
+    (("signal", "leads"), ["I", "II"]),
+    (("classes", "codes", 0), "1,2"),
+    (("classes", "codes", 0), "1\n2"),
+    (("classes", "codes"), []),
+    (("data", "frequency"), [2.0] * 24),
+]
 
 
 @pytest.mark.parametrize("path, value", ENORMOUS + NONSENSE, ids=lambda value: str(value)[:60])
@@ -222,8 +308,11 @@ def test_no_network_is_built_that_the_file_of_weights_cannot_fill(run, monkeypat
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.pth"])
-@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda file: os.symlink("/dev/zero", file), lambda file: os.symlink(file.name, file)],
-                         ids=["pipe", "folder", "endless device", "link to itself"])
+@pytest.mark.parametrize(
+    "put",
+    [os.mkfifo, os.mkdir, lambda file: os.symlink("/dev/zero", file), lambda file: os.symlink(file.name, file)],
+    ids=["pipe", "folder", "endless device", "link to itself"],
+)
 def test_what_is_no_file_is_neither_waited_for_nor_read(name, put, run):
     (run / name).unlink()
     put(run / name)
@@ -240,7 +329,14 @@ def test_deeply_nested_json_is_refused(run):
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_the_default_networks_are_within_the_limits(encoder, tmp_path):
     sizes = {"encoder": encoder, **ENCODERS[encoder][1], **HEAD}
-    make_config(SignalConfig(), load_class_set("cinc2020"), {"rule": "thresholds"}, [{"model": sizes, "seq_length": 4096}], {}, {})
+    make_config(
+        SignalConfig(),
+        load_class_set("cinc2020"),
+        {"rule": "thresholds"},
+        [{"model": sizes, "seq_length": 4096}],
+        {},
+        {},
+    )
 
 
 def test_weights_that_are_no_numbers_are_refused(run):
@@ -263,8 +359,14 @@ class Attack:
         return print, ("code from a file was executed",)
 
 
-@pytest.mark.parametrize("write", [lambda file: file.write_bytes(pickle.dumps(Attack())), lambda file: torch.save({"members": [Attack()]}, file),
-                                   lambda file: torch.save({"members": [Attack()]}, file, _use_new_zipfile_serialization=False)])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda file: file.write_bytes(pickle.dumps(Attack())),
+        lambda file: torch.save({"members": [Attack()]}, file),
+        lambda file: torch.save({"members": [Attack()]}, file, _use_new_zipfile_serialization=False),
+    ],
+)
 def test_code_in_a_checkpoint_is_refused(write, run, capsys):
     write(run / "model.pth")
     with pytest.raises(RunError, match="model.pth") as caught:
@@ -274,11 +376,13 @@ def test_code_in_a_checkpoint_is_refused(write, run, capsys):
 
 def test_signal_lines_at_once_and_one_by_one_are_the_same(sample):
     """A space before them sends signal lines the slow way."""
+
     def outcome(lines):
         try:
             return repr(parse_header(lines, "x"))  # nan equals nan
         except RecordError as error:
             return str(error)
+
     rng = np.random.default_rng(0)
     for header in sorted(sample.rglob("*.hea"))[::4]:
         good = header.read_text().splitlines()
@@ -287,6 +391,8 @@ def test_signal_lines_at_once_and_one_by_one_are_the_same(sample):
             for _ in range(changes % 4):  # none, or some characters of the signal lines
                 row = rng.integers(1, 13)
                 at = rng.integers(len(lines[row]))
-                lines[row] = lines[row][:at] + rng.choice(list(" \t\x0b_-+/:(x09\u0661")) + lines[row][at + rng.integers(2):]
+                lines[row] = (
+                    lines[row][:at] + rng.choice(list(" \t\x0b_-+/:(x09\u0661")) + lines[row][at + rng.integers(2) :]
+                )
             slowly = [lines[0], *(f" {line}" for line in lines[1:13]), *lines[13:]]
             assert outcome(lines) == outcome(slowly)

@@ -1,4 +1,5 @@
 """Folders that are wrong on purpose: what driver.py and the evaluator do with names, links, pipes and what is in their way."""
+
 import csv
 import os
 import shutil
@@ -6,16 +7,17 @@ import zlib
 
 import numpy as np
 import pytest
+from conftest import fake_ecg, write_record
 
 import driver
-from conftest import fake_ecg, write_record
 from data.labels import load_class_set
 from data.preprocess import SignalConfig
 from data.records import RecordError, find_records, read_record
 from engine import score_files
 from engine.run_folder import RunFolder, make_config
 from engine.script import INTERRUPTED
-from evaluate_12ECG_score import evaluate_12ECG_score, main as evaluate
+from evaluate_12ECG_score import evaluate_12ECG_score
+from evaluate_12ECG_score import main as evaluate
 from models import DEFAULT_MODEL, build_model
 
 ANSWER = "#x\n426783006\n1\n0.5\n"
@@ -26,8 +28,17 @@ def run(tmp_path_factory):
     """An untrained model in a run folder."""
     sizes = {**DEFAULT_MODEL, "stem": 8, "widths": [8, 8], "depths": [1, 1]}
     run = RunFolder(tmp_path_factory.mktemp("run"))
-    run.write_json("config.json", make_config(SignalConfig(), load_class_set("cinc2020"), {"rule": "thresholds"}, [{"model": sizes, "seq_length": 250}],
-                                              {}, {"frequency": [0.1] * 24}))
+    run.write_json(
+        "config.json",
+        make_config(
+            SignalConfig(),
+            load_class_set("cinc2020"),
+            {"rule": "thresholds"},
+            [{"model": sizes, "seq_length": 250}],
+            {},
+            {"frequency": [0.1] * 24},
+        ),
+    )
     run.save("model.pth", {"members": [build_model(sizes).state_dict()]})
     return run
 
@@ -40,7 +51,11 @@ def record(folder, name, flat=False):
 
 
 def answers(out):
-    return sorted(file.relative_to(out).as_posix() for file in out.rglob("*.csv") if file.is_file() and file.name != driver.SKIPPED)
+    return sorted(
+        file.relative_to(out).as_posix()
+        for file in out.rglob("*.csv")
+        if file.is_file() and file.name != driver.SKIPPED
+    )
 
 
 def rows(file):
@@ -57,7 +72,7 @@ def test_a_name_too_long_to_be_written_does_not_stop_the_others(run, tmp_path):
     record(tmp_path / "in", "a"), record(tmp_path / "in", "z")
     os.link(tmp_path / "in" / "a.hea", os.fsencode(tmp_path / "in") + b"/" + b"\xe4" * 100 + b".hea")
     assert drive(run, tmp_path) == 1 and answers(tmp_path / "out") == ["a.csv", "z.csv"]
-    row, = rows(tmp_path / "out" / driver.SKIPPED)
+    (row,) = rows(tmp_path / "out" / driver.SKIPPED)
     assert row["stage"] == "writing" and "File name too long" in row["reason"]
 
 
@@ -75,7 +90,10 @@ def test_folders_in_the_way_of_answers_do_not_stop_the_others(run, tmp_path):
         record(tmp_path / "in" / folder, "R")
     (tmp_path / "out" / "b.csv").mkdir(parents=True)
     assert drive(run, tmp_path) == 1 and answers(tmp_path / "out") == ["a.csv", "c/R.csv"]
-    assert {row["record"]: row["stage"] for row in rows(tmp_path / "out" / driver.SKIPPED)} == {"b": "writing", "a.csv/R": "writing"}
+    assert {row["record"]: row["stage"] for row in rows(tmp_path / "out" / driver.SKIPPED)} == {
+        "b": "writing",
+        "a.csv/R": "writing",
+    }
 
 
 def test_no_link_leads_out_of_the_output_folder(run, tmp_path):
@@ -99,9 +117,12 @@ def test_a_folder_that_cannot_be_listed_is_skipped_and_the_rest_is_found(tmp_pat
         if str(path).endswith("locked"):
             raise PermissionError(13, "Permission denied")
         return real(path)
+
     monkeypatch.setattr("os.scandir", scandir)
     (tmp_path / "a" / "locked").mkdir(parents=True)
-    with pytest.raises(RecordError, match="holds no WFDB header .*/a/locked: folder cannot be listed: Permission denied"):
+    with pytest.raises(
+        RecordError, match="holds no WFDB header .*/a/locked: folder cannot be listed: Permission denied"
+    ):
         find_records(tmp_path)
     for name in ("a/A", "b/locked", "z"):
         (tmp_path / f"{name}.hea").parent.mkdir(exist_ok=True)
@@ -122,8 +143,12 @@ def test_a_folder_beyond_the_longest_path_does_not_stop_the_others(run, tmp_path
     os.close(place)
     try:
         assert drive(run, tmp_path) == 1 and answers(tmp_path / "out") == ["a.csv"]
-        row, = rows(tmp_path / "out" / driver.SKIPPED)
-        assert row["record"].endswith("ddd/") and row["stage"] == "reading" and "folder cannot be listed: File name too long" in row["reason"]
+        (row,) = rows(tmp_path / "out" / driver.SKIPPED)
+        assert (
+            row["record"].endswith("ddd/")
+            and row["stage"] == "reading"
+            and "folder cannot be listed: File name too long" in row["reason"]
+        )
     finally:
         shutil.rmtree(tmp_path / "in")
 
@@ -146,6 +171,7 @@ def stop_at(monkeypatch, number, error):
             raise error
         left[0] -= 1
         real(*args)
+
     monkeypatch.setattr("driver.BATCH", 3)
     monkeypatch.setattr("driver.write_prediction", write)
 
@@ -161,7 +187,10 @@ def test_warnings_of_an_interrupted_call_are_not_lost(run, tmp_path, monkeypatch
         monkeypatch.undo()
     assert len(answers(tmp_path / "out")) == 6
     for _ in range(2):  # the second call finds nothing to do, and says the same
-        assert drive(run, tmp_path, "--skip_existing", "--strict") == 1 and "0 skipped, 4 warnings" in capsys.readouterr().out
+        assert (
+            drive(run, tmp_path, "--skip_existing", "--strict") == 1
+            and "0 skipped, 4 warnings" in capsys.readouterr().out
+        )
         assert [row["record"] for row in rows(tmp_path / "out" / driver.WARNINGS)] == ["r1", "r3", "r5", "r7"]
     assert not list((tmp_path / "out").glob(".*"))
     assert drive(run, tmp_path) == 0 and len(rows(tmp_path / "out" / driver.WARNINGS)) == 4  # anew
@@ -177,13 +206,17 @@ def test_a_full_disk_leaves_whole_answers_and_a_second_call_goes_on(run, tmp_pat
         if left[0] < 0:
             raise OSError(28, "No space left on device")
         real(descriptor)
+
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(SystemExit, match="No space left"):
         drive(run, tmp_path)
     monkeypatch.undo()
     assert len(answers(tmp_path / "out")) == 5
     assert drive(run, tmp_path, "--skip_existing") == 0
-    assert all(len(file.read_text().splitlines()) == 4 for file in (tmp_path / "out").iterdir()) and len(answers(tmp_path / "out")) == 8
+    assert (
+        all(len(file.read_text().splitlines()) == 4 for file in (tmp_path / "out").iterdir())
+        and len(answers(tmp_path / "out")) == 8
+    )
 
 
 def test_a_model_whose_answers_are_no_numbers_writes_none(run, tmp_path):
@@ -203,6 +236,7 @@ def test_a_model_whose_answers_are_no_numbers_writes_none(run, tmp_path):
 
 # --- the evaluator -------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def scored(tmp_path):
     """A folder with a label header and its answer."""
@@ -214,8 +248,11 @@ def scored(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.hea"])
-@pytest.mark.parametrize("put", [os.mkfifo, lambda file: os.symlink("/dev/zero", file), lambda file: os.symlink(file.name, file)],
-                         ids=["pipe", "endless device", "link to itself"])
+@pytest.mark.parametrize(
+    "put",
+    [os.mkfifo, lambda file: os.symlink("/dev/zero", file), lambda file: os.symlink(file.name, file)],
+    ids=["pipe", "endless device", "link to itself"],
+)
 def test_what_is_no_file_is_neither_waited_for_nor_read_to_its_end(name, put, scored, capsys):
     (scored / name).unlink()
     put(scored / name)

@@ -1,4 +1,5 @@
 """Trainings that were interrupted, changed in between or went wrong: what is gone on with, and what is said."""
+
 import errno
 import fcntl
 import json
@@ -8,10 +9,10 @@ import stat
 import numpy as np
 import pytest
 import torch
+from conftest import TINY_PRETRAINING, fake_ecg, write_record
 
 import pretrain
 import train
-from conftest import TINY_PRETRAINING, fake_ecg, write_record
 from data.locks import LOCK_FILE, locked
 from data.splits import read_metadata
 from engine.run_folder import RunFolder
@@ -31,7 +32,16 @@ def recordings(tmp_path_factory):
 
 
 def arguments(recordings, run, *flags, sizes=TINY):
-    return ["--input_folder", str(recordings / "in"), "--cache", str(recordings / "cache"), "--folder", str(run), *sizes, *flags]
+    return [
+        "--input_folder",
+        str(recordings / "in"),
+        "--cache",
+        str(recordings / "cache"),
+        "--folder",
+        str(run),
+        *sizes,
+        *flags,
+    ]
 
 
 def stop_before_epoch(monkeypatch, epoch, error):
@@ -43,6 +53,7 @@ def stop_before_epoch(monkeypatch, epoch, error):
         if left[0] == 0:
             raise error
         return real(self, *args)
+
     monkeypatch.setattr("engine.loop.Trainer.train_one_epoch", train_one_epoch)
 
 
@@ -66,12 +77,18 @@ def test_a_nan_loss_names_its_recordings_and_keeps_the_best_model(recordings, tm
         def poisoned(model, batch):
             seen.append([f"R{i:02d}" for i in batch.index])
             return loss_fn(model, batch) * (float("nan") if len(seen) == 4 else 1)  # two batches an epoch
+
         return poisoned
+
     monkeypatch.setattr(train, "make_loss", make_loss)
     with pytest.raises(SystemExit) as caught:
         train.main(arguments(recordings, tmp_path / "run"))
     text, run = str(caught.value), RunFolder(tmp_path / "run")
-    assert "epoch 2: the loss or its gradient is NaN" in text and text.endswith(f"The batch held {', '.join(seen[3])}") and len(seen) == 4
+    assert (
+        "epoch 2: the loss or its gradient is NaN" in text
+        and text.endswith(f"The batch held {', '.join(seen[3])}")
+        and len(seen) == 4
+    )
     weights = run.load("model.pth")["members"][0]
     assert all(torch.isfinite(weight).all() for weight in weights.values())
     assert len((run / "history.csv").read_text().splitlines()) == 2 and not (run / "final_model.pth").exists()
@@ -85,15 +102,34 @@ def test_two_trainings_do_not_mix_their_output(script, sizes, recordings, tmp_pa
     assert not list((tmp_path / "run").iterdir())
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda run: run.write_json("config.json", {**json.loads((run / "config.json").read_text()), "version": 2}), "has version 2; this software reads version 1"),
-    (lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"scaler": 1}), "other things than a checkpoint of this version"),
-    (lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"history": [{"epoch": 1}, 5]}), "no table"),
-    (lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"best": "high"}), "no best score"),
-    (lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"trainer": {"model": {}}}), "no checkpoint of this training"),
-    (lambda run: run.save("checkpoint.pth", run.load("model.pth")), "other things than a checkpoint of this version"),
-    (lambda run: (run / "checkpoint.pth").write_bytes((run / "checkpoint.pth").read_bytes()[:-1000]), "damaged"),
-    (lambda run: run.write_text("train_ids.txt", "R00\n"), "names other recordings")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda run: run.write_json("config.json", {**json.loads((run / "config.json").read_text()), "version": 2}),
+            "has version 2; this software reads version 1",
+        ),
+        (
+            lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"scaler": 1}),
+            "other things than a checkpoint of this version",
+        ),
+        (
+            lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"history": [{"epoch": 1}, 5]}),
+            "no table",
+        ),
+        (lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"best": "high"}), "no best score"),
+        (
+            lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"trainer": {"model": {}}}),
+            "no checkpoint of this training",
+        ),
+        (
+            lambda run: run.save("checkpoint.pth", run.load("model.pth")),
+            "other things than a checkpoint of this version",
+        ),
+        (lambda run: (run / "checkpoint.pth").write_bytes((run / "checkpoint.pth").read_bytes()[:-1000]), "damaged"),
+        (lambda run: run.write_text("train_ids.txt", "R00\n"), "names other recordings"),
+    ],
+)
 def test_what_cannot_be_gone_on_with_is_refused_by_name(change, message, stopped, recordings):
     change(stopped)
     before = (stopped / "history.csv").read_text()
@@ -118,12 +154,17 @@ def test_an_interrupted_overwriting_leaves_nothing_to_go_on_with(number, stopped
             raise Terminated
         left[0] -= 1
         real(self, name)
+
     monkeypatch.setattr(RunFolder, "remove", remove)
     with pytest.raises(SystemExit):
         train.main(arguments(recordings, stopped.path, "--overwrite"))
     monkeypatch.undo()
     names = {file.name for file in stopped.path.iterdir()}
-    assert "config.json" in names and (number == 0 or "final_model.pth" not in names) and (number < 2 or "checkpoint.pth" not in names)
+    assert (
+        "config.json" in names
+        and (number == 0 or "final_model.pth" not in names)
+        and (number < 2 or "checkpoint.pth" not in names)
+    )
 
 
 def test_strict_training_stops_and_lists_what_is_wrong(recordings, tmp_path, capsys):
@@ -147,6 +188,7 @@ def test_where_folders_cannot_be_locked_a_file_is(refused, left, tmp_path, monke
         if ("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file") in refused:
             raise OSError(errno.EBADF, "Bad file descriptor")
         real(descriptor, how)
+
     monkeypatch.setattr("fcntl.flock", flock)
     for _ in range(2):  # it is free again afterwards
         with locked(tmp_path) as first, locked(tmp_path) as second:
@@ -154,9 +196,18 @@ def test_where_folders_cannot_be_locked_a_file_is(refused, left, tmp_path, monke
     assert [file.name for file in tmp_path.iterdir()] == left
 
 
-@pytest.mark.parametrize("text, message", [
-    ("record,patient_id\nR00," + "x" * 200_000, "field larger"), ("ecg_id\nR00\n", "line 2: invalid literal"), ("ecg_id,record\n,\n", "line 2: invalid"),
-    ("name\nR00\n", "neither a column"), ("", "neither a column"), (b"record\n\xff\n", "utf-8"), ("record,strat_fold\nR00," + "9" * 30, "no whole number")])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("record,patient_id\nR00," + "x" * 200_000, "field larger"),
+        ("ecg_id\nR00\n", "line 2: invalid literal"),
+        ("ecg_id,record\n,\n", "line 2: invalid"),
+        ("name\nR00\n", "neither a column"),
+        ("", "neither a column"),
+        (b"record\n\xff\n", "utf-8"),
+        ("record,strat_fold\nR00," + "9" * 30, "no whole number"),
+    ],
+)
 def test_metadata_that_cannot_be_read_are_a_clear_error(text, message, tmp_path):
     (tmp_path / "metadata.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=f"metadata.csv.*{message}"):

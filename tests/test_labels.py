@@ -1,4 +1,5 @@
 """data/labels.py against the official tables, read here by other means."""
+
 import csv
 import json
 from pathlib import Path
@@ -58,14 +59,20 @@ def test_training_aliases_are_targets_but_not_scored(name):
     assert y_taught.sum() == 2 and classes.column(PVC_ELSEWHERE) is None
     known = diagnosis_table()
     assert all(code in known for codes in CLINICAL_ALIASES.values() for code in codes)
-    assert not {c for group in classes.training_aliases for c in group} & {c for group in classes.members for c in group}
+    assert not {c for group in classes.training_aliases for c in group} & {
+        c for group in classes.members for c in group
+    }
 
 
 def test_columns_by_any_name():
     classes = load_class_set("cinc2020")
-    for words, code in ((("59118001", "RBBB", "crbbb", "Complete Right Bundle Branch Block"), "713427006"),
-                        (("Normal", "NSR", "sinus rhythm", " 426783006 "), "426783006"), (("i-avb", "IAVB"), "270492004"),
-                        (("SVPB", "PAC", "63593006"), "284470004"), (("pvc", "VPB"), PVC)):
+    for words, code in (
+        (("59118001", "RBBB", "crbbb", "Complete Right Bundle Branch Block"), "713427006"),
+        (("Normal", "NSR", "sinus rhythm", " 426783006 "), "426783006"),
+        (("i-avb", "IAVB"), "270492004"),
+        (("SVPB", "PAC", "63593006"), "284470004"),
+        (("pvc", "VPB"), PVC),
+    ):
         assert [classes.column(word) for word in words] == [classes.codes.index(code)] * len(words)
     assert classes.column("STD") is classes.column("") is classes.column("429622005") is None
     assert load_class_set("cinc2021").column("LBBB") == load_class_set("cinc2021").column("CLBBB") == 4
@@ -74,7 +81,17 @@ def test_columns_by_any_name():
 def test_first_phase_classes():
     classes = load_class_set("cpsc2018")
     assert classes.codes == ("AF", "I-AVB", "LBBB", "Normal", "RBBB", "PAC", "PVC", "STD", "STE")
-    snomed = ["164889003", "270492004", "164909002", "426783006", "59118001", "284470004", "164884008", "429622005", "164931005"]
+    snomed = [
+        "164889003",
+        "270492004",
+        "164909002",
+        "426783006",
+        "59118001",
+        "284470004",
+        "164884008",
+        "429622005",
+        "164931005",
+    ]
     np.testing.assert_array_equal(classes.encode_all([[code] for code in snomed]), np.eye(9))
     np.testing.assert_array_equal(classes.encode_all([[code] for code in classes.codes]), np.eye(9))
     assert [classes.column(code.lower()) for code in classes.codes] == list(range(9))
@@ -94,8 +111,9 @@ def test_set_of_all_that_occurs():
 
 def test_users_own_set(tmp_path):
     file = tmp_path / "mine.csv"
-    file.write_text("Code, Name, Abbreviation, Equivalents\n164889003,any fibrillation,, 282825002 | 426749004\n"
-                    "164934002,,T!,\n")
+    file.write_text(
+        "Code, Name, Abbreviation, Equivalents\n164889003,any fibrillation,, 282825002 | 426749004\n164934002,,T!,\n"
+    )
     classes = load_class_set(file)
     assert classes.codes == ("164889003", "164934002") and classes.members[0] == ("164889003", "282825002", "426749004")
     assert classes.names == ("any fibrillation", "t wave abnormal") and classes.abbreviations == ("AF", "T!")
@@ -104,11 +122,21 @@ def test_users_own_set(tmp_path):
     assert load_class_set(str(file)).codes == ("1", "2")
 
 
-@pytest.mark.parametrize("text, fault", [
-    ("", "line 1: the columns"), ("name\nx\n", "line 1: the columns"), ("code,colour\n1,red\n", "colour"),
-    ("code,code\n1,2\n", "line 1"), ("code\n", "lists no classes"), ("code,name\n1\n", "line 2: as many fields"),
-    ("code\n1,2\n", "line 2: as many fields"), ("code\n1\n2\n1\n", "line 4: .*used before: '1'"),
-    ("code,equivalents\n1,\n2,1\n", "line 3: .*'2|1'"), ("code,name\n,x\n", "line 2: the code is empty")])
+@pytest.mark.parametrize(
+    "text, fault",
+    [
+        ("", "line 1: the columns"),
+        ("name\nx\n", "line 1: the columns"),
+        ("code,colour\n1,red\n", "colour"),
+        ("code,code\n1,2\n", "line 1"),
+        ("code\n", "lists no classes"),
+        ("code,name\n1\n", "line 2: as many fields"),
+        ("code\n1,2\n", "line 2: as many fields"),
+        ("code\n1\n2\n1\n", "line 4: .*used before: '1'"),
+        ("code,equivalents\n1,\n2,1\n", "line 3: .*'2|1'"),
+        ("code,name\n,x\n", "line 2: the code is empty"),
+    ],
+)
 def test_faults_of_a_users_set_are_named(tmp_path, text, fault):
     file = tmp_path / "mine.csv"
     file.write_text(text)
@@ -132,14 +160,29 @@ def test_stored_sets_come_back_the_same(name, tmp_path, monkeypatch):
     assert again == classes and hash(again) == hash(classes) and again.column("Normal") == classes.column("426783006")
 
 
-@pytest.mark.parametrize("change, fault", [
-    ({"codes": "AF"}, "list of strings"), ({"codes": ["1", 2]}, "list of strings"), ({"extra": 1}, "exactly the keys"),
-    ({"name": None}, "name of a class set"), ({"members": [["1"]]}, "1 members"), ({"members": 3}, "members is 3"),
-    ({"members": [["1"], ["3"]]}, "'2' is not among"), ({"members": [["1"], ["2", "1"]]}, "code '1' stands for two"),
-    ({"training_aliases": [["2"], []]}, "code '2' stands for two")])
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        ({"codes": "AF"}, "list of strings"),
+        ({"codes": ["1", 2]}, "list of strings"),
+        ({"extra": 1}, "exactly the keys"),
+        ({"name": None}, "name of a class set"),
+        ({"members": [["1"]]}, "1 members"),
+        ({"members": 3}, "members is 3"),
+        ({"members": [["1"], ["3"]]}, "'2' is not among"),
+        ({"members": [["1"], ["2", "1"]]}, "code '1' stands for two"),
+        ({"training_aliases": [["2"], []]}, "code '2' stands for two"),
+    ],
+)
 def test_damaged_stored_sets_are_refused(change, fault):
-    stored = {"name": "x", "codes": ["1", "2"], "abbreviations": ["a", "b"], "names": ["", ""],
-              "members": [["1"], ["2"]], "training_aliases": [[], []]}
+    stored = {
+        "name": "x",
+        "codes": ["1", "2"],
+        "abbreviations": ["a", "b"],
+        "names": ["", ""],
+        "members": [["1"], ["2"]],
+        "training_aliases": [[], []],
+    }
     assert ClassSet.from_dict(stored).codes == ("1", "2")
     with pytest.raises(ValueError, match=fault):
         ClassSet.from_dict(stored | change)

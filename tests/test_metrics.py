@@ -1,4 +1,5 @@
 """engine/metrics.py against a plain loop version of the definitions, and its threshold choice against brute force."""
+
 import math
 import time
 
@@ -8,9 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.metrics import (auprc_per_class, auroc_per_class, challenge_metric, choose_thresholds, compute_scores,
-                            compute_scores_cpsc2018, expected_calibration_error, f_measure_per_class, load_weights,
-                            normal_column)
+from engine.metrics import (
+    auprc_per_class,
+    auroc_per_class,
+    challenge_metric,
+    choose_thresholds,
+    compute_scores,
+    compute_scores_cpsc2018,
+    expected_calibration_error,
+    f_measure_per_class,
+    load_weights,
+    normal_column,
+)
 
 
 def random_case(seed, n_records, n_classes=24, n_levels=None):
@@ -34,7 +44,9 @@ def assert_same(ours, expected):
 def test_scores_equal_the_plain_loops(seed):
     case = random_case(seed, n_records=1 + 9 * seed, n_levels=[None, 10, 3][seed % 3])
     groups, weights = load_weights(2020)
-    assert_same(compute_scores(*case, weights, normal_column(groups)), plain.scores(*case, weights, normal_column(groups)))
+    assert_same(
+        compute_scores(*case, weights, normal_column(groups)), plain.scores(*case, weights, normal_column(groups))
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -44,11 +56,14 @@ def test_small_cases_equal_the_plain_loops(n_records, n_classes, seed):
     y_true, y_pred = rng.random((2, n_records, n_classes)) < rng.choice([0, 0.3, 0.7, 1], (2, 1, n_classes))
     y_score = rng.integers(-1, 4, y_true.shape) / 2.0  # ties, zeros, ones, and scores outside 0 ... 1
     weights, normal = rng.random((n_classes, n_classes)), int(rng.integers(n_classes))
-    assert_same(compute_scores(y_true, y_pred, y_score, weights, normal),
-                plain.scores(y_true, y_pred, y_score, weights, normal))
+    assert_same(
+        compute_scores(y_true, y_pred, y_score, weights, normal), plain.scores(y_true, y_pred, y_score, weights, normal)
+    )
     y_score = np.abs(y_score).clip(0, 1)
-    assert_same(compute_scores_cpsc2018(y_true, y_pred, y_score),
-                plain.first_phase_scores(y_true.tolist(), y_pred.tolist(), y_score.tolist()))
+    assert_same(
+        compute_scores_cpsc2018(y_true, y_pred, y_score),
+        plain.first_phase_scores(y_true.tolist(), y_pred.tolist(), y_score.tolist()),
+    )
 
 
 def test_known_values():
@@ -120,7 +135,10 @@ def test_free_thresholds_are_a_coordinate_optimum(seed, use_weights):
             moved = thresholds.copy()
             moved[k] = value
             assert metric(moved) <= metric(thresholds) + 1e-9
-    assert metric(thresholds) >= max(metric(value) for value in np.quantile(y_score[y_true], np.linspace(0, 1, 101))) - 1e-9
+    assert (
+        metric(thresholds)
+        >= max(metric(value) for value in np.quantile(y_score[y_true], np.linspace(0, 1, 101))) - 1e-9
+    )
 
 
 def test_shrinkage_draws_rare_classes_to_the_global_threshold():
@@ -135,7 +153,10 @@ def test_shrinkage_draws_rare_classes_to_the_global_threshold():
     assert (np.abs(drawn - common) <= np.abs(own - common) + 0.02).all()
     assert 0 < abs(own[2] - common[2]) and abs(drawn[2] - common[2]) < 0.2 * abs(own[2] - common[2])
     y_true[:, 2] = False
-    assert choose_thresholds(y_true, y_score, weights, 0)[2] == choose_thresholds(y_true, y_score, weights, 0, shrink=1e12)[0]
+    assert (
+        choose_thresholds(y_true, y_score, weights, 0)[2]
+        == choose_thresholds(y_true, y_score, weights, 0, shrink=1e12)[0]
+    )
 
 
 def test_thresholds_never_score_below_the_global_one_and_are_quick_and_repeatable():
@@ -153,7 +174,12 @@ def test_a_perfect_classifier_gets_perfect_thresholds():
     y_true = random_case(3, 200)[0]
     y_true[0] = True
     _, weights = load_weights(2020)
-    assert challenge_metric(y_true, y_true * 0.9 + 0.05 > choose_thresholds(y_true, y_true * 0.9 + 0.05, weights, 20), weights, 20) == 1
+    assert (
+        challenge_metric(
+            y_true, y_true * 0.9 + 0.05 > choose_thresholds(y_true, y_true * 0.9 + 0.05, weights, 20), weights, 20
+        )
+        == 1
+    )
 
 
 def test_calibration_error():

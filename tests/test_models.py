@@ -1,4 +1,5 @@
 """Networks and augmentation. Independent checks: shapes by hand, a window without padding, numpy, counted parameters."""
+
 import copy
 import json
 
@@ -15,7 +16,15 @@ from models.heads import ClassificationHead, pool_over_time
 
 SMALL = [
     {"encoder": "xresnet", "stem": 8, "widths": [8, 16, 24], "depths": [1, 2, 1], "n_classes": 5, "n_context": 4},
-    {"encoder": "xresnet", "stem": 8, "widths": [8, 16], "depths": [2, 1], "first_stride": 1, "n_classes": 5, "n_context": 4},
+    {
+        "encoder": "xresnet",
+        "stem": 8,
+        "widths": [8, 16],
+        "depths": [2, 1],
+        "first_stride": 1,
+        "n_classes": 5,
+        "n_context": 4,
+    },
     {"encoder": "resnet", "filters": [8, 16, 24], "lengths": [64, 16, 4], "kernel": 7, "n_classes": 5, "n_context": 4},
 ]
 
@@ -68,7 +77,7 @@ def test_windows_of_a_batch_do_not_touch_each_other(config):
     x, n_valid = torch.randn(3, 12, 96), torch.tensor([96, 50, 33])
     with torch.inference_mode():
         together = model(x, n_valid)
-        alone = torch.cat([model(x[i:i + 1], n_valid[i:i + 1]) for i in range(3)])
+        alone = torch.cat([model(x[i : i + 1], n_valid[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -92,8 +101,10 @@ def test_folded_norms_change_no_answer(config):
     assert norms[1] == (0 if config["encoder"] == "xresnet" else len(config["filters"]) - 1) < norms[0]
 
 
-CAUSAL = [{"encoder": "causal_resnet", "stem": 8, "widths": [8, 16], "depths": [1, 2], "n_classes": 5, "n_context": 4},
-          {"encoder": "transformer", "width": 16, "depth": 2, "n_heads": 2, "n_classes": 5, "n_context": 4}]
+CAUSAL = [
+    {"encoder": "causal_resnet", "stem": 8, "widths": [8, 16], "depths": [1, 2], "n_classes": 5, "n_context": 4},
+    {"encoder": "transformer", "width": 16, "depth": 2, "n_heads": 2, "n_classes": 5, "n_context": 4},
+]
 
 
 @pytest.mark.parametrize("config", SMALL[:1] + SMALL[2:] + CAUSAL, ids=lambda c: c["encoder"])
@@ -112,13 +123,17 @@ def test_compiled_networks_train_and_answer_alike(config):
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_dropout_drops_the_share_and_keeps_the_mean(share, layout):
-    x = torch.rand(8, 37, 1, 501, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=layout).requires_grad_()
+    x = (
+        torch.rand(8, 37, 1, 501, generator=torch.Generator().manual_seed(1))
+        .contiguous(memory_format=layout)
+        .requires_grad_()
+    )
     dropout = Dropout(share)
     torch.manual_seed(1)
     y = dropout(x)
     dropped = y == 0
     sd = (share * (1 - share) / x.numel()) ** 0.5
-    assert abs(dropped.float().mean() - share) < 1 / 512 + 5 * sd         # a share is a multiple of 1/256
+    assert abs(dropped.float().mean() - share) < 1 / 512 + 5 * sd  # a share is a multiple of 1/256
     for dim in range(4):  # no place is dropped more often than others
         if x.shape[dim] > 1:
             rest = [d for d in range(4) if d != dim]
@@ -135,8 +150,8 @@ def test_dropout_drops_the_share_and_keeps_the_mean(share, layout):
 def test_random_bytes_are_uniform():
     torch.manual_seed(2)
     counts = torch.bincount(random_bytes(2**20 + 3).long(), minlength=256)
-    assert counts.sum() == 2**20 + 3 and (counts - 4096).abs().max() < 5 * 64   # five standard deviations
-    places = random_bytes(2**20).view(-1, 8).float().mean(0)                    # also within the eight that are drawn at once
+    assert counts.sum() == 2**20 + 3 and (counts - 4096).abs().max() < 5 * 64  # five standard deviations
+    places = random_bytes(2**20).view(-1, 8).float().mean(0)  # also within the eight that are drawn at once
     assert (places - 127.5).abs().max() < 5 * 73.9 / 2**8.5
 
 
@@ -195,14 +210,17 @@ def test_default_model():
     assert "head.thresholds" in model.state_dict()
 
 
-@pytest.mark.parametrize("config, fault", [
-    ({"encoder": "lstm"}, "lstm"),
-    ({"encoder": "xresnet", "filters": [1]}, "filters"),
-    ({"widths": [8, 8], "depths": [1]}, "number"),
-    ({"kernel": 4}, "odd"),
-    ({"encoder": "resnet", "filters": [8, 8], "lengths": [64]}, "number"),
-    ({"encoder": "resnet", "filters": [8, 8], "lengths": [64, 48]}, "divide"),
-])
+@pytest.mark.parametrize(
+    "config, fault",
+    [
+        ({"encoder": "lstm"}, "lstm"),
+        ({"encoder": "xresnet", "filters": [1]}, "filters"),
+        ({"widths": [8, 8], "depths": [1]}, "number"),
+        ({"kernel": 4}, "odd"),
+        ({"encoder": "resnet", "filters": [8, 8], "lengths": [64]}, "number"),
+        ({"encoder": "resnet", "filters": [8, 8], "lengths": [64, 48]}, "divide"),
+    ],
+)
 def test_bad_config_is_refused(config, fault):
     with pytest.raises(ValueError, match=fault):
         build_model(config)
@@ -226,7 +244,7 @@ def test_head_without_context_is_the_same_as_unknown():
 def batch_of(generator, n_valid=(90, 90, 40)):
     x = torch.randn(3, 12, 90, generator=generator)
     n_valid = torch.tensor(n_valid)
-    x[torch.arange(90) .expand(3, 12, 90) >= n_valid[:, None, None]] = 0
+    x[torch.arange(90).expand(3, 12, 90) >= n_valid[:, None, None]] = 0
     y = (torch.rand(3, 5, generator=generator) < 0.4).float()
     return x, y, torch.ones(3, 5), n_valid
 
@@ -252,7 +270,7 @@ def test_each_augmentation_alone(name, generator):
         assert torch.equal(got, given)
     changed, _, _, n_after = augment(x, y, mask, n_valid, {**off, name: 0.9}, generator)
     assert changed.isfinite().all() and not torch.equal(changed, x)
-    assert not changed[2, :, n_after[2]:].any()
+    assert not changed[2, :, n_after[2] :].any()
 
 
 def test_mixup_mixes_signal_and_targets_alike(generator):
@@ -271,9 +289,11 @@ def test_mixup_mixes_signal_and_targets_alike(generator):
 def test_band_keeps_the_middle_of_the_spectrum(generator):
     """At 100 Hz a 5 Hz sine passes almost untouched, a constant is removed, 48 Hz is damped in every window."""
     time = torch.arange(1000) / 100
+
     def gain(signal):
         out = change_band(signal.expand(8, 12, 1000), 1.0, generator)
         return out.square().mean((1, 2)).sqrt() / signal.square().mean().sqrt()
+
     assert (gain(torch.sin(2 * torch.pi * 5 * time)) > 0.9).all()
     assert (gain(torch.ones(1000)) < 1e-3).all()
     assert (gain(torch.sin(2 * torch.pi * 48 * time)) < 0.6).all()

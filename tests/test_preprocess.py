@@ -1,4 +1,5 @@
 """data/preprocess.py and data/resample.py against plain float64 arithmetic, wfdb's physical values and scipy's resample_poly."""
+
 import json
 import math
 from dataclasses import replace
@@ -6,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import wfdb
+from conftest import fake_ecg
 from scipy.signal import resample_poly
 
-from conftest import fake_ecg
 from data import preprocess as module
 from data.preprocess import LEADS, Quality, SignalConfig, lead_name, preprocess, window_starts
 from data.quality import inspect
@@ -19,7 +20,9 @@ AT_500 = SignalConfig(sample_freq=500)
 
 
 def header_of(names=LEADS, freq=500, n=None, scale="1000/mV", fmt="16"):
-    return parse_header([f"R {len(names)} {freq} {n or ''}"] + [f"R.dat {fmt} {scale} 16 0 0 0 0 {name}" for name in names])
+    return parse_header(
+        [f"R {len(names)} {freq} {n or ''}"] + [f"R.dat {fmt} {scale} 16 0 0 0 0 {name}" for name in names]
+    )
 
 
 def fake_adc(seed=0, seconds=10):
@@ -33,6 +36,7 @@ def slow_resample(x, fs_in, fs_out):
 
 # Millivolts -------------------------------------------------------------------------------------------------------------
 
+
 def test_equals_wfdb_in_millivolts(sample):
     if not sample.is_dir():
         pytest.skip("no sample recordings")
@@ -43,7 +47,9 @@ def test_equals_wfdb_in_millivolts(sample):
         np.testing.assert_allclose(preprocess(adc, header, config), expected, rtol=2e-7, atol=1e-9)
         x = preprocess(adc, header, SignalConfig())
         assert x.shape == (12, math.ceil(adc.shape[1] * 100 / header.sample_freq))
-        np.testing.assert_allclose(x, np.clip(slow_resample(np.clip(expected, -10, 10), header.sample_freq, 100), -10, 10), atol=3e-6)
+        np.testing.assert_allclose(
+            x, np.clip(slow_resample(np.clip(expected, -10, 10), header.sample_freq, 100), -10, 10), atol=3e-6
+        )
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.int64, np.float32, np.float64])
@@ -59,8 +65,20 @@ def test_any_dtype_and_layout_gives_the_same(dtype):
         np.testing.assert_array_equal(array, before)  # the caller's samples are left alone
 
 
-@pytest.mark.parametrize("scale, factor", [("1000/mv", 1), ("1000000/V", 1), ("1/uV", 1), ("1/µV", 1), ("1/μV", 1), ("1e-3/NV", 1),
-                                           ("0", 5), ("1000", 1), ("-1000/mV", -1)])
+@pytest.mark.parametrize(
+    "scale, factor",
+    [
+        ("1000/mv", 1),
+        ("1000000/V", 1),
+        ("1/uV", 1),
+        ("1/µV", 1),
+        ("1/μV", 1),
+        ("1e-3/NV", 1),
+        ("0", 5),
+        ("1000", 1),
+        ("-1000/mV", -1),
+    ],
+)
 def test_units(scale, factor):
     adc = fake_adc()
     np.testing.assert_allclose(preprocess(adc, header_of(scale=scale), AT_500), adc * factor / 1000, rtol=1e-6)
@@ -74,6 +92,7 @@ def test_amplitudes_are_cut():
 
 
 # Leads ------------------------------------------------------------------------------------------------------------------
+
 
 def test_leads_are_placed_by_name():
     adc = fake_adc()
@@ -107,12 +126,21 @@ def test_a_single_limb_lead_derives_nothing():
     assert any("'RESP'" in text for text in quality.warnings)
 
 
-@pytest.mark.parametrize("adc, header, fault", [
-    (np.zeros((12, 5000)), header_of(n=4999), "announces 12 x 4999"), (np.zeros((11, 5000)), header_of(), "11 leads"),
-    (np.zeros(5000), header_of(), "1-dimensional"), (np.zeros((12, 9), complex), header_of(), "complex"),
-    (np.zeros((12, 0)), header_of(), "empty"), (np.zeros((2, 9)), header_of(["II", "MLII"]), "lead II stands twice"),
-    (np.zeros((2, 9)), header_of(["RESP", "ABP"]), "none of its leads"), (np.zeros((1, 9)), header_of(["I"], scale="1/mmHg"), "'mmHg'"),
-    (np.zeros((1, 9)), header_of(["I"], freq=0.5), "0.5 Hz"), (np.zeros((1, 9)), header_of(["I"], freq=2e5), "200000 Hz")])
+@pytest.mark.parametrize(
+    "adc, header, fault",
+    [
+        (np.zeros((12, 5000)), header_of(n=4999), "announces 12 x 4999"),
+        (np.zeros((11, 5000)), header_of(), "11 leads"),
+        (np.zeros(5000), header_of(), "1-dimensional"),
+        (np.zeros((12, 9), complex), header_of(), "complex"),
+        (np.zeros((12, 0)), header_of(), "empty"),
+        (np.zeros((2, 9)), header_of(["II", "MLII"]), "lead II stands twice"),
+        (np.zeros((2, 9)), header_of(["RESP", "ABP"]), "none of its leads"),
+        (np.zeros((1, 9)), header_of(["I"], scale="1/mmHg"), "'mmHg'"),
+        (np.zeros((1, 9)), header_of(["I"], freq=0.5), "0.5 Hz"),
+        (np.zeros((1, 9)), header_of(["I"], freq=2e5), "200000 Hz"),
+    ],
+)
 def test_unusable_recordings(adc, header, fault):
     with pytest.raises(RecordError) as error:
         preprocess(adc, header, SignalConfig())
@@ -120,6 +148,7 @@ def test_unusable_recordings(adc, header, fault):
 
 
 # Bad samples and quality ------------------------------------------------------------------------------------------------
+
 
 def test_bad_samples_are_interpolated():
     adc = np.tile(np.arange(100.0), (12, 1)) * 10
@@ -167,6 +196,7 @@ def test_saturation_is_counted_as_one_by_one():
                     count += run if not hit and run >= 5 else 0
                     run = run + 1 if hit else 0
         return count
+
     rng = np.random.default_rng(0)
     for top in (1, 2, 3, 9):
         x = np.repeat(rng.integers(0, top + 1, (12, 300)), rng.integers(1, 5), axis=1).astype(np.float32)
@@ -190,7 +220,10 @@ def test_swapped_and_flat_leads_are_noticed():
     adc = fake_adc()
     adc[10] = 17
     preprocess(adc[[1, 0, *range(2, 12)]], header_of(), SignalConfig(), quality)
-    assert quality.flat == ["V5"] and [text.split(" does")[0] for text in quality.warnings] == ["flat: V5", "I + III = II"]
+    assert quality.flat == ["V5"] and [text.split(" does")[0] for text in quality.warnings] == [
+        "flat: V5",
+        "I + III = II",
+    ]
     quality = Quality()
     preprocess(adc[[0, 1, 2, 6, *range(4, 12)]], header_of(), SignalConfig(), quality)
     assert any(text.startswith("aVR + aVL + aVF") for text in quality.warnings)
@@ -198,8 +231,26 @@ def test_swapped_and_flat_leads_are_noticed():
 
 # Rate -------------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("fs_in, fs_out", [(500, 100), (500, 400), (500, 250), (1000, 100), (1000, 400), (257, 100), (257, 400),
-                                           (360, 100), (360.5, 100), (128, 250), (1, 100), (10000, 100), (62.4725, 100), (499.93, 100)])
+
+@pytest.mark.parametrize(
+    "fs_in, fs_out",
+    [
+        (500, 100),
+        (500, 400),
+        (500, 250),
+        (1000, 100),
+        (1000, 400),
+        (257, 100),
+        (257, 400),
+        (360, 100),
+        (360.5, 100),
+        (128, 250),
+        (1, 100),
+        (10000, 100),
+        (62.4725, 100),
+        (499.93, 100),
+    ],
+)
 @pytest.mark.parametrize("n", [1, 7, 3001])
 def test_resampling_equals_scipy(fs_in, fs_out, n):
     x = (np.random.default_rng(n).standard_normal((3, n)).cumsum(axis=1) * 0.02 + 1).astype(np.float32)
@@ -230,7 +281,9 @@ def test_frequencies_above_the_new_nyquist_are_removed():
     t = np.arange(5000) / 500
     low, high = (np.sin(2 * np.pi * f * t)[None].astype(np.float32) for f in (10, 70))
     middle = slice(100, 900)
-    np.testing.assert_allclose(resample(low, 500, 100)[:, middle], np.sin(2 * np.pi * 10 * np.arange(1000) / 100)[None, middle], atol=5e-3)
+    np.testing.assert_allclose(
+        resample(low, 500, 100)[:, middle], np.sin(2 * np.pi * 10 * np.arange(1000) / 100)[None, middle], atol=5e-3
+    )
     assert np.abs(resample(high, 500, 100)[:, middle]).max() < 2e-3
 
 
@@ -251,12 +304,25 @@ def test_long_recordings_lead_by_lead_give_the_same(monkeypatch):
 
 # Windows and configuration ----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("n, length, overlap", [(1000, 1000, 0), (1001, 1000, 0), (2500, 1000, 0), (12000, 1000, 0), (5001, 1000, 500),
-                                                (1999, 1000, 999), (3, 2, 1)])
+
+@pytest.mark.parametrize(
+    "n, length, overlap",
+    [
+        (1000, 1000, 0),
+        (1001, 1000, 0),
+        (2500, 1000, 0),
+        (12000, 1000, 0),
+        (5001, 1000, 500),
+        (1999, 1000, 999),
+        (3, 2, 1),
+    ],
+)
 def test_windows_cover_a_recording(n, length, overlap):
     starts = window_starts(n, length, overlap)
     assert starts[0] == 0 and starts[-1] == n - length and len(starts) == math.ceil((n - overlap) / (length - overlap))
-    assert (np.diff(starts) <= length - overlap).all() and np.ptp(np.diff(starts)) <= 1 if len(starts) > 1 else n == length
+    assert (
+        (np.diff(starts) <= length - overlap).all() and np.ptp(np.diff(starts)) <= 1 if len(starts) > 1 else n == length
+    )
 
 
 def test_a_short_recording_has_one_window():
@@ -271,8 +337,21 @@ def test_config_goes_through_json():
     assert SignalConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     good = SignalConfig().to_dict()
     assert good["unit"] == "mV"
-    for bad in (good | {"unit": "uV"}, good | {"more": 1}, {k: v for k, v in good.items() if k != "clip"}, good | {"clip": "10"}, [],
-                good | {"sample_freq": 0}, good | {"sample_freq": True}, good | {"clip": math.nan}, good | {"leads": ["I", "I"]},
-                good | {"leads": ["X"]}, good | {"leads": "I"}, good | {"leads": [[]]}, good | {"sample_freq": 1e9}, good | {"leads": []}):
+    for bad in (
+        good | {"unit": "uV"},
+        good | {"more": 1},
+        {k: v for k, v in good.items() if k != "clip"},
+        good | {"clip": "10"},
+        [],
+        good | {"sample_freq": 0},
+        good | {"sample_freq": True},
+        good | {"clip": math.nan},
+        good | {"leads": ["I", "I"]},
+        good | {"leads": ["X"]},
+        good | {"leads": "I"},
+        good | {"leads": [[]]},
+        good | {"sample_freq": 1e9},
+        good | {"leads": []},
+    ):
         with pytest.raises(ValueError):
             SignalConfig.from_dict(bad)

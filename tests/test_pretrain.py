@@ -1,4 +1,5 @@
 """Pre-training: causal encoders, the loss, the baselines, and pretrain.py as a user runs it."""
+
 import csv
 import json
 import math
@@ -7,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import TINY_PRETRAINING, kill_after_first_epoch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pretrain
-from conftest import TINY_PRETRAINING, kill_after_first_epoch
 from data.preprocess import SignalConfig
 from engine.baselines import HISTORY, RIDGE, Persistence, fit_linear
 from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
@@ -20,8 +21,10 @@ from engine.run_folder import RunFolder
 from models import CAUSAL_ENCODERS, build_encoder
 from models.next_sample import NextSampleHead, NextSampleModel, samples_ahead
 
-SMALL = {"transformer": {"encoder": "transformer", "patch": 4, "width": 16, "depth": 2, "n_heads": 2},
-         "causal_resnet": {"encoder": "causal_resnet", "stem": 8, "widths": [8, 16], "depths": [2, 2], "kernel": 5}}
+SMALL = {
+    "transformer": {"encoder": "transformer", "patch": 4, "width": 16, "depth": 2, "n_heads": 2},
+    "causal_resnet": {"encoder": "causal_resnet", "stem": 8, "widths": [8, 16], "depths": [2, 2], "kernel": 5},
+}
 
 
 def small_encoder(name, **changes):
@@ -59,14 +62,16 @@ def test_the_bidirectional_transformer_sees_everything_with_the_same_weights():
     assert torch.equal(causal(x)[..., :9], causal(changed)[..., :9]) and (both(x) != both(changed)).any(1).all()
 
 
-@pytest.mark.parametrize("name, changes", [("transformer", {}), ("transformer", {"bidirectional": True}), ("causal_resnet", {})])
+@pytest.mark.parametrize(
+    "name, changes", [("transformer", {}), ("transformer", {"bidirectional": True}), ("causal_resnet", {})]
+)
 @pytest.mark.parametrize("n_valid", [1, 21, 24, 37])
 def test_padding_changes_no_valid_frame(name, changes, n_valid):
     encoder = small_encoder(name, **changes).eval()
     x = torch.randn(2, 12, 48)
     alone = encoder(x[:1, :, :n_valid])
     padded = encoder(x, torch.tensor([n_valid, 48]))  # what lies in the padding is noise here: it must be ignored
-    assert torch.allclose(padded[:1, :, :alone.shape[2]], alone, atol=1e-5)
+    assert torch.allclose(padded[:1, :, : alone.shape[2]], alone, atol=1e-5)
     assert torch.allclose(padded[1], encoder(x[1:])[0], atol=1e-5)
 
 
@@ -76,7 +81,11 @@ def test_attention_is_relative_in_time():
     q, k = torch.randn(2, 1, 2, 1, 8)
     cos, sin = encoder.positions(30, "cpu")
     from models.transformer import rotate
-    score = [(rotate(q, cos[i:i + 1, :4], sin[i:i + 1, :4]) * rotate(k, cos[j:j + 1, :4], sin[j:j + 1, :4])).sum(-1) for i, j in ((5, 2), (25, 22), (25, 2))]
+
+    score = [
+        (rotate(q, cos[i : i + 1, :4], sin[i : i + 1, :4]) * rotate(k, cos[j : j + 1, :4], sin[j : j + 1, :4])).sum(-1)
+        for i, j in ((5, 2), (25, 22), (25, 2))
+    ]
     assert torch.allclose(score[0], score[1], atol=1e-5) and not torch.allclose(score[0], score[2], atol=1e-3)
 
 
@@ -92,7 +101,9 @@ def test_samples_ahead_against_a_loop(stride):
                 seen = (i + 1) * stride - 1
                 assert valid[b, 0, j, i] == (seen + k < n_valid[b])
                 if valid[b, 0, j, i]:
-                    assert torch.equal(last[b, :, 0, i], x[b, :, seen]) and torch.equal(future[b, :, j, i], x[b, :, seen + k])
+                    assert torch.equal(last[b, :, 0, i], x[b, :, seen]) and torch.equal(
+                        future[b, :, j, i], x[b, :, seen + k]
+                    )
 
 
 def test_an_untrained_head_says_that_nothing_changes():
@@ -175,9 +186,13 @@ def test_the_linear_predictor_against_least_squares():
             if seen + max(ks) < x.shape[1]:
                 history = [x[lead, max(seen - order + 1 + p, 0)] for lead in range(12) for p in range(order)]
                 rows.append(np.array(history + [1]) / np.mean(unit))
-                targets.append(np.array([x[lead, seen + k] - x[lead, seen] for lead in range(12) for k in ks]) / np.mean(unit))
+                targets.append(
+                    np.array([x[lead, seen + k] - x[lead, seen] for lead in range(12) for k in ks]) / np.mean(unit)
+                )
     penalty = np.sqrt(RIDGE * len(rows)) * np.eye(12 * order + 1)[:-1]  # ridge as more equations; the constant is free
-    expected = np.linalg.lstsq(np.vstack([rows, penalty]), np.vstack([targets, np.zeros((len(penalty), 24))]), rcond=None)[0]
+    expected = np.linalg.lstsq(
+        np.vstack([rows, penalty]), np.vstack([targets, np.zeros((len(penalty), 24))]), rcond=None
+    )[0]
     linear = fit_linear(signals, 80, ks, stride, scale, freq)
     assert np.allclose(linear.weights, expected, atol=1e-4)
     x = torch.from_numpy(signals[0][None] / 1000).float()
@@ -202,8 +217,15 @@ def test_a_model_learns_a_sine(name):
 
     def sines():
         return torch.sin(torch.rand(8, 1, 1) * 6.28 + torch.arange(64) * 0.2) * torch.linspace(-1, 1, 12)[:, None]
-    trainer = Trainer(model, optimizer, make_schedule(optimizer, 60), EMA(model, 0.8),
-                      lambda model, _: loss_of(lambda x, n: model(x, n)[0], sines()), "cpu")
+
+    trainer = Trainer(
+        model,
+        optimizer,
+        make_schedule(optimizer, 60),
+        EMA(model, 0.8),
+        lambda model, _: loss_of(lambda x, n: model(x, n)[0], sines()),
+        "cpu",
+    )
     trainer.train_one_epoch([SimpleNamespace(index=[])] * 60)
     x = sines()
     with torch.no_grad():
@@ -217,9 +239,21 @@ def rows(file):
 
 def test_the_run_folder_is_complete(pretrained):
     assert {f.name.removeprefix("pretrain_") for f in pretrained.iterdir()} == {
-        "config.json", "model.pth", "final_model.pth", "history.csv", "train_ids.txt", "valid_ids.txt", "skipped_records.csv", "record_warnings.txt"}
+        "config.json",
+        "model.pth",
+        "final_model.pth",
+        "history.csv",
+        "train_ids.txt",
+        "valid_ids.txt",
+        "skipped_records.csv",
+        "record_warnings.txt",
+    }
     config = json.loads((pretrained / "pretrain_config.json").read_text())
-    assert config["signal"] == SignalConfig().to_dict() and config["encoder"]["width"] == 16 and config["head"]["k_steps_ahead"] == [5, 20]
+    assert (
+        config["signal"] == SignalConfig().to_dict()
+        and config["encoder"]["width"] == 16
+        and config["head"]["k_steps_ahead"] == [5, 20]
+    )
     train, valid = ((pretrained / f"pretrain_{part}_ids.txt").read_text().split() for part in ("train", "valid"))
     assert not set(train) & set(valid) and len(train) + len(valid) == 24
 
@@ -232,25 +266,53 @@ def test_the_history_compares_with_both_baselines(pretrained):
         assert all(map(math.isfinite, row.values()))
         for baseline in ("persistence", "linear"):
             for end in ("", "_5", "_20"):
-                assert row[f"skill_{baseline}{end}"] == pytest.approx(1 - row[f"valid_loss{end}"] / row[f"{baseline}_loss{end}"])
+                assert row[f"skill_{baseline}{end}"] == pytest.approx(
+                    1 - row[f"valid_loss{end}"] / row[f"{baseline}_loss{end}"]
+                )
         assert row["valid_loss"] == pytest.approx((row["valid_loss_5"] + row["valid_loss_20"]) / 2)
-    assert history[0]["linear_loss"] == history[1]["linear_loss"] and float(history[1]["train_loss"]) < float(history[0]["train_loss"])
+    assert history[0]["linear_loss"] == history[1]["linear_loss"] and float(history[1]["train_loss"]) < float(
+        history[0]["train_loss"]
+    )
 
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(pretrained, few, tmp_path, run_script):
     kill_after_first_epoch("pretrain.py", "--input_folder", few, "--folder", "run", *TINY_PRETRAINING, cwd=tmp_path)
-    assert (tmp_path / "run" / "pretrain_checkpoint.pth").exists() and not (tmp_path / "run" / "pretrain_final_model.pth").exists()
-    refused = run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY_PRETRAINING, "--lr", "0.1", "--resume", cwd=tmp_path, check=False)
+    assert (tmp_path / "run" / "pretrain_checkpoint.pth").exists() and not (
+        tmp_path / "run" / "pretrain_final_model.pth"
+    ).exists()
+    refused = run_script(
+        "pretrain.py",
+        "--input_folder",
+        few,
+        "--folder",
+        "run",
+        *TINY_PRETRAINING,
+        "--lr",
+        "0.1",
+        "--resume",
+        cwd=tmp_path,
+        check=False,
+    )
     assert refused.returncode != 0 and "--lr" in refused.stderr
     run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY_PRETRAINING, "--resume", cwd=tmp_path)
     first, again = (RunFolder(run).load("pretrain_final_model.pth") for run in (pretrained, tmp_path / "run"))
     for part in ("encoder", "head"):
-        assert first[part].keys() == again[part].keys() and all(torch.equal(first[part][name], again[part][name]) for name in first[part])
+        assert first[part].keys() == again[part].keys() and all(
+            torch.equal(first[part][name], again[part][name]) for name in first[part]
+        )
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("--k_steps_ahead", "0", "5"), "--k_steps_ahead"), (("--k_steps_ahead", "900"), "--seq_length"), (("--encoder", "xresnet"), "--encoder"),
-    (("--widths", "8", "8"), "--widths is no size"), (("--input_folder", "nowhere"), "no such folder"), (("--bidirectional",), "--bidirectional")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--k_steps_ahead", "0", "5"), "--k_steps_ahead"),
+        (("--k_steps_ahead", "900"), "--seq_length"),
+        (("--encoder", "xresnet"), "--encoder"),
+        (("--widths", "8", "8"), "--widths is no size"),
+        (("--input_folder", "nowhere"), "no such folder"),
+        (("--bidirectional",), "--bidirectional"),
+    ],
+)
 def test_wrong_flags_are_clear_errors(arguments, message, capsys):
     with pytest.raises(SystemExit):
         pretrain.parse_args(arguments)

@@ -1,4 +1,5 @@
 """data/records.py against the wfdb package, and a catalogue of headers and files that must be refused."""
+
 import math
 import os
 import shutil
@@ -6,14 +7,20 @@ import shutil
 import numpy as np
 import pytest
 import wfdb
+from conftest import LEADS, fake_ecg, write_record
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from conftest import LEADS, fake_ecg, write_record
 from data.records import Lead, RecordError, find_records, parse_header, read_header, read_record, read_signal
 
-LINES = ["A 2 500 1000", "A.mat 16+24 1000/mV 16 0 5 -7 0 I", "A.mat 16+24 1000/mV 16 0 6 8 0 II", "#Age: 56", "#Sex: Female",
-         "#Dx: 426783006,59118001"]
+LINES = [
+    "A 2 500 1000",
+    "A.mat 16+24 1000/mV 16 0 5 -7 0 I",
+    "A.mat 16+24 1000/mV 16 0 6 8 0 II",
+    "#Age: 56",
+    "#Sex: Female",
+    "#Dx: 426783006,59118001",
+]
 
 
 def header_of(record_line="A 1 500 1000", signal="A.dat 16 1000/mV 16 0 5 -7 0 I", *comments):
@@ -35,35 +42,63 @@ def rewrite(path, old, new):
 
 # Headers ----------------------------------------------------------------------------------------------------------------
 
+
 def test_fields_of_a_header():
     header = parse_header(line + "\r\n" for line in LINES)
     assert header == parse_header(["\ufeff" + LINES[0], "", *LINES[1:]])
-    assert (header.record_name, header.n_segments, header.n_leads, header.sample_freq, header.n_samples) == ("A", 1, 2, 500, 1000)
+    assert (header.record_name, header.n_segments, header.n_leads, header.sample_freq, header.n_samples) == (
+        "A",
+        1,
+        2,
+        500,
+        1000,
+    )
     assert header.leads[0] == Lead("A.mat", "16", 1, 0, 24, 1000.0, 0, "mV", 16, 0, 5, -7, 0, "I")
     assert header.lead_names == ("I", "II")
     assert (header.age, header.sex, header.dx) == (56, "Female", ("426783006", "59118001"))
     assert header.comments == ("Age: 56", "Sex: Female", "Dx: 426783006,59118001")
 
 
-@pytest.mark.parametrize("line, freq, n_samples", [
-    ("A 1", 250, None), ("A 1 360", 360, None), ("A 1 360.5 7", 360.5, 7), ("A 1 5e2 0", 500, None),
-    ("A 1 500/1000 7", 500, 7), ("A 1 500/1000.5(-3.5) 7", 500, 7), ("A 1 500 7 12:30:01.25", 500, 7),
-    ("A 1 500 7 12:30 01/02/2020", 500, 7), ("A 1 500 7 23-Mar-2021 20:20:47", 500, 7), ("A\t1  500 7 5", 500, 7)])
+@pytest.mark.parametrize(
+    "line, freq, n_samples",
+    [
+        ("A 1", 250, None),
+        ("A 1 360", 360, None),
+        ("A 1 360.5 7", 360.5, 7),
+        ("A 1 5e2 0", 500, None),
+        ("A 1 500/1000 7", 500, 7),
+        ("A 1 500/1000.5(-3.5) 7", 500, 7),
+        ("A 1 500 7 12:30:01.25", 500, 7),
+        ("A 1 500 7 12:30 01/02/2020", 500, 7),
+        ("A 1 500 7 23-Mar-2021 20:20:47", 500, 7),
+        ("A\t1  500 7 5", 500, 7),
+    ],
+)
 def test_record_lines(line, freq, n_samples):
     header = header_of(line)
     assert (header.sample_freq, header.n_samples) == (freq, n_samples)
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("A.dat 16", dict(fmt="16", gain=200, baseline=0, unit="mV", initial_value=None, checksum=None, name="")),
-    ("A.dat 16 0 12 1024", dict(gain=200, baseline=1024, adc_zero=1024, adc_resolution=12)),
-    ("A.dat 16 1000.0(0)/mV 16 7 1 2 0 V1", dict(gain=1000, baseline=0, adc_zero=7, name="V1")),
-    ("A.dat 16 200(-5) 16 7 1", dict(baseline=-5, unit="mV", initial_value=1, checksum=None)),
-    ("A.dat 16 200 16 0 1 2 64", dict(block_size=64, checksum=2, name="")),
-    ("A.dat 16 1e-3(+5)/nV 16 0 1 2 0 lead II of 2", dict(gain=1e-3, baseline=5, unit="nV", name="lead II of 2")),
-    ("A.dat 212x2:3+512 200 12 0 1 2 64 V", dict(fmt="212", samples_per_frame=2, skew=3, byte_offset=512, block_size=64)),
-    ("A.dat 16x1+24 1000.0(0)/µV 16 0 -34 -215 0 I", dict(byte_offset=24, unit="µV", initial_value=-34, checksum=-215)),
-    ("A.dat 16 1000/mV 16 0 -34 65321 0 aVR ", dict(checksum=65321, name="aVR"))])
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("A.dat 16", dict(fmt="16", gain=200, baseline=0, unit="mV", initial_value=None, checksum=None, name="")),
+        ("A.dat 16 0 12 1024", dict(gain=200, baseline=1024, adc_zero=1024, adc_resolution=12)),
+        ("A.dat 16 1000.0(0)/mV 16 7 1 2 0 V1", dict(gain=1000, baseline=0, adc_zero=7, name="V1")),
+        ("A.dat 16 200(-5) 16 7 1", dict(baseline=-5, unit="mV", initial_value=1, checksum=None)),
+        ("A.dat 16 200 16 0 1 2 64", dict(block_size=64, checksum=2, name="")),
+        ("A.dat 16 1e-3(+5)/nV 16 0 1 2 0 lead II of 2", dict(gain=1e-3, baseline=5, unit="nV", name="lead II of 2")),
+        (
+            "A.dat 212x2:3+512 200 12 0 1 2 64 V",
+            dict(fmt="212", samples_per_frame=2, skew=3, byte_offset=512, block_size=64),
+        ),
+        (
+            "A.dat 16x1+24 1000.0(0)/µV 16 0 -34 -215 0 I",
+            dict(byte_offset=24, unit="µV", initial_value=-34, checksum=-215),
+        ),
+        ("A.dat 16 1000/mV 16 0 -34 65321 0 aVR ", dict(checksum=65321, name="aVR")),
+    ],
+)
 def test_signal_lines(text, expected):
     lead = header_of(signal=text).leads[0]
     assert {key: getattr(lead, key) for key in expected} == expected
@@ -78,21 +113,49 @@ def test_comments():
     assert (empty.dx, empty.sex) == ((), None) and math.isnan(empty.age)
 
 
-@pytest.mark.parametrize("lines, number, fault", [
-    ([], 0, "no record line"), (["#Age: 5"], 1, "no record line"), (["A"], 1, "not 'name"), (["A x"], 1, "not 'name"),
-    (["A 1 -500"], 1, "frequency"), (["A 1 0 10"], 1, "frequency"), (["A 1 1e9"], 1, "frequency"), (["A 1 nan"], 1, "not 'name"),
-    (["A 1 500 -5"], 1, "not 'name"), (["A 1000000 500 5"], 1, "1000000 leads"), (["A 257"], 1, "257 leads"),
-    (["A 1 500 1000000000000"], 1, "1000000000000 samples"), (["A 1 500 10 yesterday"], 1, "not 'name"),
-    (["A 1 500 " + "9" * 6000], 1, "not 'name"), (["A/0 1 500"], 1, "0 segments"), (["a/b 1 500"], 1, "not 'name"),
-    (LINES[:2], 2, "ends after 1 of the 2"), (LINES[:3] + ["A.mat 16"], 4, "beyond the 2"),
-    (["A 1", "A.mat"], 2, "without format"), (["A 1", "A.mat 17"], 2, "format '17'"), (["A 1", "A.mat 16y"], 2, "format"),
-    (["A 1", "A.mat 16x0"], 2, "samples per frame"), (["A 1", "A.mat 16 1000mV"], 2, "gain '1000mV'"),
-    (["A 1", "A.mat 16 1e-200"], 2, "absurd"), (["A 1", "A.mat 16 1e99"], 2, "absurd"), (["A 1", "A.mat 16 1000 V1"], 2, "ADC resolution 'V1'"),
-    (["A 1", "A.mat 16 1000 16 0 1_0 5 0 I"], 2, "initial value"), (["A 1", "A.mat 16 1000 16 0 5 x 0 I"], 2, "checksum"),
-    (["A 1", "A.mat 16 1000 16 0 5 5 I"], 2, "block size"), (["A 1", "../A.mat 16"], 2, "plain name"),
-    (["A 1", "/A.mat 16"], 2, "plain name"), (["A 1", "d\\A.mat 16"], 2, "plain name"), (["A 1", ".. 16"], 2, "plain name"),
-    (["A 1", "http://h/A.mat 16"], 2, "plain name"), (["A 1", "C:A.mat 16"], 2, "plain name"), (["A 1", "- 16"], 2, "plain name"),
-    (["A/2 1 500 30", "B 10", "../C 20"], 3, "segment line"), (["A/2 1 500 30", "B 10", "C 10"], 3, "segments hold 20")])
+@pytest.mark.parametrize(
+    "lines, number, fault",
+    [
+        ([], 0, "no record line"),
+        (["#Age: 5"], 1, "no record line"),
+        (["A"], 1, "not 'name"),
+        (["A x"], 1, "not 'name"),
+        (["A 1 -500"], 1, "frequency"),
+        (["A 1 0 10"], 1, "frequency"),
+        (["A 1 1e9"], 1, "frequency"),
+        (["A 1 nan"], 1, "not 'name"),
+        (["A 1 500 -5"], 1, "not 'name"),
+        (["A 1000000 500 5"], 1, "1000000 leads"),
+        (["A 257"], 1, "257 leads"),
+        (["A 1 500 1000000000000"], 1, "1000000000000 samples"),
+        (["A 1 500 10 yesterday"], 1, "not 'name"),
+        (["A 1 500 " + "9" * 6000], 1, "not 'name"),
+        (["A/0 1 500"], 1, "0 segments"),
+        (["a/b 1 500"], 1, "not 'name"),
+        (LINES[:2], 2, "ends after 1 of the 2"),
+        (LINES[:3] + ["A.mat 16"], 4, "beyond the 2"),
+        (["A 1", "A.mat"], 2, "without format"),
+        (["A 1", "A.mat 17"], 2, "format '17'"),
+        (["A 1", "A.mat 16y"], 2, "format"),
+        (["A 1", "A.mat 16x0"], 2, "samples per frame"),
+        (["A 1", "A.mat 16 1000mV"], 2, "gain '1000mV'"),
+        (["A 1", "A.mat 16 1e-200"], 2, "absurd"),
+        (["A 1", "A.mat 16 1e99"], 2, "absurd"),
+        (["A 1", "A.mat 16 1000 V1"], 2, "ADC resolution 'V1'"),
+        (["A 1", "A.mat 16 1000 16 0 1_0 5 0 I"], 2, "initial value"),
+        (["A 1", "A.mat 16 1000 16 0 5 x 0 I"], 2, "checksum"),
+        (["A 1", "A.mat 16 1000 16 0 5 5 I"], 2, "block size"),
+        (["A 1", "../A.mat 16"], 2, "plain name"),
+        (["A 1", "/A.mat 16"], 2, "plain name"),
+        (["A 1", "d\\A.mat 16"], 2, "plain name"),
+        (["A 1", ".. 16"], 2, "plain name"),
+        (["A 1", "http://h/A.mat 16"], 2, "plain name"),
+        (["A 1", "C:A.mat 16"], 2, "plain name"),
+        (["A 1", "- 16"], 2, "plain name"),
+        (["A/2 1 500 30", "B 10", "../C 20"], 3, "segment line"),
+        (["A/2 1 500 30", "B 10", "C 10"], 3, "segments hold 20"),
+    ],
+)
 def test_faulty_headers(lines, number, fault):
     with pytest.raises(RecordError) as error:
         parse_header(lines, "folder/A.hea")
@@ -113,13 +176,22 @@ def test_only_record_errors_escape(lines):
 
 def test_header_files(tmp_path):
     text = "\n".join(LINES) + "\n"
-    for content in (b"\xef\xbb\xbf" + text.encode(), text.replace("\n", "\r\n").encode(), text.replace("\n", "\r").encode(),
-                    text.replace("1000/mV", "1000/µV").encode("latin-1"), text.replace("1000/mV", "1000/µV").encode()):
+    for content in (
+        b"\xef\xbb\xbf" + text.encode(),
+        text.replace("\n", "\r\n").encode(),
+        text.replace("\n", "\r").encode(),
+        text.replace("1000/mV", "1000/µV").encode("latin-1"),
+        text.replace("1000/mV", "1000/µV").encode(),
+    ):
         (tmp_path / "A.hea").write_bytes(content)
         assert read_header(tmp_path / "A").dx == read_header(tmp_path / "A.hea").dx == ("426783006", "59118001")
         assert read_header(tmp_path / "A").leads[0].unit == ("µV" if "µ".encode("latin-1") in content else "mV")
-    for content, fault in ((b"", "empty"), (b" \n\n", "empty"), (text.encode("utf-16"), "UTF-16"),
-                           (text.encode() + b"#" * 2**20, "exceeds")):
+    for content, fault in (
+        (b"", "empty"),
+        (b" \n\n", "empty"),
+        (text.encode("utf-16"), "UTF-16"),
+        (text.encode() + b"#" * 2**20, "exceeds"),
+    ):
         (tmp_path / "A.hea").write_bytes(content)
         with pytest.raises(RecordError, match=rf"A\.hea: .*{fault}"):
             read_header(tmp_path / "A")
@@ -134,6 +206,7 @@ def test_header_files(tmp_path):
 
 
 # Finding ----------------------------------------------------------------------------------------------------------------
+
 
 def test_find_records(tmp_path):
     for name in ("b/A.hea", "a/A.hea", "a/deep/er/B.hea", "C.hea", ".hidden/D.hea", "a/.D.hea", "a/A.mat", "a/x.txt"):
@@ -152,7 +225,11 @@ def test_find_records(tmp_path):
 
 def test_folders_without_records(tmp_path):
     (tmp_path / "file").touch()
-    for folder, fault in ((tmp_path / "none", "missing"), (tmp_path / "file", "no folder"), (tmp_path, "no WFDB header")):
+    for folder, fault in (
+        (tmp_path / "none", "missing"),
+        (tmp_path / "file", "no folder"),
+        (tmp_path, "no WFDB header"),
+    ):
         with pytest.raises(RecordError) as error:
             find_records(folder)
         assert str(error.value).startswith(f"{folder}: ") and fault in str(error.value)
@@ -160,13 +237,18 @@ def test_folders_without_records(tmp_path):
 
 # Signals ----------------------------------------------------------------------------------------------------------------
 
+
 def same_as_wfdb(path):
     """Reads a record both ways; -> adc, header, warnings."""
     warnings = []
     adc, header = read_record(path, warnings)
     expected = wfdb.rdrecord(str(path), physical=False)
     np.testing.assert_array_equal(adc, expected.d_signal.T)
-    assert (header.lead_names, header.sample_freq, header.n_samples) == (tuple(expected.sig_name), expected.fs, expected.sig_len)
+    assert (header.lead_names, header.sample_freq, header.n_samples) == (
+        tuple(expected.sig_name),
+        expected.fs,
+        expected.sig_len,
+    )
     assert [lead.gain for lead in header.leads] == expected.adc_gain
     assert [lead.baseline for lead in header.leads] == expected.baseline
     assert [lead.unit for lead in header.leads] == expected.units
@@ -205,8 +287,17 @@ def test_formats_wfdb_cannot_write(fmt, dtype, tmp_path):
 def test_formats_equal_wfdb(fmt, tmp_path):
     limit = 100 if fmt in ("80", "508") else 500
     adc = np.random.default_rng(2).integers(-limit, limit, (601, 3))
-    wfdb.wrsamp("W", 257, ["mV", "uV", "V"], ["V1", "II", "x y"], d_signal=adc, fmt=[fmt] * 3, adc_gain=[1000, 1.5, 2e5],
-                baseline=[0, -12, 7], write_dir=str(tmp_path))
+    wfdb.wrsamp(
+        "W",
+        257,
+        ["mV", "uV", "V"],
+        ["V1", "II", "x y"],
+        d_signal=adc,
+        fmt=[fmt] * 3,
+        adc_gain=[1000, 1.5, 2e5],
+        baseline=[0, -12, 7],
+        write_dir=str(tmp_path),
+    )
     read, _, warnings = same_as_wfdb(tmp_path / "W")
     np.testing.assert_array_equal(read, adc.T)
     assert warnings == []
@@ -214,8 +305,17 @@ def test_formats_equal_wfdb(fmt, tmp_path):
 
 def test_dat_is_read_directly_and_may_leave_its_length_open(tmp_path, monkeypatch):
     adc = np.random.default_rng(3).integers(-32768, 32768, (1234, 2))
-    wfdb.wrsamp("W", 360.5, ["mV"] * 2, ["I", "II"], d_signal=adc, fmt=["16"] * 2, adc_gain=[200.0] * 2, baseline=[0, 0],
-                write_dir=str(tmp_path))
+    wfdb.wrsamp(
+        "W",
+        360.5,
+        ["mV"] * 2,
+        ["I", "II"],
+        d_signal=adc,
+        fmt=["16"] * 2,
+        adc_gain=[200.0] * 2,
+        baseline=[0, 0],
+        write_dir=str(tmp_path),
+    )
     rewrite(tmp_path / "W.hea", " 1234", "")
     monkeypatch.setattr(wfdb, "rdrecord", None)
     read, header = read_record(tmp_path / "W")
@@ -234,8 +334,17 @@ def test_several_files_and_frames_equal_wfdb(tmp_path):
 def test_multi_segment_equals_wfdb(tmp_path):
     rng = np.random.default_rng(5)
     for name, n, leads in (("s1", 300, ["I", "II"]), ("s2", 200, ["II"])):
-        wfdb.wrsamp(name, 250, ["mV"] * len(leads), leads, d_signal=rng.integers(-900, 900, (n, len(leads))),
-                    fmt=["16"] * len(leads), adc_gain=[200.0] * len(leads), baseline=[3] * len(leads), write_dir=str(tmp_path))
+        wfdb.wrsamp(
+            name,
+            250,
+            ["mV"] * len(leads),
+            leads,
+            d_signal=rng.integers(-900, 900, (n, len(leads))),
+            fmt=["16"] * len(leads),
+            adc_gain=[200.0] * len(leads),
+            baseline=[3] * len(leads),
+            write_dir=str(tmp_path),
+        )
     (tmp_path / "lay.hea").write_text("lay 2 250 0\n~ 0 200/mV 16 0 0 0 0 I\n~ 0 200/mV 16 0 0 0 0 II\n")
     (tmp_path / "V.hea").write_text("V/4 2 250 550\nlay 0\ns1 300\n~ 50\ns2 200\n")
     (tmp_path / "F.hea").write_text("F/2 2 250 600\ns1 300\ns1 300\n")
@@ -260,7 +369,11 @@ def test_checksums_and_first_values(record):
     assert warnings == [] and adc.shape == (12, 1000)
     total = int(adc[7].astype(int).sum())
     rewrite(record.with_suffix(".hea"), f" {header.leads[7].checksum} 0 V2", f" {header.leads[7].checksum + 1} 0 V2")
-    rewrite(record.with_suffix(".hea"), f"16 0 {adc[0, 0]} {header.leads[0].checksum}", f"16 0 4444 {header.leads[0].checksum}")
+    rewrite(
+        record.with_suffix(".hea"),
+        f"16 0 {adc[0, 0]} {header.leads[0].checksum}",
+        f"16 0 4444 {header.leads[0].checksum}",
+    )
     read_record(record, warnings)
     assert len(warnings) == 2 and warnings[0] == f"lead I: first value 4444 stored, {adc[0, 0]} read"
     assert warnings[1].startswith("lead V2: checksum") and (int(warnings[1].split()[-2]) - total) % 65536 == 0
@@ -275,11 +388,15 @@ MAT_FAULTS = {
     "too long": (lambda path: path.write_bytes(path.read_bytes() + b"\0\0"), "too long"),
     "wrong name": (lambda path: path.write_bytes(path.read_bytes().replace(b"val\0", b"lav\0", 1)), "'val'"),
     "float64": (lambda path: path.write_bytes(b"\0" + path.read_bytes()[1:]), "int16 matrix"),
-    "transposed": (lambda path: path.write_bytes(np.array([30, 1000, 12, 0, 4], "<i4").tobytes() + path.read_bytes()[20:]), "1000 x 12"),
+    "transposed": (
+        lambda path: path.write_bytes(np.array([30, 1000, 12, 0, 4], "<i4").tobytes() + path.read_bytes()[20:]),
+        "1000 x 12",
+    ),
     "v5": (lambda path: path.write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200)), "version 5"),
     "v7.3": (lambda path: path.write_bytes(b"MATLAB 7.3 MAT-file" + bytes(200)), "version 7.3"),
     "HDF5": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(200)), "version 7.3"),
-    "folder": (lambda path: (path.unlink(), path.mkdir()), "no regular file")}
+    "folder": (lambda path: (path.unlink(), path.mkdir()), "no regular file"),
+}
 
 
 @pytest.mark.parametrize("fault", MAT_FAULTS)
@@ -291,10 +408,18 @@ def test_faulty_mat_files(record, fault):
     assert str(error.value).startswith(f"{record}.mat: ") and message in str(error.value)
 
 
-@pytest.mark.parametrize("old, new, message", [
-    ("A 12 500 1000", "A 12 500 2147483647", "'val' is 12 x 1000"), ("A 12 500 1000", "A 12 500 999", "'val' is 12 x 1000"),
-    ("16+24", "16+0", "start at byte 24"), ("16+24", "212+24", "truncated|wfdb"), ("16+24", "16x1000", "truncated"),
-    ("16+24", "16+999999999999999999", "start at byte 24"), ("A.mat 16+24", "B.mat 16+24", "B.mat: signal file is missing")])
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("A 12 500 1000", "A 12 500 2147483647", "'val' is 12 x 1000"),
+        ("A 12 500 1000", "A 12 500 999", "'val' is 12 x 1000"),
+        ("16+24", "16+0", "start at byte 24"),
+        ("16+24", "212+24", "truncated|wfdb"),
+        ("16+24", "16x1000", "truncated"),
+        ("16+24", "16+999999999999999999", "start at byte 24"),
+        ("A.mat 16+24", "B.mat 16+24", "B.mat: signal file is missing"),
+    ],
+)
 def test_header_that_does_not_fit_its_file(record, old, new, message):
     rewrite(record.with_suffix(".hea"), old, new)
     if message == "truncated|wfdb":  # 12 bits a sample fit into the file: read, and the checksums tell

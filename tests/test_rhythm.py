@@ -1,4 +1,5 @@
 """Rhythm numbers, against beats whose times are known, and against the diagnoses of real recordings."""
+
 import numpy as np
 import pytest
 from scipy.signal import butter, find_peaks, sosfiltfilt
@@ -11,7 +12,10 @@ from data.rhythm import BAND, N_RHYTHM, PREMATURE, RATES, SOFTNESS, VARIATIONS, 
 def beats(times, seconds=10, fs=100, noise=0.01, seed=0):
     """(12, T) mV with a QRS-like spike at each time, of another size and sign in every lead."""
     t = np.arange(int(seconds * fs)) / fs
-    spikes = sum(np.exp(-0.5 * ((t - time) / 0.012) ** 2) - 0.4 * np.exp(-0.5 * ((t - time - 0.03) / 0.012) ** 2) for time in times)
+    spikes = sum(
+        np.exp(-0.5 * ((t - time) / 0.012) ** 2) - 0.4 * np.exp(-0.5 * ((t - time - 0.03) / 0.012) ** 2)
+        for time in times
+    )
     rng = np.random.default_rng(seed)
     return (rng.uniform(-1.5, 1.5, (12, 1)) * spikes + rng.normal(0, noise, (12, len(t)))).astype(np.float32)
 
@@ -26,7 +30,7 @@ def test_peaks_are_where_the_beats_are(fs, interval):
 
 @pytest.mark.parametrize("rate", [47, 62.5, 95, 130])
 def test_rate_lies_between_its_limits(rate):
-    steps = rhythm(beats(np.arange(0.3, 9.8, 60 / rate)), 100)[:len(RATES)]
+    steps = rhythm(beats(np.arange(0.3, 9.8, 60 / rate)), 100)[: len(RATES)]
     assert ((steps > 0) == (np.array(RATES) < rate)).all()
 
 
@@ -35,13 +39,16 @@ def test_irregular_beats_vary_and_a_premature_one_is_short():
     regular = rhythm(beats(np.arange(0.5, 9.5, 0.8)), 100)
     irregular = rhythm(beats(np.cumsum(rng.uniform(0.45, 1.2, 11))), 100)
     n = len(RATES)
-    assert (regular[n:n + len(VARIATIONS)] < 0).all() and (irregular[n:n + len(VARIATIONS)] > 0).sum() >= 4
+    assert (regular[n : n + len(VARIATIONS)] < 0).all() and (irregular[n : n + len(VARIATIONS)] > 0).sum() >= 4
     premature = np.arange(0.5, 9.5, 0.8)
     premature[5] -= 0.35
     assert (regular[-4:] > 0).all() and (rhythm(beats(premature), 100)[-4:] < 0).any()
 
 
-@pytest.mark.parametrize("signal, fs", [(np.zeros((12, 1000)), 100), (np.zeros((12, 30)), 100), (np.ones((12, 400)), 40), (beats([1, 2], 3), 100)])
+@pytest.mark.parametrize(
+    "signal, fs",
+    [(np.zeros((12, 1000)), 100), (np.zeros((12, 30)), 100), (np.ones((12, 400)), 40), (beats([1, 2], 3), 100)],
+)
 def test_nothing_to_judge_says_nothing(signal, fs):
     assert (rhythm(signal.astype(np.float32), fs) == np.zeros(N_RHYTHM)).all()
 
@@ -50,7 +57,7 @@ def test_real_diagnoses_of_rate_agree(sample):
     right, n = 0, 0
     for record in find_records(sample):
         adc, header = read_record(record)
-        expected = {"426177001": -1, "427084000": 1}.keys() & set(header.dx)   # sinus bradycardia, sinus tachycardia
+        expected = {"426177001": -1, "427084000": 1}.keys() & set(header.dx)  # sinus bradycardia, sinus tachycardia
         if len(expected) == 1:
             steps = dict(zip(RATES, rhythm(preprocess(adc, header, SignalConfig()), 100)))
             right += steps[65] < 0 if "426177001" in expected else steps[90] > 0
@@ -67,7 +74,12 @@ def plain_rhythm(signal, fs):
     high = np.quantile(strength, 0.98)
     rr = np.diff(find_peaks(strength, distance=0.28 * fs, height=0.35 * high, prominence=0.3 * high)[0]) / fs
     values = 60 / np.median(rr), rr.std() / rr.mean(), rr.min() / np.median(rr)
-    return np.concatenate([np.tanh((value - np.array(limits)) / (2 * soft)) / 2 for value, limits, soft in zip(values, (RATES, VARIATIONS, PREMATURE), SOFTNESS)])
+    return np.concatenate(
+        [
+            np.tanh((value - np.array(limits)) / (2 * soft)) / 2
+            for value, limits, soft in zip(values, (RATES, VARIATIONS, PREMATURE), SOFTNESS)
+        ]
+    )
 
 
 @pytest.mark.parametrize("fs", [100, 257, 500])

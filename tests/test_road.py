@@ -1,4 +1,5 @@
 """The whole road as a user walks it: train.py -> driver.py -> evaluate_12ECG_score.py, from another working directory."""
+
 import csv
 import json
 import math
@@ -6,12 +7,27 @@ import shutil
 
 import numpy as np
 import pytest
-
 from conftest import kill_after_first_epoch
+
 from engine.inference import load_predictor
 from evaluate_12ECG_score import evaluate_12ECG_score
 
-TINY = ("--encoder", "xresnet", "--stem", "16", "--widths", "16", "16", "--depths", "1", "1", "--epochs", "2", "--batch_size", "8")
+TINY = (
+    "--encoder",
+    "xresnet",
+    "--stem",
+    "16",
+    "--widths",
+    "16",
+    "16",
+    "--depths",
+    "1",
+    "1",
+    "--epochs",
+    "2",
+    "--batch_size",
+    "8",
+)
 SOURCES = ("chapman_shaoxing", "cpsc_2018", "cpsc_2018_extra", "georgia", "ptb-xl")
 
 
@@ -29,7 +45,7 @@ def best_row(run):
 def test_driver_and_evaluator_give_the_scores_that_training_reported(source, sample, tmp_path, run_script):
     run_script("train.py", "--input_folder", sample, "--hold_out", source, "--folder", "run", *TINY, cwd=tmp_path)
     (tmp_path / "elsewhere").mkdir()
-    shutil.move(tmp_path / "run", tmp_path / "moved")   # a run folder works wherever it lies
+    shutil.move(tmp_path / "run", tmp_path / "moved")  # a run folder works wherever it lies
     run_script("driver.py", tmp_path / "moved", sample / source, tmp_path / "out", cwd=tmp_path / "elsewhere")
     reported, scores = best_row(tmp_path / "moved"), evaluate_12ECG_score(sample / source, tmp_path / "out")[1]
     for name in ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_measure", "challenge_metric"):
@@ -51,10 +67,23 @@ def trained(tmp_path_factory, sample, run_script):
 
 
 def test_run_folder_is_complete(trained):
-    assert {f.name for f in trained.iterdir()} == {"config.json", "model.pth", "final_model.pth", "history.csv", "train_ids.txt",
-                                                   "valid_ids.txt", "valid_predictions.csv", "skipped_records.csv", "record_warnings.txt"}
+    assert {f.name for f in trained.iterdir()} == {
+        "config.json",
+        "model.pth",
+        "final_model.pth",
+        "history.csv",
+        "train_ids.txt",
+        "valid_ids.txt",
+        "valid_predictions.csv",
+        "skipped_records.csv",
+        "record_warnings.txt",
+    }
     config = json.loads((trained / "config.json").read_text())
-    assert config["signal"]["unit"] == "mV" and config["signal"]["sample_freq"] == 100 and len(config["classes"]["codes"]) == 24
+    assert (
+        config["signal"]["unit"] == "mV"
+        and config["signal"]["sample_freq"] == 100
+        and len(config["classes"]["codes"]) == 24
+    )
     train, valid = ((trained / f"{part}_ids.txt").read_text().split() for part in ("train", "valid"))
     assert not set(train) & set(valid) and len(train) + len(valid) == 140
 
@@ -62,7 +91,10 @@ def test_run_folder_is_complete(trained):
 def test_same_seed_same_history(trained, sample, tmp_path, run_script):
     run_script("train.py", "--input_folder", sample, "--folder", "run", *TINY, cwd=tmp_path)
     timing = ("seconds", "records_per_second")
-    again, first = ([{k: v for k, v in row.items() if k not in timing} for row in rows(run / "history.csv")] for run in (tmp_path / "run", trained))
+    again, first = (
+        [{k: v for k, v in row.items() if k not in timing} for row in rows(run / "history.csv")]
+        for run in (tmp_path / "run", trained)
+    )
     assert again == first
 
 
@@ -71,23 +103,41 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(trained, sample, tmp_path,
     assert (tmp_path / "run" / "checkpoint.pth").exists() and not (tmp_path / "run" / "final_model.pth").exists()
     refused = run_script("train.py", "--input_folder", sample, "--folder", "run", *TINY, cwd=tmp_path, check=False)
     assert refused.returncode != 0 and "--resume" in refused.stderr
-    other = run_script("train.py", "--input_folder", sample, "--folder", "run", *TINY, "--lr", "0.1", "--resume", cwd=tmp_path, check=False)
+    other = run_script(
+        "train.py",
+        "--input_folder",
+        sample,
+        "--folder",
+        "run",
+        *TINY,
+        "--lr",
+        "0.1",
+        "--resume",
+        cwd=tmp_path,
+        check=False,
+    )
     assert other.returncode != 0 and "--lr" in other.stderr
     run_script("train.py", "--input_folder", sample, "--folder", "run", *TINY, "--resume", cwd=tmp_path)
     first, again = load_predictor(trained), load_predictor(tmp_path / "run")
     for a, b in zip(first.models[0].state_dict().values(), again.models[0].state_dict().values()):
         assert (a == b).all()
-    assert [row["auroc"] for row in rows(tmp_path / "run" / "history.csv")] == [row["auroc"] for row in rows(trained / "history.csv")]
+    assert [row["auroc"] for row in rows(tmp_path / "run" / "history.csv")] == [
+        row["auroc"] for row in rows(trained / "history.csv")
+    ]
 
 
 def organisers_read(file):
     """data and header as the organisers' drivers read them: float64 ADC values through scipy, the header's lines."""
     from scipy.io import loadmat
-    return np.asarray(loadmat(file.with_suffix(".mat"))["val"], dtype=np.float64), file.with_suffix(".hea").read_text().splitlines(keepends=True)
+
+    return np.asarray(loadmat(file.with_suffix(".mat"))["val"], dtype=np.float64), file.with_suffix(
+        ".hea"
+    ).read_text().splitlines(keepends=True)
 
 
 def test_both_interfaces_of_the_organisers_agree_with_the_driver(trained, sample, tmp_path, run_script):
     import run_12ECG_classifier as interface
+
     run_script("driver.py", trained, sample / "georgia", tmp_path / "out", cwd=tmp_path)
     model = interface.load_12ECG_model(str(trained))
     for file in sorted((sample / "georgia").glob("*.hea")):
@@ -99,11 +149,14 @@ def test_both_interfaces_of_the_organisers_agree_with_the_driver(trained, sample
         wanted = ["AF", "164909002", "I-AVB"]
         label9, score9 = interface.run_12ECG_classifier(data, header, wanted, model)
         by_code = dict(zip(classes, score))
-        assert score9.tolist() == [by_code["164889003"], by_code["164909002"], by_code["270492004"]] and len(label9) == 3
+        assert (
+            score9.tolist() == [by_code["164889003"], by_code["164909002"], by_code["270492004"]] and len(label9) == 3
+        )
 
 
 def test_default_model_loads_and_answers(sample):
     import run_12ECG_classifier as interface
+
     data, header = organisers_read(sample / "georgia" / "E00001.hea")
     label, score, classes = interface.run_12ECG_classifier(data, header, interface.load_12ECG_model())
     assert len(label) == len(score) == len(classes) == 24 and all(0 <= s <= 1 for s in score)
@@ -114,7 +167,9 @@ def test_driver_goes_on_past_bad_recordings_and_skips_existing(trained, folder_o
     (folder_of_records / "b" / "R03.hea").write_text("no header at all")
     done = run_script("driver.py", trained, folder_of_records, tmp_path / "out", cwd=tmp_path, check=False)
     assert done.returncode == 1 and "a/R00" in done.stdout and "b/R03" in done.stdout and "Traceback" not in done.stderr
-    assert len(list((tmp_path / "out").glob("R*.csv"))) == 22 and [row["record"] for row in rows(tmp_path / "out" / "skipped_records.csv")] == ["a/R00", "b/R03"]
+    assert len(list((tmp_path / "out").glob("R*.csv"))) == 22 and [
+        row["record"] for row in rows(tmp_path / "out" / "skipped_records.csv")
+    ] == ["a/R00", "b/R03"]
     kept = tmp_path / "out" / "R05.csv"
     kept.write_text("mine")
     run_script("driver.py", trained, folder_of_records, tmp_path / "out", "--skip_existing", cwd=tmp_path, check=False)
@@ -125,8 +180,15 @@ def test_adapting_keeps_the_ranking_and_reports_frequencies(trained, sample, tmp
     run_script("driver.py", trained, sample / "georgia", tmp_path / "plain", cwd=tmp_path)
     done = run_script("driver.py", trained, sample / "georgia", tmp_path / "adapted", "--adapt", cwd=tmp_path)
     assert "frequency" in done.stdout
-    plain, adapted = (np.array([[float(v) for v in file.read_text().splitlines()[3].split(",")] for file in sorted((tmp_path / name).glob("*.csv"))])
-                      for name in ("plain", "adapted"))
+    plain, adapted = (
+        np.array(
+            [
+                [float(v) for v in file.read_text().splitlines()[3].split(",")]
+                for file in sorted((tmp_path / name).glob("*.csv"))
+            ]
+        )
+        for name in ("plain", "adapted")
+    )
     assert plain.shape == adapted.shape == (10, 24) and not np.array_equal(plain, adapted)
     assert (np.argmax(plain, axis=0) == np.argmax(adapted, axis=0)).all()
 
@@ -144,6 +206,7 @@ def test_an_ensemble_is_the_mean_and_a_broken_member_is_an_error(trained, sample
         shutil.copytree(trained, tmp_path / "runs" / name)
     data, header = organisers_read(sample / "georgia" / "E00001.hea")
     import run_12ECG_classifier as interface
+
     single = interface.run_12ECG_classifier(data, header, interface.load_12ECG_model(trained))[1]
     double = interface.run_12ECG_classifier(data, header, interface.load_12ECG_model(tmp_path / "runs"))[1]
     assert np.allclose(single, double, atol=1e-7)
@@ -152,9 +215,17 @@ def test_an_ensemble_is_the_mean_and_a_broken_member_is_an_error(trained, sample
     assert failed.returncode != 0 and "two/model.pth" in failed.stderr and "Traceback" not in failed.stderr
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("--input_folder", "nowhere"), "no such folder"), (("--unknown_flag",), "unrecognized"), (("--resume",), "--folder"),
-    (("--epochs", "0"), "positive"), (("--classes", "nonsense"), "nonsense"), (("--hold_out", "mars"), "mars")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--input_folder", "nowhere"), "no such folder"),
+        (("--unknown_flag",), "unrecognized"),
+        (("--resume",), "--folder"),
+        (("--epochs", "0"), "positive"),
+        (("--classes", "nonsense"), "nonsense"),
+        (("--hold_out", "mars"), "mars"),
+    ],
+)
 def test_wrong_flags_are_clear_errors(arguments, message, tmp_path, run_script):
     failed = run_script("train.py", *arguments, cwd=tmp_path, check=False)
     assert failed.returncode != 0 and message in failed.stderr and "Traceback" not in failed.stderr
@@ -162,18 +233,36 @@ def test_wrong_flags_are_clear_errors(arguments, message, tmp_path, run_script):
 
 def test_history_is_finite(trained):
     for row in rows(trained / "history.csv"):
-        assert math.isfinite(float(row["train_loss"])) and math.isfinite(float(row["valid_loss"])) and float(row["records_per_second"]) > 0
+        assert (
+            math.isfinite(float(row["train_loss"]))
+            and math.isfinite(float(row["valid_loss"]))
+            and float(row["records_per_second"]) > 0
+        )
 
 
 def test_folds_join_into_one_run_with_out_of_fold_scores(sample, tmp_path, run_script):
     for k in (1, 2):
-        run_script("train.py", "--input_folder", sample, "--fold", k, "--n_folds", 2, "--folder", f"fold_{k}", *TINY, cwd=tmp_path)
+        run_script(
+            "train.py",
+            "--input_folder",
+            sample,
+            "--fold",
+            k,
+            "--n_folds",
+            2,
+            "--folder",
+            f"fold_{k}",
+            *TINY,
+            cwd=tmp_path,
+        )
     folds = [{row["record"]: row for row in rows(tmp_path / f"fold_{k}" / "valid_predictions.csv")} for k in (1, 2)]
     assert not folds[0].keys() & folds[1].keys() and len(folds[0]) + len(folds[1]) == 140
     from engine.ensemble import main
+
     main([str(tmp_path / "both"), str(tmp_path / "fold_1"), str(tmp_path / "fold_2")])
-    assert {row["record"]: float(row["426177001"]) for row in rows(tmp_path / "both" / "valid_predictions.csv")} == \
-        {name: float(row["426177001"]) for name, row in {**folds[0], **folds[1]}.items()}
+    assert {row["record"]: float(row["426177001"]) for row in rows(tmp_path / "both" / "valid_predictions.csv")} == {
+        name: float(row["426177001"]) for name, row in {**folds[0], **folds[1]}.items()
+    }
     both, parts = load_predictor(tmp_path / "both"), [load_predictor(tmp_path / f"fold_{k}") for k in (1, 2)]
     assert len(both.models) == 2
     rng = np.random.default_rng(0)

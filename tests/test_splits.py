@@ -1,4 +1,5 @@
 """Splits: no patient on both sides, classes in their shares, clear errors."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,5 @@
 """The design's rules on who may import whom, and that the README and CI tell the truth about each other."""
+
 import ast
 from pathlib import Path
 
@@ -7,8 +8,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("data", "models", "engine")
 SCRIPTS = ("train", "pretrain", "driver", "run_12ECG_classifier", "evaluate_12ECG_score")
-ALLOWED = {"data": {"data"}, "models": {"models"}, "engine": {"engine", "data", "models"},
-           "script": {"engine", "data", "models"}, "driver": {"engine", "data", "models", "run_12ECG_classifier"}}
+ALLOWED = {
+    "data": {"data"},
+    "models": {"models"},
+    "engine": {"engine", "data", "models"},
+    "script": {"engine", "data", "models"},
+    "driver": {"engine", "data", "models", "run_12ECG_classifier"},
+}
 
 
 def own_imports(file):
@@ -40,7 +46,9 @@ def reachable(name):
     return seen
 
 
-CODE = [f for package in PACKAGES for f in sorted((ROOT / package).rglob("*.py"))] + [ROOT / f"{s}.py" for s in SCRIPTS if (ROOT / f"{s}.py").exists()]
+CODE = [f for package in PACKAGES for f in sorted((ROOT / package).rglob("*.py"))] + [
+    ROOT / f"{s}.py" for s in SCRIPTS if (ROOT / f"{s}.py").exists()
+]
 
 
 @pytest.mark.parametrize("file", CODE, ids=lambda f: str(f.relative_to(ROOT)))
@@ -53,7 +61,16 @@ def test_imports_point_one_way(file):
 def test_inference_needs_no_training_code():
     loaded = reachable("run_12ECG_classifier")
     assert "engine.inference" in loaded and "data.preprocess" in loaded
-    assert not loaded & {"data.dataset", "data.cache", "data.splits", "engine.loop", "engine.distributed", "engine.augment", "train", "pretrain"}
+    assert not loaded & {
+        "data.dataset",
+        "data.cache",
+        "data.splits",
+        "engine.loop",
+        "engine.distributed",
+        "engine.augment",
+        "train",
+        "pretrain",
+    }
 
 
 def test_no_file_named_utils():
@@ -68,5 +85,6 @@ def test_ci_runs_the_readmes_test_command():
 def test_benchmarks_import_what_they_measure():
     """Benchmarks do not run here, but a change of an interface must not leave them behind."""
     import importlib
+
     for file in sorted((ROOT / "benchmarks").glob("*.py")):
         importlib.import_module(f"benchmarks.{file.stem}")
