@@ -5,10 +5,11 @@
     python driver.py IN OUT --skip_existing   go on where an earlier call stopped
     python driver.py IN OUT --adapt           estimate how frequent each class is in IN, and adapt the probabilities to it
 
-IN is searched at any depth for WFDB records. OUT/ID.csv has four lines: `#Record ID`, classes, 0/1 labels, probabilities.
-Where an ID occurs in several sub-folders, those records are written to OUT/SUBFOLDER/ID.csv. A recording that cannot be
-read is skipped and named at the end and in OUT/skipped_records.csv, with the reason; the exit status is then 1. What is
-suspicious about readable recordings is listed in OUT/record_warnings.txt, and with --strict the exit status is then 1 too.
+IN is searched at any depth for WFDB records. OUT/ID.csv has four lines: `#Record ID`, classes, 0/1 labels,
+probabilities. Where an ID occurs in several sub-folders, those records are written to OUT/SUBFOLDER/ID.csv. A
+recording that cannot be read is skipped and named at the end and in OUT/skipped_records.csv, with the reason; the
+exit status is then 1. What is suspicious about readable recordings is listed in OUT/record_warnings.txt, and with
+--strict the exit status is then 1 too.
 """
 
 import argparse
@@ -84,7 +85,9 @@ def output_files(records, output):
 
 
 def places_taken(records, files, output):
-    """{index: row of skipped_records.csv} of records whose answer would be a list, another record's answer or outside `output`."""
+    """{index: row of skipped_records.csv} of records whose answer would be a list, another record's answer or outside
+    `output`.
+    """
     root, lists, seen, inside, rows = (
         Path(output).resolve(),
         (Path(output, SKIPPED), Path(output, WARNINGS)),
@@ -145,8 +148,10 @@ def read_ahead(predictor, records, workers):
 
 
 def classify(predictor, records, workers, done, remark):
-    """Call done(indices, y_score (b, C)) for one batch of recordings after another, and before it remark(rows) with their
-    warnings; returns the rows of the two lists: of recordings that could not be read or, says `done`, written, and of warnings."""
+    """Call done(indices, y_score (b, C)) for one batch of recordings after another, and before it remark(rows) with
+    their warnings; returns the rows of the two lists: of recordings that could not be read or, says `done`, written,
+    and of warnings.
+    """
     skipped, warnings, start = [], [], 0
     with tqdm(total=len(records), desc="Classifying", unit="rec") as bar:
         for batch in read_ahead(predictor, records, workers):
@@ -202,7 +207,9 @@ def classify_folder(predictor, records, files, workers, adapt, remark):
 
 
 def earlier_warnings(folder, answered):
-    """Rows of an earlier call's warnings on the records named in the set `answered`: of its list, and of its journal if it was killed."""
+    """Rows of an earlier call's warnings on the records named in the set `answered`: of its list, and of its journal
+    if it was killed.
+    """
     found = []
     for name in (WARNINGS, JOURNAL):
         with (
@@ -218,7 +225,9 @@ def earlier_warnings(folder, answered):
 
 @contextlib.contextmanager
 def journal(folder):
-    """Yields a function that keeps rows of warnings at once: they reach the disk before the answers of their batch do."""
+    """Yields a function that keeps rows of warnings at once: they reach the disk before the answers of their batch
+    do.
+    """
     with open(folder / JOURNAL, "a", newline="", encoding="utf-8") as out:
         writer = csv.writer(out, lineterminator="\n")
 

@@ -5,10 +5,10 @@
     python evaluate_12ECG_score.py LABELS OUTPUTS scores.csv class_scores.csv         and those of every class
     python evaluate_12ECG_score.py LABELS OUTPUTS --year 2021                         with the reward matrix of 2021
 
-LABELS holds the recordings' headers (.hea, with their #Dx line), OUTPUTS one ID.csv for each, as driver.py writes them.
-Textual labels (AF, I-AVB, ...) are scored as in the Challenge's first phase. Text and CSV files are those of the official
-script, without its progress messages; classes carry the first code of each pair of equivalents. What is wrong is said on
-stderr; the exit status is then 1 (2 for a wrong command line).
+LABELS holds the recordings' headers (.hea, with their #Dx line), OUTPUTS one ID.csv for each, as driver.py writes
+them. Textual labels (AF, I-AVB, ...) are scored as in the Challenge's first phase. Text and CSV files are those of
+the official script, without its progress messages; classes carry the first code of each pair of equivalents. What is
+wrong is said on stderr; the exit status is then 1 (2 for a wrong command line).
 """
 
 import argparse
@@ -33,7 +33,9 @@ CLASS_SCORES = {"AUROC": "auroc_classes", "AUPRC": "auprc_classes", "F-measure":
 
 def evaluate_12ECG_score(label_folder, output_folder, year=2020):
     """(classes, scores) of two folders: names of the C columns and the dictionary of `compute_scores`, or that of
-    `compute_scores_cpsc2018` for textual labels. Malformed output files are reported on stderr. Raises ScoreFileError."""
+    `compute_scores_cpsc2018` for textual labels. Malformed output files are reported on stderr. Raises
+    ScoreFileError.
+    """
     pairs = find_pairs(label_folder, output_folder)
     if pairs.textual:
         groups, y_true, y_pred, y_score = read_first_phase(pairs)

@@ -7,12 +7,13 @@
     python pretrain.py --folder RUN --resume               go on after an interruption
     python train.py --folder RUN                           then: fine-tune it on the same recordings, with their labels
 
-After each patch of the signal the encoder's state predicts all leads at several distances ahead. pretrain_history.csv gives the
-loss beside two baselines in the same unit, "nothing changes" (persistence) and a linear autoregressive predictor, and the
-skill, the share of a baseline's loss that the model saves. engine/forecasting.py defines the unit.
+After each patch of the signal the encoder's state predicts all leads at several distances ahead. pretrain_history.csv
+gives the loss beside two baselines in the same unit, "nothing changes" (persistence) and a linear autoregressive
+predictor, and the skill, the share of a baseline's loss that the model saves. engine/forecasting.py defines the unit.
 
 The run folder holds pretrain_config.json, pretrain_model.pth (best epoch), pretrain_final_model.pth (last epoch),
-pretrain_history.csv, pretrain_train_ids.txt, pretrain_valid_ids.txt, pretrain_skipped_records.csv and pretrain_record_warnings.txt.
+pretrain_history.csv, pretrain_train_ids.txt, pretrain_valid_ids.txt, pretrain_skipped_records.csv and
+pretrain_record_warnings.txt.
 """
 
 import argparse
@@ -98,8 +99,10 @@ def causal_sizes(encoder):
 
 
 def make_loss(scale, gain, world, generator):
-    """Robust error of the predictions for windows of random amplification, each distance ahead weighing the same. Every process
-    changes the whole batch of B windows alike, and computes its part of it, b = B / number of processes."""
+    """Robust error of the predictions for windows of random amplification, each distance ahead weighing the same.
+    Every process changes the whole batch of B windows alike, and computes its part of it, b = B / number of
+    processes.
+    """
     scale = torch.tensor(scale, device=world.device)
 
     def loss_fn(model, batch):

@@ -5,7 +5,8 @@ April 2020:   model = load_12ECG_model()
 Final phase:  model = load_12ECG_model(folder)
               label, score, classes = run_12ECG_classifier(data, header_data, model)
 
-`data` are the raw ADC values (12, n) as the drivers read them from the .mat file, `header_data` the lines of the .hea file.
+`data` are the raw ADC values (12, n) as the drivers read them from the .mat file, `header_data` the lines of the .hea
+file.
 """
 
 import warnings
@@ -20,7 +21,9 @@ DEFAULT_MODEL = Path(__file__).resolve().parent / "mdl"
 
 
 def load_12ECG_model(input_directory=None):
-    """The trained model in `input_directory` (default: the one shipped in mdl/); a folder of run folders is an ensemble."""
+    """The trained model in `input_directory` (default: the one shipped in mdl/); a folder of run folders is an
+    ensemble.
+    """
     return load_predictor(DEFAULT_MODEL if input_directory is None else input_directory)
 
 
@@ -28,10 +31,11 @@ def run_12ECG_classifier(data, header_data, classes, model=None):
     """Classify one recording.
 
     data (n_leads, n) ADC values, header_data list of str. Called as (data, header_data, classes, model) it returns
-    (label, score), both (len(classes),), in the order of `classes`: SNOMED CT codes, abbreviations or the first phase's names;
-    a class that the model does not know gets label 0 and score 0, with a warning. Called as (data, header_data, model) it
-    returns (label, score, classes) with the model's own classes. Labels are int 0/1, scores probabilities.
-    Raises data.records.RecordError if the recording cannot be used."""
+    (label, score), both (len(classes),), in the order of `classes`: SNOMED CT codes, abbreviations or the first
+    phase's names; a class that the model does not know gets label 0 and score 0, with a warning. Called as (data,
+    header_data, model) it returns (label, score, classes) with the model's own classes. Labels are int 0/1, scores
+    probabilities. Raises data.records.RecordError if the recording cannot be used.
+    """
     if model is None:
         classes, model = None, classes
     signal, context = model.read(np.asarray(data), parse_header(header_data))

@@ -14,7 +14,8 @@ The predecessor's network and input:
                     --sample_freq 400 --seq_length 4096
 
 The run folder holds config.json, model.pth (best epoch), final_model.pth (last epoch), history.csv, train_ids.txt,
-valid_ids.txt, valid_predictions.csv, skipped_records.csv and record_warnings.txt. `python driver.py RUN IN OUT` uses it.
+valid_ids.txt, valid_predictions.csv, skipped_records.csv and record_warnings.txt. `python driver.py RUN IN OUT` uses
+it.
 """
 
 import argparse
@@ -130,8 +131,9 @@ def parse_args(argv=None):
 
 
 def make_loss(args, world, generator):
-    """Binary cross-entropy over known labels of augmented windows. Every process augments the whole batch of B windows alike, and
-    computes its part of it, b = B / number of processes."""
+    """Binary cross-entropy over known labels of augmented windows. Every process augments the whole batch of B
+    windows alike, and computes its part of it, b = B / number of processes.
+    """
 
     def loss_fn(model, batch):
         x, y, known, n_valid, context = (
@@ -149,7 +151,9 @@ def make_loss(args, world, generator):
 
 
 def keep_answers(trained, answers):
-    """Copy a model's weights into `answers`, the same model without the auxiliary outputs: what is validated and saved."""
+    """Copy a model's weights into `answers`, the same model without the auxiliary outputs: what is validated and
+    saved.
+    """
     state, n_classes = trained.state_dict(), answers.head.thresholds.numel()
     for name in ("head.linear.weight", "head.linear.bias", "head.thresholds"):
         state[name] = state[name][:n_classes]

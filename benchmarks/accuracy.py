@@ -2,13 +2,14 @@
 
     python -m benchmarks.accuracy --input_folder Training_WFDB --outside OTHER_HOSPITALS --out accuracy
 
-trains every configuration below with seeds 1, 2, 3 on folds 1 to 7 of benchmarks/ptbxl_folds.csv and validates on fold 8, as
-`train.py --valid_fold 8` does, then classifies the recordings in --outside, which no training sees. It writes OUT/accuracy.csv (one row per
-run), OUT/accuracy.json and prints a table. Runs that are finished are not repeated, so it can be interrupted.
+trains every configuration below with seeds 1, 2, 3 on folds 1 to 7 of benchmarks/ptbxl_folds.csv and validates on
+fold 8, as `train.py --valid_fold 8` does, then classifies the recordings in --outside, which no training sees. It
+writes OUT/accuracy.csv (one row per run), OUT/accuracy.json and prints a table. Runs that are finished are not
+repeated, so it can be interrupted.
 
-AUROC is the mean over the scored classes with at least 5 positives among the recordings at hand; the Challenge metric is that of
-the decisions that driver.py writes. Cells read: mean over seeds +- standard deviation (95 % interval of the mean, a bootstrap over recordings);
-the seeds' probabilities averaged.
+AUROC is the mean over the scored classes with at least 5 positives among the recordings at hand; the Challenge metric
+is that of the decisions that driver.py writes. Cells read: mean over seeds +- standard deviation (95 % interval of
+the mean, a bootstrap over recordings); the seeds' probabilities averaged.
 """
 
 import argparse
@@ -141,7 +142,9 @@ def read_outputs(inputs, output):
 
 
 def scores(y_true, y_score, y_pred, class_set, rows=slice(None), classes=None):
-    """{auroc, challenge} on some rows; `classes` fixes which classes count. AUROC is NaN where none has enough positives."""
+    """{auroc, challenge} on some rows; `classes` fixes which classes count. AUROC is NaN where none has enough
+    positives.
+    """
     weights, normal = official_weights(class_set)
     classes = y_true.sum(0) >= MIN_POSITIVES if classes is None else classes
     auroc = auroc_per_class(y_true[rows][:, classes], y_score[rows][:, classes])

@@ -1,7 +1,9 @@
 """What 1,000, 10,000 and 100,000 recordings cost, in time and memory: python -m benchmarks.growth
 
-The recordings are links to those of the input folder, hard ones where the file system can, for a symbolic link costs a look-up of its own. Every step is a process of its own; its memory is the most that it had at once, beyond the
-program itself. Workers that build a cache have each as much as one recording and the program."""
+The recordings are links to those of the input folder, hard ones where the file system can, for a symbolic link costs
+a look-up of its own. Every step is a process of its own; its memory is the most that it had at once, beyond the
+program itself. Workers that build a cache have each as much as one recording and the program.
+"""
 
 import argparse
 import itertools

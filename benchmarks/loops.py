@@ -1,4 +1,5 @@
-"""The official scores by loops over files, recordings and classes, as the organisers' script goes about it: what ours is measured against.
+"""The official scores by loops over files, recordings and classes, as the organisers' script goes about it: what ours
+is measured against.
 
 python -m benchmarks.loops LABELS OUTPUTS SCORES.csv
 """

@@ -2,9 +2,10 @@
 
     python -m benchmarks.model_card mdl
 
-reads valid_predictions.csv and config.json of a run folder (of an ensemble: out-of-fold predictions) and prints Markdown: overall scores
-and, for each class, recordings with the diagnosis, threshold, AUROC with a 95 % bootstrap interval, sensitivity and positive predictive value.
-Labels are those of the official scorer together with the aliases that training counts as the same.
+reads valid_predictions.csv and config.json of a run folder (of an ensemble: out-of-fold predictions) and prints
+Markdown: overall scores and, for each class, recordings with the diagnosis, threshold, AUROC with a 95 % bootstrap
+interval, sensitivity and positive predictive value. Labels are those of the official scorer together with the aliases
+that training counts as the same.
 """
 
 import argparse

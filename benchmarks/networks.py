@@ -130,7 +130,9 @@ def training(paths):
 
 
 def inference():
-    """64 recordings through the predecessor's network: as PyTorch splits each operation, and a half on each core as `predict` works."""
+    """64 recordings through the predecessor's network: as PyTorch splits each operation, and a half on each core as
+    `predict` works.
+    """
     x, ours = torch.randn(64, 12, L), build_model(PREDECESSOR).eval()
     parts = x.split(16)
 
@@ -153,7 +155,9 @@ def inference():
 
 
 def pretraining():
-    """One step on 10 s at 100 Hz: the predecessor's transformer takes 4 samples a token, ours 8, both with about 2.0 million weights."""
+    """One step on 10 s at 100 Hz: the predecessor's transformer takes 4 samples a token, ours 8, both with about 2.0
+    million weights.
+    """
     x, n_valid, scale = torch.randn(B, 12, 1000), torch.full((B,), 1000), torch.ones(12)
 
     def loss_fn(model, batch):

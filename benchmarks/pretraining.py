@@ -3,12 +3,14 @@
     python -m benchmarks.pretraining --input_folder Training_WFDB --out pretraining
     python -m benchmarks.pretraining --out signal_alone --epochs 8 --flags --n_context 0     what the encoder sees, without age, sex and rhythm
 
-pre-trains once on folds 1 to 7 of benchmarks/ptbxl_folds.csv (or takes --pretrained RUN), then trains on these shares of the same
-recordings with seeds 1, 2, 3 and validates on fold 8. Everything else is equal: encoder, flags, number of steps, augmentation, and
-the best epoch on validation is kept. A seed draws the same recordings for all three. Runs that are finished are not repeated.
+pre-trains once on folds 1 to 7 of benchmarks/ptbxl_folds.csv (or takes --pretrained RUN), then trains on these shares
+of the same recordings with seeds 1, 2, 3 and validates on fold 8. Everything else is equal: encoder, flags, number of
+steps, augmentation, and the best epoch on validation is kept. A seed draws the same recordings for all three. Runs
+that are finished are not repeated.
 
-It writes OUT/pretraining.csv (one row per run), OUT/pretraining.json and prints a table: macro AUROC over the classes with at least
-5 positives in fold 8, and what fine-tuned gains over scratch, seed by seed; mean and standard deviation over the seeds.
+It writes OUT/pretraining.csv (one row per run), OUT/pretraining.json and prints a table: macro AUROC over the classes
+with at least 5 positives in fold 8, and what fine-tuned gains over scratch, seed by seed; mean and standard deviation
+over the seeds.
 """
 
 import argparse
@@ -106,7 +108,9 @@ def summarise(rows):
 
 
 def gain(modes):
-    """Fine-tuned beyond scratch, seed by seed, for both drew the same recordings: {"mean", "sd"}, or None while runs are missing."""
+    """Fine-tuned beyond scratch, seed by seed, for both drew the same recordings: {"mean", "sd"}, or None while runs
+    are missing.
+    """
     scratch, tuned = (modes.get(mode, {"values": []})["values"] for mode in ("scratch", "fine-tuned"))
     if not scratch or len(scratch) != len(tuned):
         return None

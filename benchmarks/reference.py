@@ -66,8 +66,9 @@ class PlainResNet(nn.Module):
 
 
 class PlainTransformer(nn.Module):
-    """The predecessor's pre-training network: 4 samples of all leads a token, width 256, 3 layers, 4 heads, with an additive mask
-    that the predecessor fills with zeros."""
+    """The predecessor's pre-training network: 4 samples of all leads a token, width 256, 3 layers, 4 heads, with an
+    additive mask that the predecessor fills with zeros.
+    """
 
     def __init__(self, width=256, depth=3, n_heads=4, inner=768, patch=4, dropout=0.2):
         super().__init__()

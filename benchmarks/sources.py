@@ -2,9 +2,10 @@
 
     python -m benchmarks.sources --input_folder all --metadata benchmarks/ptbxl_folds.csv --out sources
 
-Every sub-folder of --input_folder is a source. For each one (or those named by --sources) the recipe is trained on all others, on six sevenths of their patients; the
-rest of them chooses epoch and thresholds, and `driver.py`, plain and with --adapt, classifies the source left out. Nothing of that source is
-used before it is scored. OUT/sources.json keeps the scores; runs that are finished are not repeated.
+Every sub-folder of --input_folder is a source. For each one (or those named by --sources) the recipe is trained on
+all others, on six sevenths of their patients; the rest of them chooses epoch and thresholds, and `driver.py`, plain
+and with --adapt, classifies the source left out. Nothing of that source is used before it is scored. OUT/sources.json
+keeps the scores; runs that are finished are not repeated.
 
 AUROC is the mean over scored classes with at least MIN_POSITIVES positives; in the last row all recordings are pooled.
 """
@@ -24,7 +25,9 @@ MIN_POSITIVES = 2
 
 
 def leave_out(source, folders, args):
-    """Train without `source`, classify it plainly and adapted; -> {"plain": ..., "adapted": ...} as read_outputs gives."""
+    """Train without `source`, classify it plainly and adapted; -> {"plain": ..., "adapted": ...} as read_outputs
+    gives.
+    """
     work = args.out / source
     others = work / "others"
     others.mkdir(parents=True, exist_ok=True)

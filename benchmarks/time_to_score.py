@@ -2,10 +2,11 @@
 
     python -m benchmarks.time_to_score --input_folder Training_WFDB --epochs 5 --json time_to_score.json
 
-trains the predecessor's network its way (eager float32, Adam, every recording read and resampled to 400 Hz in every epoch) on folds 1 to 7
-of benchmarks/ptbxl_folds.csv, and `train.py` with its defaults, on as many threads. After every epoch both are scored on fold 8 by
-the official macro AUROC; only the seconds of training count. It prints when ours first reaches what the predecessor's has reached. An hour
-or less; set OMP_NUM_THREADS=1 on a machine that others use too.
+trains the predecessor's network its way (eager float32, Adam, every recording read and resampled to 400 Hz in every
+epoch) on folds 1 to 7 of benchmarks/ptbxl_folds.csv, and `train.py` with its defaults, on as many threads. After
+every epoch both are scored on fold 8 by the official macro AUROC; only the seconds of training count. It prints when
+ours first reaches what the predecessor's has reached. An hour or less; set OMP_NUM_THREADS=1 on a machine that others
+use too.
 """
 
 import argparse

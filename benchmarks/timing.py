@@ -16,7 +16,9 @@ import torch
 
 @dataclass
 class Row:
-    """One line of the table. Figures are items per second, or seconds where `unit` is 's'; the ratio is how many times better ours is."""
+    """One line of the table. Figures are items per second, or seconds where `unit` is 's'; the ratio is how many
+    times better ours is.
+    """
 
     stage: str
     unit: str
@@ -62,8 +64,9 @@ def _call():
 
 @contextlib.contextmanager
 def apart(make, *args):
-    """make(*args) in a process of its own -> a function that calls what it made there, and waits: so a reference has nothing of our
-    process-wide settings, and our memory is not kept for it."""
+    """make(*args) in a process of its own -> a function that calls what it made there, and waits: so a reference has
+    nothing of our process-wide settings, and our memory is not kept for it.
+    """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_make, initargs=(make, args)) as process:
         yield lambda: process.submit(_call).result()
 
@@ -131,7 +134,9 @@ def machine():
 
 
 def report(measure):
-    """main of a benchmark module: print its rows as they come, and store them with --json. measure(folder of recordings) yields Rows."""
+    """main of a benchmark module: print its rows as they come, and store them with --json. measure(folder of
+    recordings) yields Rows.
+    """
     import argparse
 
     parser = argparse.ArgumentParser(description=measure.__doc__)

@@ -56,7 +56,9 @@ class SignalCache:
         return len(self.names)
 
     def signal(self, i):
-        """(12, T_i) int16 view in microvolts. A CacheError if its file was damaged; the cache is then built anew the next time."""
+        """(12, T_i) int16 view in microvolts. A CacheError if its file was damaged; the cache is then built anew the
+        next time.
+        """
         try:
             return self.shards.signal(i)
         except ShardError as error:
@@ -116,7 +118,9 @@ def cache_key(records, config):
 
 
 def _load(path, key, names):
-    """SignalCache at `path` of recordings with these names. Raises CacheError with the reason if it cannot be trusted."""
+    """SignalCache at `path` of recordings with these names. Raises CacheError with the reason if it cannot be
+    trusted.
+    """
     try:
         with open(path / "meta.json", "rb", opener=open_regular) as file:
             meta = json.loads(file.read(MAX_META))
@@ -164,7 +168,9 @@ def _read_index(file):
 
 
 def _check_index(first, offsets, crc, context, texts, names):
-    """Raises CacheError, or whatever a foreign index leads to, unless this is what `_index` makes of recordings with these names."""
+    """Raises CacheError, or whatever a foreign index leads to, unless this is what `_index` makes of recordings with
+    these names.
+    """
     n, skipped = len(texts["names"]), texts["skipped"]
     sound = (
         first.ndim == 1
@@ -200,8 +206,9 @@ def _hold_texts(rows):
 
 
 def _remove_abandoned(path):
-    """Clear away what builders of this cache left that were killed; one that is still at work holds the lock. A folder without
-    shards is left alone, for its builder may be about to lock it."""
+    """Clear away what builders of this cache left that were killed; one that is still at work holds the lock. A
+    folder without shards is left alone, for its builder may be about to lock it.
+    """
     for partial in {shard.parent for shard in path.parent.glob(f"{path.name}.partial-*/signals_*")}:
         with locked(partial) as abandoned:
             if abandoned:

@@ -35,9 +35,10 @@ class Dataset:
 
 
 def build_dataset(cache, class_set, metadata):
-    """Dataset of a SignalCache, a ClassSet and a Metadata. Two labels are unknown rather than absent: axis deviations where
-    the metadata says that the heart axis was never annotated, and sinus bradycardia in a sinus rhythm of 50 to 60 beats per
-    minute, for hospitals draw that line at 50 (PTB-XL) or at 60 (the textbook, most others)."""
+    """Dataset of a SignalCache, a ClassSet and a Metadata. Two labels are unknown rather than absent: axis deviations
+    where the metadata says that the heart axis was never annotated, and sinus bradycardia in a sinus rhythm of 50 to
+    60 beats per minute, for hospitals draw that line at 50 (PTB-XL) or at 60 (the textbook, most others).
+    """
     targets = class_set.encode_all(cache.dx, training=True)
     columns = [class_set.column(code) for code in AXIS_CODES]
     known = _known_axis(targets, [c for c in columns if c is not None], metadata)
@@ -55,8 +56,9 @@ def unlabelled_dataset(cache, metadata):
 
 
 def with_auxiliary(data, class_set, train_rows, min_positives):
-    """The same Dataset, asking also for every further code that at least `min_positives` training recordings carry. What else
-    a recording shows teaches the encoder; the outputs are dropped after training. 0: no auxiliary codes."""
+    """The same Dataset, asking also for every further code that at least `min_positives` training recordings carry.
+    What else a recording shows teaches the encoder; the outputs are dropped after training. 0: no auxiliary codes.
+    """
     if not min_positives:
         return data
     answered = {code for group in class_set.members + class_set.training_aliases for code in group}
@@ -80,7 +82,9 @@ def _known_axis(targets, columns, metadata):
 
 @dataclass(frozen=True)
 class Batch:
-    """B windows of L samples, zero-padded at the end where a recording is shorter; `b` of them where several processes share a batch."""
+    """B windows of L samples, zero-padded at the end where a recording is shorter; `b` of them where several
+    processes share a batch.
+    """
 
     x: torch.Tensor  # (b, 12, L) float32 mV
     y: torch.Tensor  # (b, C + A) float32
@@ -91,11 +95,14 @@ class Batch:
 
 
 class TrainBatches:
-    """Shuffled batches of one random window per recording; the same (seed, epoch) always gives the same batches, whatever the number
-    of processes. Of `size` processes that share each batch, number `rank` gets its part of the windows.
+    """Shuffled batches of one random window per recording; the same (seed, epoch) always gives the same batches,
+    whatever the number of processes. Of `size` processes that share each batch, number `rank` gets its part of the
+    windows.
 
-    A large set is not shuffled as a whole: place p of every batch is taken from the p-th of B equal parts of the recordings, B the
-    batch size. So a process, whose places are always the same, needs its own share of the recordings and their files only."""
+    A large set is not shuffled as a whole: place p of every batch is taken from the p-th of B equal parts of the
+    recordings, B the batch size. So a process, whose places are always the same, needs its own share of the
+    recordings and their files only.
+    """
 
     def __init__(self, dataset, indices, seq_length, batch_size, seed, rank=0, size=1):
         self.dataset, self.indices, self.seq_length, self.seed = dataset, np.asarray(indices), seq_length, seed
@@ -150,8 +157,9 @@ class TrainBatches:
 
 
 class ResidentBatches(TrainBatches):
-    """The same batches, cut on the device, where the signals lie that this process reads: no sample passes through the processor
-    while training. 43,101 recordings of 10 s take 1 GB at 100 Hz."""
+    """The same batches, cut on the device, where the signals lie that this process reads: no sample passes through
+    the processor while training. 43,101 recordings of 10 s take 1 GB at 100 Hz.
+    """
 
     def __init__(self, *args, device, **kwargs):
         super().__init__(*args, **kwargs)
@@ -187,7 +195,9 @@ class ResidentBatches(TrainBatches):
 
 
 class AheadBatches(TrainBatches):
-    """The same batches, cut by a thread some steps ahead and put into pinned memory, from which a GPU copies while it computes."""
+    """The same batches, cut by a thread some steps ahead and put into pinned memory, from which a GPU copies while it
+    computes.
+    """
 
     def epoch(self, epoch):
         batches = super().epoch(epoch)
@@ -207,8 +217,9 @@ class AheadBatches(TrainBatches):
 
 
 def train_batches(dataset, indices, seq_length, batch_size, seed, rank=0, size=1, device="cpu"):
-    """TrainBatches for a device: on a GPU this process's signals move there if they fit into half of the memory that is free, or else
-    batches are prepared ahead."""
+    """TrainBatches for a device: on a GPU this process's signals move there if they fit into half of the memory that
+    is free, or else batches are prepared ahead.
+    """
     args = dataset, indices, seq_length, batch_size, seed, rank, size
     batches = TrainBatches(*args)
     if torch.device(device).type != "cuda":

@@ -9,8 +9,9 @@ _FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a 
 
 
 def open_regular(path, flags=os.O_RDONLY):
-    """Descriptor of a file to be read; links are followed. An `opener` for the built-in open as well. Raises OSError, also if it is no
-    regular file: a pipe would be waited for, a device read without end."""
+    """Descriptor of a file to be read; links are followed. An `opener` for the built-in open as well. Raises OSError,
+    also if it is no regular file: a pipe would be waited for, a device read without end.
+    """
     descriptor = os.open(path, flags | _FLAGS)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

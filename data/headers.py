@@ -1,8 +1,8 @@
 """WFDB headers: lines of text in, a `Header` out.
 
-Follows the WFDB header format, header(5) of the WFDB Applications Guide. A line that does not match it is an error with its
-number, never guessed at. Three things met in public 12-lead data are accepted beyond it: the date may stand before the
-time in the record line (Challenge 2020), its month may be a name, and white space may precede a line.
+Follows the WFDB header format, header(5) of the WFDB Applications Guide. A line that does not match it is an error
+with its number, never guessed at. Three things met in public 12-lead data are accepted beyond it: the date may stand
+before the time in the record line (Challenge 2020), its month may be a name, and white space may precede a line.
 """
 
 import math
@@ -83,8 +83,9 @@ _SEGMENT_LINE = re.compile(r"(?P<name>~|[\w-]+)[ \t]+(?P<n_samples>\d{1,18})", r
 
 
 def printable(text):
-    """The text with line ends, control characters and what stands for undecodable bytes written as escapes: names of files
-    may hold any of them, but logs, tables and terminals must not."""
+    """The text with line ends, control characters and what stands for undecodable bytes written as escapes: names of
+    files may hold any of them, but logs, tables and terminals must not.
+    """
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
@@ -229,8 +230,9 @@ def _parse_segment_line(line):
 
 
 def _full_signal_lines(lines):
-    """-> list of Leads of lines that have every field and nothing before it, as nearly all have: one search finds the fields
-    of all. Empty if any line is otherwise, for `_parse_signal_line` to judge."""
+    """-> list of Leads of lines that have every field and nothing before it, as nearly all have: one search finds the
+    fields of all. Empty if any line is otherwise, for `_parse_signal_line` to judge.
+    """
     text = "\n".join(lines)
     found = _FULL_SIGNAL_LINE.findall(text) if len(text) <= MAX_LINE else ()
     if len(found) != len(lines):

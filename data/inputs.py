@@ -17,8 +17,9 @@ CHUNK_BYTES = 2**26  # of signal files that are read at once: bounds the memory,
 
 
 def read_input(record, config):
-    """(signal (12, T) int16 microvolts, its context (N_CONTEXT,), Header, warnings: list of printable str) of a Record. Raises
-    RecordError, whose `stage` is 'reading' or 'preprocessing'."""
+    """(signal (12, T) int16 microvolts, its context (N_CONTEXT,), Header, warnings: list of printable str) of a
+    Record. Raises RecordError, whose `stage` is 'reading' or 'preprocessing'.
+    """
     warnings, quality = [], Quality()
     stage = "reading"
     try:
@@ -66,8 +67,9 @@ def _signal_bytes(record):
 
 
 def to_microvolts(signal):
-    """float mV -> int16 microvolts, rounded; beyond +-32.767 mV it is clipped. A microvolt is a fifth of the finest ADC step
-    in use (5 uV at 200 adu/mV), and int16 halves the memory."""
+    """float mV -> int16 microvolts, rounded; beyond +-32.767 mV it is clipped. A microvolt is a fifth of the finest
+    ADC step in use (5 uV at 200 adu/mV), and int16 halves the memory.
+    """
     scaled = signal * 1000
     np.rint(scaled, out=scaled)
     return np.clip(scaled, -32767, 32767, out=scaled).astype(np.int16)
@@ -85,7 +87,9 @@ def context(signal, sample_freq, age, sex):
 
 
 def demographics(age, sex):
-    """(N_DEMOGRAPHICS,) float32: (age - 60) / 20 in years (0 if unknown), 1 if age is known, sex (1 male, -1 female, 0 unknown), 1 if it is known."""
+    """(N_DEMOGRAPHICS,) float32: (age - 60) / 20 in years (0 if unknown), 1 if age is known, sex (1 male, -1 female,
+    0 unknown), 1 if it is known.
+    """
     known_age = not math.isnan(age)
     return np.array(
         [

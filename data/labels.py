@@ -15,7 +15,8 @@ NORMAL = "426783006"  # sinus rhythm, the class a lazy classifier would always a
 # In 2020 the pairs stand in the notes of the code table, in 2021 in the matrix itself (a|b). The first one stays.
 PAIRS_2020 = (("713427006", "59118001"), ("284470004", "63593006"), ("427172004", "17338001"))
 
-# Textual classes of the Challenge's first phase (April 2020): the code of the CPSC 2018 data first, then its equivalents.
+# Textual classes of the Challenge's first phase (April 2020): the code of the CPSC 2018 data first, then its
+# equivalents.
 CPSC2018 = {
     "AF": ("164889003",),
     "I-AVB": ("270492004",),
@@ -100,7 +101,9 @@ class ClassSet:
         return targets
 
     def column(self, label):
-        """Column of a code, an equivalent code, an abbreviation, a name or a textual CPSC class, in any case; or None."""
+        """Column of a code, an equivalent code, an abbreviation, a name or a textual CPSC class, in any case; or
+        None.
+        """
         return self._lookup.get(str(label).strip().casefold())
 
     def to_dict(self):
@@ -166,14 +169,18 @@ def read_matrix(year):
 
 
 def code_groups(year):
-    """The scored codes of `year`, in the matrix's order: one tuple per column, equivalents together, first one first."""
+    """The scored codes of `year`, in the matrix's order: one tuple per column, equivalents together, first one
+    first.
+    """
     merged = {code: pair for pair in PAIRS_2020 for code in pair} if year == 2020 else {}
     groups = [merged.get(column, tuple(column.split("|"))) for column in read_matrix(year)[0]]
     return tuple(dict.fromkeys(groups))
 
 
 def diagnosis_table():
-    """{code: (abbreviation, name)} of every diagnosis in the official tables; where they differ, the later one holds."""
+    """{code: (abbreviation, name)} of every diagnosis in the official tables; where they differ, the later one
+    holds.
+    """
     return dict(_diagnosis_rows())
 
 

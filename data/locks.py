@@ -13,9 +13,10 @@ LOCK_FILE = ".lock"
 
 @contextlib.contextmanager
 def locked(folder):
-    """Hold the lock of an existing folder; yields whether it was free. Nothing is left behind in the folder, but where only
-    files can be locked (NFS) an empty `.lock`. On file systems without locks (some network drives) and systems without
-    flock (Windows) it counts as free."""
+    """Hold the lock of an existing folder; yields whether it was free. Nothing is left behind in the folder, but
+    where only files can be locked (NFS) an empty `.lock`. On file systems without locks (some network drives) and
+    systems without flock (Windows) it counts as free.
+    """
     if fcntl is None:
         yield True
         return
@@ -27,7 +28,9 @@ def locked(folder):
 
 
 def _lock(path, flags, opened):
-    """Whether the lock of a file or folder was free; None if it cannot be locked. It is held until `opened` is closed."""
+    """Whether the lock of a file or folder was free; None if it cannot be locked. It is held until `opened` is
+    closed.
+    """
     try:
         descriptor = os.open(path, flags, 0o666)
     except OSError:

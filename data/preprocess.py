@@ -69,14 +69,15 @@ class SignalConfig:
 
 
 def preprocess(adc, header, config, quality=None):
-    """-> x (n_leads, T) float32, contiguous: mV in the order of `config.leads`, T = ceil(n * config.sample_freq / rate).
+    """-> x (n_leads, T) float32, contiguous: mV in the order of `config.leads`, T = ceil(n * config.sample_freq /
+    rate).
 
     Args: adc (leads of the header, n), any real dtype, as stored (int16, or float64 from the organisers' drivers);
     Header; SignalConfig; a Quality to be filled in, or None to save the time.
 
-    Leads are placed by name. A missing limb lead is computed from the first two limb leads there are, a missing chest lead
-    is zero. NaN, infinite and WFDB's invalid samples are interpolated linearly; at the ends the nearest good one is held.
-    Raises RecordError if shape, lead names, units or rate are not usable.
+    Leads are placed by name. A missing limb lead is computed from the first two limb leads there are, a missing chest
+    lead is zero. NaN, infinite and WFDB's invalid samples are interpolated linearly; at the ends the nearest good one
+    is held. Raises RecordError if shape, lead names, units or rate are not usable.
     """
     adc = _checked(adc, header, config)
     try:
@@ -145,8 +146,9 @@ def lead_name(text):
 
 @lru_cache(maxsize=256)
 def _plan(names, wanted):
-    """-> rows {lead: row} of the leads there are, and how each wanted one comes from them: a tuple of (row, weight), empty
-    where it is missing."""
+    """-> rows {lead: row} of the leads there are, and how each wanted one comes from them: a tuple of (row, weight),
+    empty where it is missing.
+    """
     rows = {}
     for row, name in enumerate(map(lead_name, names)):
         if name in rows:
@@ -169,7 +171,9 @@ def _plan(names, wanted):
 
 
 def _assemble(x, stored, plan):
-    """x (len(stored), n) float32 mV, the leads in rows `stored` of the file -> (len(plan), n), x itself where that is all."""
+    """x (len(stored), n) float32 mV, the leads in rows `stored` of the file -> (len(plan), n), x itself where that is
+    all.
+    """
     if plan == tuple(((row, 1.0),) for row in stored):
         return x
     place = {row: i for i, row in enumerate(stored)}
@@ -209,8 +213,9 @@ def _to_millivolts(adc, header, rows):
 
 @lru_cache(maxsize=256)
 def _scaling(leads):
-    """-> adu per mV (n, 1) float32, baseline (n, 1) float64 or None where all are 0, invalid sample (n, 1) float64 (nan if
-    the format has none), the largest of them (or -inf)."""
+    """-> adu per mV (n, 1) float32, baseline (n, 1) float64 or None where all are 0, invalid sample (n, 1) float64
+    (nan if the format has none), the largest of them (or -inf).
+    """
     scale = [gain / _MILLIVOLTS[unit.lower()] for gain, unit, _, _ in leads]
     baseline = np.array([baseline for _, _, baseline, _ in leads], float)[:, None]
     invalid = [INVALID_SAMPLE[fmt] for _, _, _, fmt in leads]
@@ -253,9 +258,10 @@ def _finish(x, header, config):
 
 
 def window_starts(n, seq_length, overlap=0):
-    """First samples of the windows over a recording of n samples, a list of int: spread evenly over the whole recording, the first
-    at its start, the last at its end, neighbours sharing at least `overlap` samples: W = ceil((n - overlap) / (seq_length - overlap)).
-    A recording that is no longer than a window has one."""
+    """First samples of the windows over a recording of n samples, a list of int: spread evenly over the whole
+    recording, the first at its start, the last at its end, neighbours sharing at least `overlap` samples: W = ceil((n
+    - overlap) / (seq_length - overlap)). A recording that is no longer than a window has one.
+    """
     if not 0 <= overlap < seq_length:
         raise ValueError(f"overlap {overlap} is not within 0 to seq_length - 1 = {seq_length - 1}")
     if n <= seq_length:

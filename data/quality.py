@@ -6,9 +6,11 @@ from statistics import fmean, median
 import numpy as np
 
 MIN_SATURATED_RUN = 5  # samples at a lead's extreme value, one after the other, that count as saturated
-# Median over the leads of the standard deviation, mV: 0.06 to 0.8 in 2,376 real recordings, so that a factor of 1000 stands out.
+# Median over the leads of the standard deviation, mV: 0.06 to 0.8 in 2,376 real recordings, so that a factor of 1000
+# stands out.
 STD_RANGE = (0.002, 10.0)
-# Sums that are zero by definition of the leads, and how far from it (root mean square) they may be: 0.05 mV and a fifth of
+# Sums that are zero by definition of the leads, and how far from it (root mean square) they may be: 0.05 mV and a
+# fifth of
 # the leads' own size, for devices filter and round every lead by itself.
 _LAWS = {"I + III = II": {"I": 1, "III": 1, "II": -1}, "aVR + aVL + aVF = 0": {"aVR": 1, "aVL": 1, "aVF": 1}}
 _LAW_TOLERANCE = (0.05, 0.2)
@@ -29,8 +31,8 @@ class Quality:
 def inspect(leads, quality):
     """Fill `quality` (counts, flat, warnings) of the stored leads.
 
-    leads yields (names, x, bad): x (k, n) float32 mV of k leads, bad (k, n) the mask of samples that were interpolated, or
-    None. In parts, for a day of signal must fit into memory.
+    leads yields (names, x, bad): x (k, n) float32 mV of k leads, bad (k, n) the mask of samples that were
+    interpolated, or None. In parts, for a day of signal must fit into memory.
     """
     residuals = {law: 0.0 for law in _LAWS}
     std, power = [], {}

@@ -42,10 +42,10 @@ class Record(NamedTuple):
 def find_records(folder):
     """All recordings below `folder`, at any depth: list of Record, sorted by source and id.
 
-    Names that begin with a dot are skipped. Linked folders are followed, except into one that contains them. A folder below
-    that cannot be listed stands in the list, its id ending in '/', and reading it says why: so it is skipped like a recording.
-    Raises RecordError if the folder is missing, is not a folder, has too many folders in it, or if no header is found.
-    Characters of a name that cannot be printed are escapes in the id and the source.
+    Names that begin with a dot are skipped. Linked folders are followed, except into one that contains them. A folder
+    below that cannot be listed stands in the list, its id ending in '/', and reading it says why: so it is skipped
+    like a recording. Raises RecordError if the folder is missing, is not a folder, has too many folders in it, or if
+    no header is found. Characters of a name that cannot be printed are escapes in the id and the source.
     """
     folder = os.fspath(folder)
     if not os.path.isdir(folder):

@@ -1,8 +1,8 @@
 """Change of sampling rate by a polyphase filter: what scipy.signal.resample_poly computes, several times faster.
 
-The filter is the default one of resample_poly: a Kaiser window (beta 5) over 10 zero crossings to either side, cut off at
-the lower of the two Nyquist frequencies. The ends of a signal are continued by their last value; zeros would ring in every
-lead with an offset.
+The filter is the default one of resample_poly: a Kaiser window (beta 5) over 10 zero crossings to either side, cut
+off at the lower of the two Nyquist frequencies. The ends of a signal are continued by their last value; zeros would
+ring in every lead with an offset.
 """
 
 import math
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from scipy.signal import firwin
 
-MAX_TERM = 50_000  # of the fraction fs_out / fs_in: a ratio is met to 1/50,000 or better, 0.2 ms over 10 s; common rates exactly
+# of the fraction fs_out / fs_in: a ratio is met to 1/50,000 or better, 0.2 ms over 10 s; common rates exactly
+MAX_TERM = 50_000
 _MAX_BANK = 2**19  # weights in a filter bank; odder ratios than that are computed output by output
 _BLOCK = 2**17  # input samples of all leads at a time, so that memory stays bounded
 
@@ -61,9 +62,10 @@ def _filter(up, down):
 def _bank(up, down):
     """-> weights (n_outputs, 1, width) float32, offset of their first column against the input sample of output 0.
 
-    Output m is the sum over n of x[n] h[m * down - n * up], h being the filter centred at 0. The weights recur after `up`
-    outputs and `down` inputs, so that n_outputs (a multiple of `up`) are the channels of one convolution whose stride is
-    n_outputs * down / up. At least 16 channels, for with fewer the convolution runs at a fraction of its speed.
+    Output m is the sum over n of x[n] h[m * down - n * up], h being the filter centred at 0. The weights recur after
+    `up` outputs and `down` inputs, so that n_outputs (a multiple of `up`) are the channels of one convolution whose
+    stride is n_outputs * down / up. At least 16 channels, for with fewer the convolution runs at a fraction of its
+    speed.
     """
     half_length, h = _half_length(up, down), _filter(up, down)
     n_outputs = up * max(1, 16 // up)

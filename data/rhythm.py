@@ -1,7 +1,7 @@
 """Rate and regularity of a whole recording, from a plain R-peak detector.
 
-A network that reads windows of a few seconds recognises shapes well but cannot judge rhythm; these numbers tell it what the
-whole recording shows. They also carry over between hospitals: a heart rate is a heart rate.
+A network that reads windows of a few seconds recognises shapes well but cannot judge rhythm; these numbers tell it
+what the whole recording shows. They also carry over between hospitals: a heart rate is a heart rate.
 """
 
 from functools import lru_cache
@@ -31,8 +31,9 @@ _WIDTH = 2 * np.array(SOFTNESS)[_KIND]  # (N_RHYTHM,)
 
 @lru_cache(maxsize=16)
 def _filter(sample_freq):
-    """-> second-order sections; samples K within which the response is over; (K, K) what the first and the last K samples give
-    each other beside the convolution, for sosfiltfilt continues a signal beyond its ends."""
+    """-> second-order sections; samples K within which the response is over; (K, K) what the first and the last K
+    samples give each other beside the convolution, for sosfiltfilt continues a signal beyond its ends.
+    """
     sections = butter(2, BAND, "bandpass", fs=sample_freq, output="sos")
     reach = int(np.log(FORGOTTEN) / np.log(np.abs(sos2zpk(sections)[1]).max()))
     if reach > MAX_REACH:
@@ -44,7 +45,9 @@ def _filter(sample_freq):
 
 @lru_cache(maxsize=64)
 def _response(sample_freq, n):
-    """Of the filter run forwards and backwards, at the frequencies of an rfft of n samples or somewhat more, an even number."""
+    """Of the filter run forwards and backwards, at the frequencies of an rfft of n samples or somewhat more, an even
+    number.
+    """
     n = 2 * next_fast_len(n // 2 + 1)
     sections = butter(2, BAND, "bandpass", fs=sample_freq, output="sos")
     return np.abs(sosfreqz(sections, 2 * np.pi / n * np.arange(n // 2 + 1))[1]) ** 2
@@ -56,8 +59,9 @@ def _convolved(x, response):
 
 
 def band_pass(signal, sample_freq):
-    """What scipy's sosfiltfilt gives (to 1e-7), in less than half of its time: the signal within BAND, no sample delayed.
-    (12, T) -> (12, T) float64."""
+    """What scipy's sosfiltfilt gives (to 1e-7), in less than half of its time: the signal within BAND, no sample
+    delayed. (12, T) -> (12, T) float64.
+    """
     sections, reach, first, last = _filter(sample_freq)
     n = signal.shape[1]
     if first is None or not 2 * reach <= n <= MAX_SAMPLES:
@@ -89,9 +93,11 @@ def r_peaks(signal, sample_freq):
 
 
 def rhythm(signal, sample_freq):
-    """(N_RHYTHM,) float32 within -0.5 and 0.5: heart rate, variation of the RR intervals and the shortest of them, each against
-    a row of limits (soft steps, so that a linear layer can draw any line between them). signal (12, T) mV. All zero, which
-    says nothing, where fewer than four beats are found or the rate is too low to see a QRS complex."""
+    """(N_RHYTHM,) float32 within -0.5 and 0.5: heart rate, variation of the RR intervals and the shortest of them,
+    each against a row of limits (soft steps, so that a linear layer can draw any line between them). signal (12, T)
+    mV. All zero, which says nothing, where fewer than four beats are found or the rate is too low to see a QRS
+    complex.
+    """
     if sample_freq <= 2 * BAND[1] or signal.shape[1] < sample_freq:
         return np.zeros(N_RHYTHM, np.float32)
     intervals = np.sort(np.diff(r_peaks(signal, sample_freq)) / sample_freq)  # s

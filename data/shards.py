@@ -1,7 +1,7 @@
 """Shards of a signal cache: files of up to a thousand recordings, written by all cores and read where they are needed.
 
-A recording lies in one shard as a whole. A shard is opened when the first of its recordings is asked for, and its checksums are
-compared then; so a process that trains on some of the recordings never touches the others' files.
+A recording lies in one shard as a whole. A shard is opened when the first of its recordings is asked for, and its
+checksums are compared then; so a process that trains on some of the recordings never touches the others' files.
 """
 
 import multiprocessing
@@ -30,8 +30,9 @@ class ShardError(RuntimeError):
 
 
 class Shards:
-    """Signal files of a cache. first (S + 1,): rows of the recordings with which they begin; offsets (R + 1,): of all recordings one
-    after another, in samples; crc (R,)."""
+    """Signal files of a cache. first (S + 1,): rows of the recordings with which they begin; offsets (R + 1,): of all
+    recordings one after another, in samples; crc (R,).
+    """
 
     def __init__(self, folder, first, offsets, crc):
         self.folder, self.first, self.offsets, self.crc = folder, first.tolist(), offsets, crc
@@ -99,8 +100,9 @@ def write_shards(records, config, folder, workers, quiet):
 
 
 def _write_together(tasks, parts, workers, bar):
-    """Fill in `parts`, this process working from the last shard to the first while the others start and work from the first to the
-    last. What is still missing when one of them dies is left to the caller."""
+    """Fill in `parts`, this process working from the last shard to the first while the others start and work from the
+    first to the last. What is still missing when one of them dies is left to the caller.
+    """
     pool = ProcessPoolExecutor(min(workers, len(tasks)) - 1, multiprocessing.get_context("spawn"), _begin_worker)
     try:
         futures = [pool.submit(_write_shard, *task) for task in tasks]
@@ -127,8 +129,9 @@ def _begin_worker():
 
 
 def _write_shard(records, config, file):
-    """Write the signals of a shard one after another; -> dict of lists: names, dx, sizes and crc of the recordings that could be read
-    and contexts (an array), skipped and warnings."""
+    """Write the signals of a shard one after another; -> dict of lists: names, dx, sizes and crc of the recordings
+    that could be read and contexts (an array), skipped and warnings.
+    """
     part = {name: [] for name in ("names", "dx", "sizes", "crc", "skipped", "warnings")}
     contexts = np.empty(
         (len(records), N_CONTEXT), np.float32

@@ -1,8 +1,8 @@
 """Samples from disk, as the ADC values that were stored.
 
-16-bit files (`.mat` of MATLAB version 4, `.dat`), which is what the Challenges ship, are read directly; every other WFDB
-format goes through the wfdb package. Nothing in a file is executed or followed, and nothing larger than the file itself is
-allocated on the word of a header.
+16-bit files (`.mat` of MATLAB version 4, `.dat`), which is what the Challenges ship, are read directly; every other
+WFDB format goes through the wfdb package. Nothing in a file is executed or followed, and nothing larger than the file
+itself is allocated on the word of a header.
 """
 
 import os
@@ -146,8 +146,9 @@ def _read_with_wfdb(path, header, sizes):
 
 
 def _files_for_wfdb(record):
-    """File name to byte offset of each lead as wfdb understands the header. It breaks lines at more characters than we do and
-    drops what is not ASCII, so that it might open other files than those that were checked."""
+    """File name to byte offset of each lead as wfdb understands the header. It breaks lines at more characters than
+    we do and drops what is not ASCII, so that it might open other files than those that were checked.
+    """
     return [
         (name, fmt, per_frame, skew or 0, offset or 0)
         for name, fmt, per_frame, skew, offset in zip(

@@ -16,8 +16,10 @@ class Metadata:
 
 
 def read_metadata(file, names):
-    """Metadata of recordings `names` ('source/record_id') from a CSV with the columns `record` (or PTB-XL's `ecg_id`) and any
-    of `patient_id`, `strat_fold`, `heart_axis`. Without a file every recording is its own patient. Raises ValueError."""
+    """Metadata of recordings `names` ('source/record_id') from a CSV with the columns `record` (or PTB-XL's `ecg_id`)
+    and any of `patient_id`, `strat_fold`, `heart_axis`. Without a file every recording is its own patient. Raises
+    ValueError.
+    """
     rows = {} if file is None else _read_rows(file)
     found = [rows.get(name, rows.get(name.rpartition("/")[2], {})) for name in names]
     try:
@@ -49,8 +51,10 @@ def _read_rows(file):
 def stratified_by_patient(y, patients, proportions, seed):
     """Deal patients into len(proportions) parts so that each part holds its share of every class; -> part (R,) int.
 
-    Greedy iterative stratification (Sechidis et al., ECML 2011) on patients: the class with the fewest recordings left is
-    dealt first, each of its patients to the part that still lacks most of that class. y (R, C) 0/1, patients (R,) any."""
+    Greedy iterative stratification (Sechidis et al., ECML 2011) on patients: the class with the fewest recordings
+    left is dealt first, each of its patients to the part that still lacks most of that class. y (R, C) 0/1, patients
+    (R,) any.
+    """
     _, group = np.unique(patients, return_inverse=True)  # (R,)
     counts = np.zeros((group.max() + 1, y.shape[1] + 1))  # (G, C + 1)
     np.add.at(counts, group, np.concatenate([y, np.ones((len(y), 1))], axis=1))  # last column: recordings
@@ -71,9 +75,10 @@ def stratified_by_patient(y, patients, proportions, seed):
 def train_valid_split(
     y, sources, metadata, valid_split, seed, fold=None, n_folds=None, hold_out=None, valid_fold=None, split="patient"
 ):
-    """(train, valid) indices. In this order of precedence: hold out a source; the metadata's own fold `valid_fold` (with
-    split="fold" its highest fold, if none is named); fold `fold` of `n_folds` (1-based, patient-wise and stratified); a share
-    `valid_split` of the patients."""
+    """(train, valid) indices. In this order of precedence: hold out a source; the metadata's own fold `valid_fold`
+    (with split="fold" its highest fold, if none is named); fold `fold` of `n_folds` (1-based, patient-wise and
+    stratified); a share `valid_split` of the patients.
+    """
     if split == "fold" and valid_fold is None:
         valid_fold = int(metadata.folds.max())
         if valid_fold == 0:
@@ -104,7 +109,9 @@ def train_valid_split(
 
 
 def share_of(rows, share, seed):
-    """A share of some recordings, at least one, drawn by seed; a smaller share is part of a larger one. -> rows, sorted."""
+    """A share of some recordings, at least one, drawn by seed; a smaller share is part of a larger one. -> rows,
+    sorted.
+    """
     if not 0 < share <= 1:
         raise ValueError(f"a share of {share} of the recordings is not within 0 and 1")
     return np.sort(np.random.default_rng(seed).permutation(rows)[: max(1, round(share * len(rows)))])

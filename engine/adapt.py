@@ -6,11 +6,12 @@ STRENGTH = 20.0  # recordings that the training frequencies count as: a small fo
 
 
 def adapt_to_frequencies(y_score, frequency, strength=STRENGTH, n_rounds=100, tolerance=1e-6):
-    """Correct for another frequency of each class, estimated from the scores alone by expectation-maximisation (Saerens,
-    Latinne and Decaestecker, Neural Computation 14, 2002), each class by itself.
+    """Correct for another frequency of each class, estimated from the scores alone by expectation-maximisation
+    (Saerens, Latinne and Decaestecker, Neural Computation 14, 2002), each class by itself.
 
-    y_score (R, C) probabilities, frequency (C,) of the classes in training -> (adapted y_score (R, C), estimated frequency
-    (C,)). It assumes calibrated probabilities and that a class looks the same in both places; only its frequency may differ.
+    y_score (R, C) probabilities, frequency (C,) of the classes in training -> (adapted y_score (R, C), estimated
+    frequency (C,)). It assumes calibrated probabilities and that a class looks the same in both places; only its
+    frequency may differ.
     """
     p = np.clip(np.asarray(y_score, np.float64), 1e-9, 1 - 1e-9)
     old = np.clip(np.asarray(frequency, np.float64), 1e-4, 1 - 1e-4)

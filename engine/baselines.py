@@ -54,8 +54,10 @@ def past(x, stride, order):
 
 
 def fit_linear(signals, seq_length, k_steps_ahead, stride, scale, sample_freq, device="cpu"):
-    """LinearPredictor by ridge regression on all windows of `signals`, arrays (12, T_i) int16 microvolts. Windows count in
-    the unit of the loss, so that noisy recordings do not decide. Raises ValueError if nothing lies so far ahead."""
+    """LinearPredictor by ridge regression on all windows of `signals`, arrays (12, T_i) int16 microvolts. Windows
+    count in the unit of the loss, so that noisy recordings do not decide. Raises ValueError if nothing lies so far
+    ahead.
+    """
     order = max(1, round(HISTORY * sample_freq))
     scale = torch.tensor(scale, device=device)
     size, n = 12 * order + 1, 0

@@ -1,7 +1,7 @@
 """Is a model configuration sane? Checked before anything is built from it: it may come from a stranger.
 
-The encoders' and the head's own defaults are the schema: a value must be of the type of its default and within the limits
-below, and a network is first built without memory, to count its weights.
+The encoders' and the head's own defaults are the schema: a value must be of the type of its default and within the
+limits below, and a network is first built without memory, to count its weights.
 """
 
 import torch
@@ -27,8 +27,9 @@ def check_codes(codes):
 
 
 def check_members(members, n_leads):
-    """Refuse, with a ValueError, a list of {"model": config, "seq_length": samples} from which no model of moderate size
-    for n_leads leads can be built; -> number of weights of all models."""
+    """Refuse, with a ValueError, a list of {"model": config, "seq_length": samples} from which no model of moderate
+    size for n_leads leads can be built; -> number of weights of all models.
+    """
     if not isinstance(members, list) or not 1 <= len(members) <= MAX_MEMBERS:
         raise ValueError(f"members is no list of 1 to {MAX_MEMBERS} models")
     n_weights = 0

@@ -8,9 +8,10 @@ CONFIDENCE = 0.8  # share of each probability that counts: probabilities from an
 
 
 def default_rule(class_set):
-    """The decision rule of a class set, as config.json keeps it: by reward where a Challenge gives one, else by threshold.
-    `odds` (C,) multiply the odds of each class before deciding, where it should be called more or less often than its
-    probability says; probabilities stay as they are."""
+    """The decision rule of a class set, as config.json keeps it: by reward where a Challenge gives one, else by
+    threshold. `odds` (C,) multiply the odds of each class before deciding, where it should be called more or less
+    often than its probability says; probabilities stay as they are.
+    """
     if class_set.name in ("cinc2020", "cinc2021"):
         return {
             "rule": "reward",
@@ -51,9 +52,10 @@ def decide(y_score, thresholds, rule):
 def decide_by_reward(y_score, weights, confidence=CONFIDENCE):
     """For each recording the classes whose expected reward is highest, found by adding the best class while it helps.
 
-    The Challenge rewards a recording with sum_ij w_ij y_i d_j / |y or d| for labels y and answers d. For probabilities p the
-    expectation is close to sum_j d_j (p W)_j / (|d| + sum of p over the classes not answered). Needs no threshold, so
-    nothing is fitted to one hospital; every recording gets at least one answer. y_score (R, C), weights (C, C) -> (R, C) bool.
+    The Challenge rewards a recording with sum_ij w_ij y_i d_j / |y or d| for labels y and answers d. For
+    probabilities p the expectation is close to sum_j d_j (p W)_j / (|d| + sum of p over the classes not answered).
+    Needs no threshold, so nothing is fitted to one hospital; every recording gets at least one answer. y_score (R,
+    C), weights (C, C) -> (R, C) bool.
     """
     p = y_score.astype(np.float64) * confidence
     earned, rows = p @ weights, np.arange(len(p))  # (R, C): expected reward of each answer

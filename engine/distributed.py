@@ -1,9 +1,11 @@
-"""One training by several processes, as `torchrun` starts them: each trains on its share of every batch, and all hold the same weights.
+"""One training by several processes, as `torchrun` starts them: each trains on its share of every batch, and all hold
+the same weights.
 
-A batch is the same for any number of processes, and so is what becomes of it: every process reads its share of the windows, the
-shares are exchanged, every process augments the whole batch with the same random numbers and computes the network on its share.
-Gradients are added up, batch norm takes its statistics over all shares (Ioffe and Szegedy 2015; synchronised). What differs
-from one process is rounding, and dropout, which draws other numbers on each process.
+A batch is the same for any number of processes, and so is what becomes of it: every process reads its share of the
+windows, the shares are exchanged, every process augments the whole batch with the same random numbers and computes
+the network on its share. Gradients are added up, batch norm takes its statistics over all shares (Ioffe and Szegedy
+2015; synchronised). What differs from one process is rounding, and dropout, which draws other numbers on each
+process.
 """
 
 import contextlib
@@ -22,7 +24,9 @@ PATIENCE = timedelta(hours=12)  # the others wait so long while the first proces
 
 
 class World:
-    """The processes of a training. `rank` of this one, `size` how many there are, `device` that this one computes on."""
+    """The processes of a training. `rank` of this one, `size` how many there are, `device` that this one computes
+    on.
+    """
 
     def __init__(self, rank=0, size=1, device="cpu"):
         self.rank, self.size, self.device = rank, size, device
@@ -76,7 +80,9 @@ class World:
 
     @contextlib.contextmanager
     def one_after_the_first(self):
-        """The first process does what is in the block, then the others do: so a cache is built once and found by the others."""
+        """The first process does what is in the block, then the others do: so a cache is built once and found by the
+        others.
+        """
         if not self.is_first:
             self.first()
         yield
@@ -86,8 +92,10 @@ class World:
 
 @contextlib.contextmanager
 def joined_world(cuda):
-    """The World of this process: alone, or one of those that torchrun started (which sets RANK, WORLD_SIZE, LOCAL_RANK and where to
-    meet). With `cuda` each process has the GPU of its local number and they talk by NCCL, else by Gloo."""
+    """The World of this process: alone, or one of those that torchrun started (which sets RANK, WORLD_SIZE,
+    LOCAL_RANK and where to meet). With `cuda` each process has the GPU of its local number and they talk by NCCL,
+    else by Gloo.
+    """
     if "WORLD_SIZE" not in os.environ:
         yield World(device="cuda" if cuda else "cpu")
         return
@@ -132,7 +140,9 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronised(model, world):
-    """The model, its batch norms replaced by synchronised ones with the same weights where several processes train it."""
+    """The model, its batch norms replaced by synchronised ones with the same weights where several processes train
+    it.
+    """
     if world.size == 1:
         return model
     if world.device != "cpu":

@@ -3,9 +3,9 @@
     for k in 1 2 3 4 5; do python train.py --fold $k --n_folds 5 --folder runs/fold_$k; done
     python -m engine.ensemble mdl runs/fold_1 runs/fold_2 runs/fold_3 runs/fold_4 runs/fold_5
 
-Every run has predicted the recordings that it never trained on. Together these out-of-fold predictions cover the whole data:
-the ensemble's thresholds are chosen on them, its scores are reported on them, and they are kept as valid_predictions.csv.
-`--odds SB=0.5` calls a class less (below 1) or more often (above 1) than its probability says.
+Every run has predicted the recordings that it never trained on. Together these out-of-fold predictions cover the
+whole data: the ensemble's thresholds are chosen on them, its scores are reported on them, and they are kept as
+valid_predictions.csv. `--odds SB=0.5` calls a class less (below 1) or more often (above 1) than its probability says.
 """
 
 import argparse
@@ -51,8 +51,9 @@ def out_of_fold(runs, class_set):
 
 
 def join(out, folders, odds=()):
-    """Write the ensemble of the run `folders` into the folder `out`, with `odds`, pairs (class, factor), in its decision
-    rule; -> its out-of-fold scores."""
+    """Write the ensemble of the run `folders` into the folder `out`, with `odds`, pairs (class, factor), in its
+    decision rule; -> its out-of-fold scores.
+    """
     runs, loaded = [RunFolder(folder) for folder in folders], [load_run(folder) for folder in folders]
     _, _, signal, class_set, first = loaded[0]
     rule = copy.deepcopy(first["decision"])

@@ -1,8 +1,8 @@
 """How far a prediction of samples is off: one robust loss for the model, its validation and the baselines.
 
-Errors are counted in a lead's spread, its mean absolute deviation: the median of that over the training recordings, or that
-of the window itself where it is larger. So a noisy lead of a noisy recording weighs no more than any other, and a flat one
-is not blown up. Small errors count by their square, errors beyond one spread linearly (Huber 1964).
+Errors are counted in a lead's spread, its mean absolute deviation: the median of that over the training recordings,
+or that of the window itself where it is larger. So a noisy lead of a noisy recording weighs no more than any other,
+and a flat one is not blown up. Small errors count by their square, errors beyond one spread linearly (Huber 1964).
 """
 
 import numpy as np
@@ -17,20 +17,26 @@ SMALLEST_SPREAD = 0.01  # mV, for leads that are flat in most recordings
 
 
 def typical_spread(signals):
-    """Median over recordings of each lead's mean absolute deviation: arrays (12, T_i) int16 microvolts -> 12 floats in mV."""
+    """Median over recordings of each lead's mean absolute deviation: arrays (12, T_i) int16 microvolts -> 12 floats
+    in mV.
+    """
     spreads = [np.abs(x - x.mean(1, keepdims=True)).mean(1) for x in map(to_millivolts, signals)]  # R times (12,)
     return np.maximum(np.median(spreads, axis=0), SMALLEST_SPREAD).tolist()
 
 
 def error_unit(x, n_valid, scale):
-    """The spread that errors of each lead of each window are counted in: x (B, 12, L) mV, n_valid (B,), scale (12,) -> (B, 12)."""
+    """The spread that errors of each lead of each window are counted in: x (B, 12, L) mV, n_valid (B,), scale (12,)
+    -> (B, 12).
+    """
     valid = (torch.arange(x.shape[-1], device=x.device) < n_valid[:, None])[:, None]  # (B, 1, L)
     mean = (x * valid).sum(2, keepdim=True) / n_valid[:, None, None]
     return torch.maximum(((x - mean).abs() * valid).sum(2) / n_valid[:, None], scale)
 
 
 def huber(prediction, future, valid, unit):
-    """Sum and number of errors at each distance ahead: (B, 12, K, T') twice, valid (B, 1, K, T'), unit (B, 12) -> (K,), (K,)."""
+    """Sum and number of errors at each distance ahead: (B, 12, K, T') twice, valid (B, 1, K, T'), unit (B, 12) ->
+    (K,), (K,).
+    """
     error = (
         F.smooth_l1_loss(prediction / unit[..., None, None], future / unit[..., None, None], reduction="none") * valid
     )
@@ -39,9 +45,11 @@ def huber(prediction, future, valid, unit):
 
 @torch.inference_mode()
 def losses_ahead(predict, signals, seq_length, k_steps_ahead, stride, scale, device="cpu"):
-    """Mean loss at each distance ahead over all windows of recordings -> (K,) float64, NaN where nothing lies so far ahead.
+    """Mean loss at each distance ahead over all windows of recordings -> (K,) float64, NaN where nothing lies so far
+    ahead.
 
-    predict(x (b, 12, L), n_valid (b,)) -> (b, 12, K, T') mV; signals: arrays (12, T_i) int16 microvolts."""
+    predict(x (b, 12, L), n_valid (b,)) -> (b, 12, K, T') mV; signals: arrays (12, T_i) int16 microvolts.
+    """
     scale = torch.tensor(scale, device=device)
     total, count = np.zeros(len(k_steps_ahead)), np.zeros(len(k_steps_ahead))
     for x, n_valid, _ in window_batches(signals, seq_length):

@@ -28,7 +28,9 @@ SPLIT = ("split", "valid_split", "valid_fold", "fold", "n_folds", "hold_out")
 
 
 def make_pretrain_config(signal, encoder, head, training, data):
-    """Content of pretrain_config.json: SignalConfig, encoder config, {"k_steps_ahead", "scale"}, flags and facts of the data."""
+    """Content of pretrain_config.json: SignalConfig, encoder config, {"k_steps_ahead", "scale"}, flags and facts of
+    the data.
+    """
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -54,8 +56,10 @@ class Pretrained:
     valid_ids: list  # and those that it was validated on
 
     def apply(self, args, given):
-        """Set the flags that pre-training decides: encoder, its sizes, sample_freq; and the learning rate, if none is given. `given`,
-        from engine.options.given_flags, are those on the command line: one that contradicts raises RunError."""
+        """Set the flags that pre-training decides: encoder, its sizes, sample_freq; and the learning rate, if none is
+        given. `given`, from engine.options.given_flags, are those on the command line: one that contradicts raises
+        RunError.
+        """
         decided = {
             "sample_freq": self.signal.sample_freq,
             **{k: v for k, v in self.encoder.items() if k not in MAY_DIFFER},
@@ -85,8 +89,10 @@ class Pretrained:
             raise RunError(f"{self.run / 'pretrain_model.pth'} holds weights that are NaN or infinite")
 
     def split(self, names, patients, train, valid):
-        """Move recordings of a split (rows `train` and `valid`) to the side that they, or their patients, had in pre-training.
-        names and patients: one of each per recording. -> (train, valid). Raises RunError if a side is empty or torn."""
+        """Move recordings of a split (rows `train` and `valid`) to the side that they, or their patients, had in
+        pre-training. names and patients: one of each per recording. -> (train, valid). Raises RunError if a side is
+        empty or torn.
+        """
         names, sides = np.asarray(names), np.zeros(len(names), bool)
         sides[valid] = True  # (R,) True: validation
         known = {
@@ -111,8 +117,9 @@ class Pretrained:
 
 
 def read_pretrained(folder):
-    """The Pretrained of a run folder, or None if it holds no pretrain_config.json (or is None). Raises RunError naming the
-    file and the fault."""
+    """The Pretrained of a run folder, or None if it holds no pretrain_config.json (or is None). Raises RunError
+    naming the file and the fault.
+    """
     if folder is None or not Path(folder, "pretrain_config.json").exists():
         return None
     if str(folder).endswith(("/", os.sep)):

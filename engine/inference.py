@@ -21,8 +21,10 @@ BATCH = 64  # windows
 def predict(models, seq_lengths, signals, contexts, device="cpu"):
     """Probabilities, the mean over each recording's windows and over the models.
 
-    models: in evaluation mode, from `models.folding.fold_norms`; seq_lengths: samples in a window of each; signals: R arrays (12, T_i) int16 microvolts; contexts (R, N_CONTEXT) ->
-    (R, C) float32. Always in float32: the same recording gets the same probabilities wherever it is asked for."""
+    models: in evaluation mode, from `models.folding.fold_norms`; seq_lengths: samples in a window of each; signals: R
+    arrays (12, T_i) int16 microvolts; contexts (R, N_CONTEXT) -> (R, C) float32. Always in float32: the same
+    recording gets the same probabilities wherever it is asked for.
+    """
 
     def answer(task):
         model, x, n_valid, rows = task
@@ -49,8 +51,9 @@ def predict(models, seq_lengths, signals, contexts, device="cpu"):
 def in_threads(function, items, n_threads):
     """Yield (item, function(item)) in order, computed by several threads; few items are read ahead.
 
-    Networks as small as these use two cores best by working on two batches at once: split within each operation, as PyTorch
-    does by itself, they gain little, and lose everything when another process takes one of the cores."""
+    Networks as small as these use two cores best by working on two batches at once: split within each operation, as
+    PyTorch does by itself, they gain little, and lose everything when another process takes one of the cores.
+    """
     if n_threads == 1:
         yield from ((item, function(item)) for item in items)
         return
@@ -66,15 +69,18 @@ def in_threads(function, items, n_threads):
 
 @cache
 def single_threads(n):
-    """A pool of n threads in each of which PyTorch does not start further ones; kept, for its threads take time to start."""
+    """A pool of n threads in each of which PyTorch does not start further ones; kept, for its threads take time to
+    start.
+    """
     return ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def window_batches(signals, seq_length):
     """Yield (x (b, 12, L) float32 mV, n_valid (b,), row of each window) with b <= BATCH, all windows in order.
 
-    Half-overlapping windows (`data.preprocess.window_starts`), a shorter recording zero-padded after its n_valid samples.
-    No more than one batch is in memory beside the signals, however long they are."""
+    Half-overlapping windows (`data.preprocess.window_starts`), a shorter recording zero-padded after its n_valid
+    samples. No more than one batch is in memory beside the signals, however long they are.
+    """
     places = (
         (row, start)
         for row, signal in enumerate(signals)
@@ -110,17 +116,22 @@ class Predictor:
         self.thresholds = torch.stack([model.head.thresholds.cpu() for model in models]).mean(0).numpy()  # (C,)
 
     def read(self, adc, header):
-        """What the models see of a recording: (signal (12, T) int16 microvolts, context (N_CONTEXT,)). Raises RecordError."""
+        """What the models see of a recording: (signal (12, T) int16 microvolts, context (N_CONTEXT,)). Raises
+        RecordError.
+        """
 
         def work():
             signal = to_microvolts(preprocess(adc, header, self.signal_config))
             return signal, context(signal, self.signal_config.sample_freq, header.age, header.sex)
 
-        # The threads that PyTorch starts for an operation keep their cores for some milliseconds after it: the models need them.
+        # The threads that PyTorch starts for an operation keep their cores for some milliseconds after it: the models
+        # need them.
         return single_threads(torch.get_num_threads()).submit(work).result()
 
     def predict(self, signals, contexts):
-        """R signals (12, T_i) int16 microvolts, contexts (R, N_CONTEXT) -> y_score (R, C) float32, the mean over members."""
+        """R signals (12, T_i) int16 microvolts, contexts (R, N_CONTEXT) -> y_score (R, C) float32, the mean over
+        members.
+        """
         return predict(self.models, self.seq_lengths, signals, contexts, self.device)
 
     def decide(self, y_score):

@@ -21,7 +21,9 @@ class NanLossError(RuntimeError):
 
 
 def make_optimizer(model, lr, weight_decay, encoder_lr_factor=1.0):
-    """AdamW; norms, biases and other vectors are not decayed; the encoder learns at `encoder_lr_factor` times the rate."""
+    """AdamW; norms, biases and other vectors are not decayed; the encoder learns at `encoder_lr_factor` times the
+    rate.
+    """
     groups = {}
     for name, p in model.named_parameters():
         if p.requires_grad:
@@ -78,7 +80,9 @@ def checked_sum(losses):
 
 @dataclass
 class Trainer:
-    """What a training step needs. `loss_fn(model, batch) -> scalar` is this process's share of the batch's loss: the shares add up."""
+    """What a training step needs. `loss_fn(model, batch) -> scalar` is this process's share of the batch's loss: the
+    shares add up.
+    """
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
@@ -96,9 +100,11 @@ class Trainer:
         self.forward = torch.compile(self.model) if self.compiled else self.model
 
     def epochs(self, batches, first, last, seed, generator, names):
-        """Train epochs first ... last; after each yield (epoch, {"epoch", "lr", "train_loss"}, {"seconds", "records_per_second"}),
-        the columns of history.csv that every training has. Dropout and augmentation (`generator`) are seeded by epoch, so a
-        resumed run draws what it would have drawn. `names` of the recordings tell where a loss became NaN."""
+        """Train epochs first ... last; after each yield (epoch, {"epoch", "lr", "train_loss"}, {"seconds",
+        "records_per_second"}), the columns of history.csv that every training has. Dropout and augmentation
+        (`generator`) are seeded by epoch, so a resumed run draws what it would have drawn. `names` of the recordings
+        tell where a loss became NaN.
+        """
         n_records = len(batches) * batches.batch_size
         for epoch in range(first, last + 1):
             torch.manual_seed(
@@ -124,7 +130,9 @@ class Trainer:
             )
 
     def train_one_epoch(self, batches, bar=None):
-        """Mean loss of an epoch over `batches`. Raises NanLossError; on a CPU before a bad gradient reaches the weights."""
+        """Mean loss of an epoch over `batches`. Raises NanLossError; on a CPU before a bad gradient reaches the
+        weights.
+        """
         self.model.train()
         for part in self.model.children():
             parameters = list(part.parameters())
@@ -153,8 +161,9 @@ class Trainer:
 
     @property
     def check_every(self):
-        """Steps between looks at the loss. A look makes the processor wait for a GPU, so there it comes late: a bad step may
-        then have changed the weights in memory, but the run ends before they are written."""
+        """Steps between looks at the loss. A look makes the processor wait for a GPU, so there it comes late: a bad
+        step may then have changed the weights in memory, but the run ends before they are written.
+        """
         return 1 if torch.device(self.device).type == "cpu" else 32
 
     def state(self):

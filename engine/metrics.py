@@ -1,8 +1,9 @@
 """Official scores on arrays, vectorised, and the choice of decision thresholds. Needs numpy only.
 
-Definitions: the Challenge 2020 evaluator (physionetchallenges/evaluation-2020), and for `compute_scores_cpsc2018` the one
-of the Challenge's first phase (April 2020). Everywhere y_true and y_pred are (R, C) bool, y_score (R, C) real: R
-recordings, C classes. A score that is not defined (a class without positives, say) is NaN, and macro averages skip it.
+Definitions: the Challenge 2020 evaluator (physionetchallenges/evaluation-2020), and for `compute_scores_cpsc2018` the
+one of the Challenge's first phase (April 2020). Everywhere y_true and y_pred are (R, C) bool, y_score (R, C) real: R
+recordings, C classes. A score that is not defined (a class without positives, say) is NaN, and macro averages skip
+it.
 """
 
 import numpy as np
@@ -32,9 +33,10 @@ def normal_column(groups):
 
 
 def compute_scores(y_true, y_pred, y_score, weights=None, normal_index=None):
-    """The official scores of 2020 as a dictionary: auroc, auprc, accuracy (all classes of a recording right), f_measure,
-    f_beta_measure, g_beta_measure, challenge_metric (NaN without `weights`), and the arrays (C,) auroc_classes,
-    auprc_classes, f_measure_classes. Raises ValueError if the shapes differ or a score is NaN."""
+    """The official scores of 2020 as a dictionary: auroc, auprc, accuracy (all classes of a recording right),
+    f_measure, f_beta_measure, g_beta_measure, challenge_metric (NaN without `weights`), and the arrays (C,)
+    auroc_classes, auprc_classes, f_measure_classes. Raises ValueError if the shapes differ or a score is NaN.
+    """
     y_true, y_pred, y_score = _checked(y_true, y_pred, y_score)
     auroc, auprc = _areas(y_true, y_score)
     f_measure = f_measure_per_class(y_true, y_pred)
@@ -82,10 +84,11 @@ def challenge_metric(y_true, y_pred, weights, normal_index):
 
 
 def compute_scores_cpsc2018(y_true, y_pred, y_score):
-    """The six scores of the Challenge's first phase as a dictionary: auroc, auprc, accuracy, f_measure, f_beta_measure,
-    g_beta_measure, each the plain mean over the classes. Every count is divided by the recording's number of labels (1 if
-    it has none), accuracy is a class's share of right answers, 0 / 0 counts as 1, and the curves start at threshold 1 and leave out
-    threshold 0. Raises ValueError as `compute_scores` does."""
+    """The six scores of the Challenge's first phase as a dictionary: auroc, auprc, accuracy, f_measure,
+    f_beta_measure, g_beta_measure, each the plain mean over the classes. Every count is divided by the recording's
+    number of labels (1 if it has none), accuracy is a class's share of right answers, 0 / 0 counts as 1, and the
+    curves start at threshold 1 and leave out threshold 0. Raises ValueError as `compute_scores` does.
+    """
     y_true, y_pred, y_score = _checked(y_true, y_pred, y_score)
     tp, fp, fn, tn = _counts(y_true, y_pred, 1 / np.maximum(y_true.sum(axis=1), 1))
     f_beta, g_beta = _beta_measures(tp, fp, fn)
@@ -102,8 +105,9 @@ def compute_scores_cpsc2018(y_true, y_pred, y_score):
 
 
 def expected_calibration_error(y_true, y_score, n_bins=15):
-    """Mean distance between probability and frequency: all R x C probabilities in `n_bins` bins of equal width, each bin
-    weighted by what it holds. Raises ValueError for scores outside 0 ... 1."""
+    """Mean distance between probability and frequency: all R x C probabilities in `n_bins` bins of equal width, each
+    bin weighted by what it holds. Raises ValueError for scores outside 0 ... 1.
+    """
     y_true, _, y_score = _checked(y_true, y_true, y_score)
     if y_score.min() < 0 or y_score.max() > 1:
         raise ValueError("the calibration error needs probabilities between 0 and 1")
@@ -118,10 +122,12 @@ def choose_thresholds(y_true, y_score, weights=None, normal_index=None, shrink=1
     """Decision thresholds (C,) float32 for `y_score > threshold`, from validation records.
 
     First the best global threshold among quantiles of the scores; then class by class the value that is best with all
-    other classes held, over every distinct score, until nothing improves. Best is the challenge metric, or the mean F1
-    where there are no `weights` (or the metric cannot tell answers apart). A class's own value is drawn towards the global
-    one, with weight n / (n + shrink) for a class of n positive recordings, because the optimum of a handful of positives is
-    noise: a class without any keeps the global threshold. No step may lower the metric, and the result is deterministic."""
+    other classes held, over every distinct score, until nothing improves. Best is the challenge metric, or the mean
+    F1 where there are no `weights` (or the metric cannot tell answers apart). A class's own value is drawn towards
+    the global one, with weight n / (n + shrink) for a class of n positive recordings, because the optimum of a
+    handful of positives is noise: a class without any keeps the global threshold. No step may lower the metric, and
+    the result is deterministic.
+    """
     y_true, _, y_score = _checked(y_true, y_true, y_score)
     if not np.isfinite(y_score).all():
         raise ValueError("thresholds cannot be chosen: a score is infinite")
@@ -147,8 +153,9 @@ def _trust(y_true, shrink):
 
 
 def _ascend(gain, y_score, thresholds, trust, n_rounds=10):
-    """Coordinate ascent from one common threshold. `gain.of_class(k, y_pred)` says what recording by recording is won by
-    answering class k; its running sum down the sorted scores is the metric at every possible threshold at once."""
+    """Coordinate ascent from one common threshold. `gain.of_class(k, y_pred)` says what recording by recording is won
+    by answering class k; its running sum down the sorted scores is the metric at every possible threshold at once.
+    """
     start = thresholds[0]
     order = np.argsort(-y_score, axis=0, kind="stable")  # (R, C)
     ranked = np.take_along_axis(y_score, order, axis=0)  # (R, C)

@@ -103,8 +103,9 @@ def add_run_arguments(parser):
 
 
 def add_size_arguments(group, owners):
-    """One flag per size of the networks in `owners`, {name: {size: default}}; flags that are not given stay None. A size that
-    several networks have is one flag. Returns the names of the sizes."""
+    """One flag per size of the networks in `owners`, {name: {size: default}}; flags that are not given stay None. A
+    size that several networks have is one flag. Returns the names of the sizes.
+    """
     sizes = {}
     for owner, defaults in owners.items():
         for name, value in defaults.items():
@@ -182,7 +183,9 @@ def cpu_has_bf16():
 
 
 def open_recordings(args, signal_config, world):
-    """SignalCache of the recordings that args names; says what was skipped. Of several processes the first one builds it."""
+    """SignalCache of the recordings that args names; says what was skipped. Of several processes the first one builds
+    it.
+    """
     records = find_records(args.input_folder)
     if args.n_total is not None and args.n_total < len(records):
         chosen = torch.randperm(len(records), generator=torch.Generator().manual_seed(args.seed))[: args.n_total]
@@ -251,7 +254,8 @@ def _opened_run(args, prefix):
                 raise RunError(
                     f"{run.path} holds a run already: name another --folder, or give --overwrite or --resume"
                 )
-            # What marks the old run as finished or resumable goes first: whenever this is interrupted, nothing of it is gone on with.
+            # What marks the old run as finished or resumable goes first: whenever this is interrupted, nothing of it
+            # is gone on with.
             for name in ("final_model.pth", "checkpoint.pth", "model.pth", "history.csv", "config.json"):
                 run.remove(f"{prefix}{name}")
         yield run
@@ -274,9 +278,10 @@ def check_checkpoint(state):
 
 
 def resume(run, trainer, args, train_ids, prefix=""):
-    """Put the trainer back to the last finished epoch of an interrupted run; -> (history, best score so far), or None if there
-    is nothing to go on with. A run is resumed only with the flags and the recordings (`train_ids`, the text of train_ids.txt) that it
-    was started with, and by the version that wrote it."""
+    """Put the trainer back to the last finished epoch of an interrupted run; -> (history, best score so far), or None
+    if there is nothing to go on with. A run is resumed only with the flags and the recordings (`train_ids`, the text
+    of train_ids.txt) that it was started with, and by the version that wrote it.
+    """
     if not args.resume or not (run / f"{prefix}checkpoint.pth").exists():
         return None
     run.read_config(f"{prefix}config.json", *FORMATS[prefix])

@@ -47,7 +47,9 @@ class RunError(RuntimeError):
 
 
 def new_run_path(folder=None):
-    """Folder of a new run: `folder` itself, or a time-stamped one inside it if it ends with a slash (or is not given)."""
+    """Folder of a new run: `folder` itself, or a time-stamped one inside it if it ends with a slash (or is not
+    given).
+    """
     folder = "./" if folder is None else str(folder)
     if folder.endswith(("/", os.sep)):
         return Path(folder) / datetime.now().strftime("output_%Y-%m-%d_%H_%M_%S_%f")
@@ -72,7 +74,9 @@ class RunFolder:
 
     @contextlib.contextmanager
     def only_writer(self):
-        """RunError if another process holds the folder in this way. The lock ends with the block, or with the process."""
+        """RunError if another process holds the folder in this way. The lock ends with the block, or with the
+        process.
+        """
         with locked(self.path) as free:
             if not free:
                 raise RunError(f"{self.path} is in use: another process writes into it")
@@ -151,7 +155,9 @@ class RunFolder:
             raise RunError(f"{file} is damaged or no plain PyTorch checkpoint: {reason}") from error
 
     def read_config(self, name="config.json", form=FORMAT, keys=KEYS):
-        """Contents of config.json (or of another file `name`), checked: format, version, and that no key is missing or unknown."""
+        """Contents of config.json (or of another file `name`), checked: format, version, and that no key is missing
+        or unknown.
+        """
         file = self.regular(name)
         try:
             if file.stat().st_size > MAX_CONFIG:
@@ -199,8 +205,9 @@ def _refuse_constant(text):
 
 
 def make_config(signal, class_set, decision, members, training, data):
-    """Content of config.json. `decision` is a rule of engine.decision, `members` a list of {"model": model config, "seq_length":
-    window in samples}. Raises ValueError if they are beyond what `load_run` accepts."""
+    """Content of config.json. `decision` is a rule of engine.decision, `members` a list of {"model": model config,
+    "seq_length": window in samples}. Raises ValueError if they are beyond what `load_run` accepts.
+    """
     check_rule(decision, class_set)
     check_members(members, len(signal.leads))
     check_codes(class_set.codes)

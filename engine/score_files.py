@@ -1,10 +1,10 @@
 """Label headers and output CSVs -> arrays for the scorer, quickly.
 
-The organisers' rules hold wherever their script gives an answer: blank lines and lines starting with # do not count; an
-output file needs three lines (classes, decisions, scores) of equally many fields, and any other counts as all negative;
-only 1, True, true, T and t are positive; what is no number scores 0; columns that mean one class are positive if any is,
-and score their mean; unknown classes are ignored, missing ones are negative. Where that script crashes or mixes up
-recordings, ours reads on: `# Dx:`, several Dx lines (all count), nested folders.
+The organisers' rules hold wherever their script gives an answer: blank lines and lines starting with # do not count;
+an output file needs three lines (classes, decisions, scores) of equally many fields, and any other counts as all
+negative; only 1, True, true, T and t are positive; what is no number scores 0; columns that mean one class are
+positive if any is, and score their mean; unknown classes are ignored, missing ones are negative. Where that script
+crashes or mixes up recordings, ours reads on: `# Dx:`, several Dx lines (all count), nested folders.
 """
 
 import os
@@ -46,8 +46,9 @@ class Pairs:
 
 
 def find_pairs(label_folder, output_folder):
-    """Pairs of all `.hea` files under `label_folder` (hidden ones skipped, sorted) with their CSV files: at the same place
-    under `output_folder`, or at its top where no other recording has the same id. Raises ScoreFileError."""
+    """Pairs of all `.hea` files under `label_folder` (hidden ones skipped, sorted) with their CSV files: at the same
+    place under `output_folder`, or at its top where no other recording has the same id. Raises ScoreFileError.
+    """
     label_folder, output_folder = Path(label_folder), Path(output_folder)
     for folder in (label_folder, output_folder):
         if not folder.is_dir():
@@ -82,8 +83,9 @@ def read_labels(dx_lists, groups):
 
 
 def read_outputs(paths, groups):
-    """Output files of R recordings -> decisions (R, C) bool, scores (R, C) float64, and the paths of malformed files, which
-    are all negative."""
+    """Output files of R recordings -> decisions (R, C) bool, scores (R, C) float64, and the paths of malformed files,
+    which are all negative.
+    """
     tables, malformed = defaultdict(list), []  # line of classes -> [(row, line of decisions, line of scores)]
     for row, path in enumerate(paths):
         lines = [line for line in _lines(path) if line and not line.isspace() and not line.lstrip().startswith("#")]
@@ -108,9 +110,10 @@ def read_outputs(paths, groups):
 
 
 def read_first_phase(pairs):
-    """Pairs with textual labels -> classes (sorted: all that stand in labels or outputs), y_true, y_pred (R, C) bool and
-    y_score (R, C). The first phase's files have the recording in the first line, then classes, decisions and scores;
-    its scorer accepts nothing else, so any other file raises ScoreFileError."""
+    """Pairs with textual labels -> classes (sorted: all that stand in labels or outputs), y_true, y_pred (R, C) bool
+    and y_score (R, C). The first phase's files have the recording in the first line, then classes, decisions and
+    scores; its scorer accepts nothing else, so any other file raises ScoreFileError.
+    """
     tables = [_read_strictly(path) for path in pairs.outputs]
     classes = {word for dx in pairs.dx for word in dx if word.casefold() not in NOT_A_DIAGNOSIS}
     classes = sorted(classes.union(*(names for names, _, _ in tables)))
@@ -170,8 +173,9 @@ def _identity(path):
 
 
 def _read(path):
-    """Bytes of a file, line ends made uniform. Half of the scorer's time goes into opening files: plain system calls take
-    a third of what a file object does."""
+    """Bytes of a file, line ends made uniform. Half of the scorer's time goes into opening files: plain system calls
+    take a third of what a file object does.
+    """
     try:
         descriptor = open_regular(path)
         try:

@@ -13,7 +13,9 @@ INTERRUPTED, TERMINATED = 130, 143  # exit statuses, as shells count signals: 12
 
 
 class Terminated(BaseException):
-    """SIGTERM came. Like KeyboardInterrupt it passes every `except Exception` and still lets files and locks be cleared away."""
+    """SIGTERM came. Like KeyboardInterrupt it passes every `except Exception` and still lets files and locks be
+    cleared away.
+    """
 
 
 def _terminate(number, frame):
@@ -22,8 +24,9 @@ def _terminate(number, frame):
 
 @contextlib.contextmanager
 def one_line_end(name, advice):
-    """Around a script's main: input that cannot be used or a full disk end it with status 1, Ctrl-C with 130, SIGTERM (what
-    clusters send before they kill) with 143. `advice` tells how to go on after an interruption."""
+    """Around a script's main: input that cannot be used or a full disk end it with status 1, Ctrl-C with 130, SIGTERM
+    (what clusters send before they kill) with 143. `advice` tells how to go on after an interruption.
+    """
     in_main_thread = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be handled
     before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
     try:

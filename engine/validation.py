@@ -13,8 +13,9 @@ SCORES = ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_m
 
 
 def predict_together(model, seq_length, cache, contexts, rows, world):
-    """Probabilities (R, C) of the recordings `rows` of a SignalCache, shared out over the processes of a World; every process
-    gets all of them. contexts: those of all recordings of the cache."""
+    """Probabilities (R, C) of the recordings `rows` of a SignalCache, shared out over the processes of a World; every
+    process gets all of them. contexts: those of all recordings of the cache.
+    """
     mine = np.array_split(rows, world.size)[world.rank]  # a stretch of them lies in few of the cache's files
     y_score = predict(
         [fold_norms(copy.deepcopy(model))], [seq_length], [cache.signal(i) for i in mine], contexts[mine], world.device
@@ -32,9 +33,10 @@ def official_weights(class_set):
 def score_validation(y_true, targets, known, y_score, class_set, rule):
     """Thresholds (C,) chosen on these recordings, and the dictionary of scores that the decision rule gives.
 
-    y_true (R, C) bool as the official scorer sees it; targets, known (R, C) as training does; y_score (R, C). Thresholds
-    are chosen on what training asked for: where a source writes a class by an alias only (PTB-XL's ventricular ectopics), the
-    scorer's view would raise that class's threshold until it is never called."""
+    y_true (R, C) bool as the official scorer sees it; targets, known (R, C) as training does; y_score (R, C).
+    Thresholds are chosen on what training asked for: where a source writes a class by an alias only (PTB-XL's
+    ventricular ectopics), the scorer's view would raise that class's threshold until it is never called.
+    """
     weights, normal = official_weights(class_set)
     thresholds = np.full(y_true.shape[1], 0.5, np.float32)
     if targets.any():

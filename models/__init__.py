@@ -49,8 +49,9 @@ DEFAULT_MODEL = {"encoder": "xresnet", **ENCODERS["xresnet"][1], **HEAD}
 
 
 class ECGModel(nn.Module):
-    """An encoder and a head. x (B, n_leads, L) in mV, n_valid (B,) samples before the padding or None,
-    context (B, n_context), what is known of the whole recording (age, sex, rhythm), or None -> logits (B, n_classes)."""
+    """An encoder and a head. x (B, n_leads, L) in mV, n_valid (B,) samples before the padding or None, context (B,
+    n_context), what is known of the whole recording (age, sex, rhythm), or None -> logits (B, n_classes).
+    """
 
     def __init__(self, encoder, head):
         super().__init__()

@@ -1,4 +1,5 @@
-"""A causal residual network: frame i sees the samples before (i + 1) * stride only. Normalisation mixes channels, never time.
+"""A causal residual network: frame i sees the samples before (i + 1) * stride only. Normalisation mixes channels,
+never time.
 
 Inside, a signal is an image of height one, (B, C, 1, T), in channels-last memory, as in models/resnet.py.
 """
@@ -12,7 +13,8 @@ from models.resnet import blank, to_image, valid_places
 
 
 class CausalConv(nn.Conv2d):
-    """Convolution padded on the left: with a stride s, output i ends at input i * s + s - 1, the last of its own s samples.
+    """Convolution padded on the left: with a stride s, output i ends at input i * s + s - 1, the last of its own s
+    samples.
 
     x (B, n_in, 1, T) with T a multiple of the stride -> (B, n_out, 1, T / stride).
     """
@@ -54,8 +56,8 @@ class CausalBlock(nn.Module):
 
 
 class CausalResNet(nn.Module):
-    """Stem and stages as in XResNet1d, but causal: `depths[i]` blocks of `widths[i]` channels a stage; the stem and every
-    stage but the first halve the rate; block j of a stage looks back at every 2^j-th frame.
+    """Stem and stages as in XResNet1d, but causal: `depths[i]` blocks of `widths[i]` channels a stage; the stem and
+    every stage but the first halve the rate; block j of a stage looks back at every 2^j-th frame.
 
     x (B, n_leads, L) mV -> (B, widths[-1], ceil(L / stride)).
     """

@@ -8,9 +8,9 @@ from torch import nn
 class Dropout(nn.Module):
     """Sets a share of the values to zero while training and scales the others up; x of any shape -> same.
 
-    PyTorch draws a CPU's dropout mask one value after another in one thread, which took a fifth to a third of a training step of
-    the ResNet. A random byte a value is enough: `share` is rounded to a multiple of 1/256. On GPUs and in compiled
-    networks PyTorch's own is used.
+    PyTorch draws a CPU's dropout mask one value after another in one thread, which took a fifth to a third of a
+    training step of the ResNet. A random byte a value is enough: `share` is rounded to a multiple of 1/256. On GPUs
+    and in compiled networks PyTorch's own is used.
     """
 
     def __init__(self, share):

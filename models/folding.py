@@ -1,12 +1,15 @@
-"""Batch norm folded into the convolution before it: the same answers to rounding, with fewer operations. For inference only."""
+"""Batch norm folded into the convolution before it: the same answers to rounding, with fewer operations. For
+inference only.
+"""
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
 def fold_norms(model):
-    """Make batch norms part of their convolutions, as far as these follow each other directly, and put the model into evaluation mode.
-    It is changed in place, and returned."""
+    """Make batch norms part of their convolutions, as far as these follow each other directly, and put the model into
+    evaluation mode. It is changed in place, and returned.
+    """
     for module in list(model.modules()):
         pairs = getattr(module, "NORMS", ())  # of a block
         if (

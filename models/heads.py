@@ -31,7 +31,9 @@ class ClassificationHead(nn.Module):
 
     @torch.no_grad()
     def start_at(self, frequency):
-        """Begin with the classes' frequencies (n_classes,) as answer to everything: the first steps need not learn them."""
+        """Begin with the classes' frequencies (n_classes,) as answer to everything: the first steps need not learn
+        them.
+        """
         self.linear.bias.copy_(torch.logit(frequency.clamp(1e-3, 1 - 1e-3)))
 
     def forward(self, features, n_valid_frames=None, context=None):

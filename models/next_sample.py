@@ -21,10 +21,11 @@ def samples_ahead(x, n_valid, k_steps_ahead, stride):
 
 
 class NextSampleHead(nn.Module):
-    """States -> samples ahead. It predicts the change since the last seen sample, in each lead's typical spread: the state
-    need not carry the present, and an untrained head says "nothing changes".
+    """States -> samples ahead. It predicts the change since the last seen sample, in each lead's typical spread: the
+    state need not carry the present, and an untrained head says "nothing changes".
 
-    features (B, n_features, T'), last (B, n_leads, 1, T') mV -> (B, n_leads, K, T') mV. `scale` (n_leads,) mV is a buffer.
+    features (B, n_features, T'), last (B, n_leads, 1, T') mV -> (B, n_leads, K, T') mV. `scale` (n_leads,) mV is a
+    buffer.
     """
 
     def __init__(self, n_features, k_steps_ahead, scale):

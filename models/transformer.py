@@ -1,4 +1,6 @@
-"""A transformer over short patches of all leads, causal by default: frame i sees the samples before (i + 1) * patch only."""
+"""A transformer over short patches of all leads, causal by default: frame i sees the samples before (i + 1) * patch
+only.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -35,8 +37,9 @@ class Attention(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al. 2016): while training, a share of the windows skips a branch; x (B, T', D) -> same.
-    One random number a window, where dropout would need one a value."""
+    """Stochastic depth (Huang et al. 2016): while training, a share of the windows skips a branch; x (B, T', D) ->
+    same. One random number a window, where dropout would need one a value.
+    """
 
     def __init__(self, share):
         super().__init__()
@@ -67,7 +70,8 @@ class TransformerBlock(nn.Module):
 class Transformer(nn.Module):
     """x (B, n_leads, L) mV -> (B, width, ceil(L / patch)); a last patch that is not full is filled with zeros.
 
-    `patch` is in samples; `dropout` is the share of windows that skip a branch while training. With `bidirectional`, frames see the whole window; weights fit both ways.
+    `patch` is in samples; `dropout` is the share of windows that skip a branch while training. With `bidirectional`,
+    frames see the whole window; weights fit both ways.
     """
 
     def __init__(self, patch=8, width=160, depth=4, n_heads=5, dropout=0.1, bidirectional=False, n_leads=12):

@@ -38,7 +38,8 @@ def header_bytes(outcome, text, record_id, change):
     CATALOGUE[record_id] = (lambda folder, name: rewrite(folder, name, change), outcome, text)
 
 
-# --- header as text ------------------------------------------------------------------------------------------------------
+# --- header as text
+# ------------------------------------------------------------------------------------------------------
 
 header_bytes(SKIPPED, "header is empty", "header_empty", lambda data: b"")
 header_bytes(SKIPPED, "header is empty", "header_blank", lambda data: b"\r\n \n\n")
@@ -66,7 +67,8 @@ header_bytes(
 )
 header_bytes(READ, "", "header_utf8", lambda data: data + "#Hospital: 北京\n".encode())
 
-# --- record line ---------------------------------------------------------------------------------------------------------
+# --- record line
+# ---------------------------------------------------------------------------------------------------------
 
 record_line(SKIPPED, "0 Hz", "fs_0", "{} 12 0 1000")
 record_line(SKIPPED, "-500 Hz", "fs_negative", "{} 12 -500 1000")
@@ -96,7 +98,8 @@ record_line(SKIPPED, "line 1", "record_name_with_path", "../{} 12 500 1000")
 record_line(SKIPPED, "segments", "segments_10_to_the_9", "{}/999999999 12 500 1000")
 header_bytes(SKIPPED, "no leads", "no_leads_at_all", lambda data: b"x 0 500 1000\n")
 
-# --- signal lines --------------------------------------------------------------------------------------------------------
+# --- signal lines
+# --------------------------------------------------------------------------------------------------------
 
 signal_file(SKIPPED, "not a plain name", "file_above", b"../no_mat.mat")
 signal_file(SKIPPED, "not a plain name", "file_absolute", b"/etc/passwd")
@@ -133,7 +136,8 @@ replaced(WARNED, "first value", "first_value_wrong", f" 0 {ecg()[0, 0]} ".encode
 replaced(WARNED, "checksum", "checksum_wrong", b" 0 V6", b"0 0 V6")
 replaced(SKIPPED, "truncated", "format_32_for_16", b" 16+24 ", b" 32+24 ")
 
-# --- leads ---------------------------------------------------------------------------------------------------------------
+# --- leads
+# ---------------------------------------------------------------------------------------------------------------
 
 replaced(SKIPPED, "stands twice", "lead_doubled", b" 0 V6\n", b" 0 V5\n")
 replaced(SKIPPED, "stands twice", "lead_doubled_in_other_spelling", b" 0 V6\n", b" 0 MLII\n")
@@ -181,7 +185,8 @@ def leads_15(folder, name):
     hea(folder, name).write_text("\n".join([lines[0].replace(" 12 ", " 15 "), *lines[1:13], *extra, *lines[13:]]))
 
 
-# --- comments ------------------------------------------------------------------------------------------------------------
+# --- comments
+# ------------------------------------------------------------------------------------------------------------
 
 replaced(READ, "", "dx_absent", b"#Dx: 426783006\n", b"")
 replaced(READ, "", "dx_unknown", b"#Dx: 426783006", b"#Dx: Unknown")

@@ -1,7 +1,8 @@
 """A catalogue of faulty and odd recordings, each made in a few lines, with the answer that is expected of it.
 
-CATALOGUE maps the id of a recording to (make, outcome, text): `make(folder, id)` writes it, outcome is READ, WARNED, SKIPPED
-or IGNORED (no header, so no recording), and `text` stands in one of the warnings or in the reason for skipping.
+CATALOGUE maps the id of a recording to (make, outcome, text): `make(folder, id)` writes it, outcome is READ, WARNED,
+SKIPPED or IGNORED (no header, so no recording), and `text` stands in one of the warnings or in the reason for
+skipping.
 """
 
 import os
@@ -69,7 +70,8 @@ def matrix(outcome, text, record_id, change):
     CATALOGUE[record_id] = (make, outcome, text)
 
 
-# --- files ---------------------------------------------------------------------------------------------------------------
+# --- files
+# ---------------------------------------------------------------------------------------------------------------
 
 
 @entry(SKIPPED, "signal file is missing")
@@ -157,7 +159,8 @@ def name_is_no_text(folder, name):
     hea(folder, "utf8").rename(os.fsdecode(os.fsencode(folder) + b"/no_utf8_\xff.hea"))
 
 
-# --- the .mat file -------------------------------------------------------------------------------------------------------
+# --- the .mat file
+# -------------------------------------------------------------------------------------------------------
 
 matrix(SKIPPED, "is empty", "mat_empty", lambda data: b"")
 matrix(SKIPPED, "truncated: 10 bytes", "mat_of_10_bytes", lambda data: data[:10])
@@ -221,7 +224,9 @@ def dat_of_8_bits_with_huge_skew(folder, name):
 
 
 def segmented(folder, name, *parts, n_samples=2000):
-    """A multi-segment header, and the segments of which options are given: parts are (name, length, options or None)."""
+    """A multi-segment header, and the segments of which options are given: parts are (name, length, options or
+    None).
+    """
     for part, _, options in parts:
         if options is not None:
             write(folder, part, **options)
@@ -264,7 +269,8 @@ def segments_of_two_gains(folder, name):
     segmented(folder, name, (f"{name}_a", 1000, {}), (f"{name}_b", 1000, {"gain": 500}))
 
 
-# --- samples -------------------------------------------------------------------------------------------------------------
+# --- samples
+# -------------------------------------------------------------------------------------------------------------
 
 samples(WARNED, "flat: I, II, III, aVR", "all_zero", lambda signal: signal.fill(0))
 samples(WARNED, "flat: V3", "one_flat_lead", lambda signal: signal[8].fill(17))

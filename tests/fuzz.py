@@ -3,9 +3,9 @@
     python tests/fuzz.py --seconds 600            all targets in turn; prints how many inputs ended how
     python tests/fuzz.py --target header --seed 7
 
-Inputs are real and generated files with random bytes, lines, fields and JSON values replaced, removed, repeated or inserted.
-An input that raises something else, takes longer than 5 seconds or needs more than 6 GB of addresses is kept in the folder
-fuzz_failures/, and the exit status is 1.
+Inputs are real and generated files with random bytes, lines, fields and JSON values replaced, removed, repeated or
+inserted. An input that raises something else, takes longer than 5 seconds or needs more than 6 GB of addresses is
+kept in the folder fuzz_failures/, and the exit status is 1.
 """
 
 import argparse

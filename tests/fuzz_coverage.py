@@ -1,11 +1,13 @@
-"""Coverage-guided fuzzing of everything that reads recordings and the evaluator's input; only documented exceptions may escape.
+"""Coverage-guided fuzzing of everything that reads recordings and the evaluator's input; only documented exceptions
+may escape.
 
     pip install atheris && python tests/fuzz_coverage.py --seconds 1800        for all targets together
     python tests/fuzz_coverage.py --target header --corpus corpus              keep inputs that reached new code
 
-The targets are those of tests/fuzz.py. Here libFuzzer (through atheris, which the tests do not install: it is not built for every
-platform) chooses the changes by the code of data/ and engine/ that an input reaches. An input that raises something else, takes
-longer than 10 seconds or makes the process larger than 3 GB is kept in fuzz_failures/, and the exit status is 1.
+The targets are those of tests/fuzz.py. Here libFuzzer (through atheris, which the tests do not install: it is not
+built for every platform) chooses the changes by the code of data/ and engine/ that an input reaches. An input that
+raises something else, takes longer than 10 seconds or makes the process larger than 3 GB is kept in fuzz_failures/,
+and the exit status is 1.
 """
 
 import argparse
@@ -34,7 +36,9 @@ def choices(fuzzer):
 
 
 def fuzz(target, corpus, flags):
-    """In a process of its own, for libFuzzer ends it: the first byte of an input chooses the seed, the others are its file."""
+    """In a process of its own, for libFuzzer ends it: the first byte of an input chooses the seed, the others are its
+    file.
+    """
     import atheris
 
     with atheris.instrument_imports(include=["data", "engine"]):

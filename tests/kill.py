@@ -1,14 +1,15 @@
-"""Kill train.py, pretrain.py and driver.py at random moments, many times, and see whether what they leave behind can be gone on with.
+"""Kill train.py, pretrain.py and driver.py at random moments, many times, and see whether what they leave behind can
+be gone on with.
 
     python tests/kill.py --n 50            50 kills of each; prints what was survived, exit status 1 at the first fault
     python tests/kill.py --n 0 --writes 99 kill the trainings before each file that they write or remove, one after another
     python tests/kill.py --n 0 --disks 20  let the disk be full at 20 sizes
 
-Each run is a process of its own that is killed (SIGKILL, now and then SIGTERM or Ctrl-C) at a random moment of the time that an
-undisturbed run takes: while the cache is built, in an epoch, while a file is written. The same command is then given again,
-with --resume or --skip_existing, until it comes to its end; the result must be that of the undisturbed run:
-trained models bit by bit, the driver's probabilities to 1e-6.
-A full disk is a limit on the size of files: the write fails as it does where no space is left.
+Each run is a process of its own that is killed (SIGKILL, now and then SIGTERM or Ctrl-C) at a random moment of the
+time that an undisturbed run takes: while the cache is built, in an epoch, while a file is written. The same command
+is then given again, with --resume or --skip_existing, until it comes to its end; the result must be that of the
+undisturbed run: trained models bit by bit, the driver's probabilities to 1e-6. A full disk is a limit on the size of
+files: the write fails as it does where no space is left.
 """
 
 import argparse
@@ -56,8 +57,9 @@ SMALLEST_DISK = 20_000  # bytes, for the log must fit
 
 
 def die_at_write(number):
-    """Let this process kill itself where it would rename or remove a file for the `number`-th time (from 0); -> list of one
-    number, how many are left until then."""
+    """Let this process kill itself where it would rename or remove a file for the `number`-th time (from 0); -> list
+    of one number, how many are left until then.
+    """
     left = [number]
 
     def counted(method):
@@ -250,8 +252,9 @@ def kill_at_writes(training, n):
 
 
 def fill_disks(training, n):
-    """Let the disk be full for files of n sizes, up to that of the largest file of a run; -> number of runs that this ended, after which
-    each came to its end."""
+    """Let the disk be full for files of n sizes, up to that of the largest file of a run; -> number of runs that this
+    ended, after which each came to its end.
+    """
     log, n_ended = training.folder / "log", 0
     largest = max(
         file.stat().st_size
@@ -269,7 +272,9 @@ def fill_disks(training, n):
 
 
 def same_answer(text, expected):
-    """Whether two answers are the same; a recording's neighbours in a batch may change the last digits of its probabilities."""
+    """Whether two answers are the same; a recording's neighbours in a batch may change the last digits of its
+    probabilities.
+    """
     *lines, scores, end = text.split("\n")
     *expected_lines, expected_scores, _ = expected.split("\n")
     return (lines, end) == (expected_lines, "") and np.allclose(

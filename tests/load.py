@@ -3,10 +3,11 @@
     python tests/load.py                                    1,000, 10,000 and 100,000 recordings, 200 readers, a day of signal
     python tests/load.py --sizes 1000 --readers 20 --hours 1 --classify 100
 
-The recordings are links to those of data/sample. Every step is a process of its own, whose peak resident memory is printed beside that of
-the same process with a single recording: the programs and the model themselves. The model is a small network, trained here for an
-epoch, so that reading and writing are what is measured. The exit status is 1 if a step needs more than 1.5 GiB beyond that (and, for the day, twice the size of its file), if a
-number of files or recordings is wrong, or if readers disagree.
+The recordings are links to those of data/sample. Every step is a process of its own, whose peak resident memory is
+printed beside that of the same process with a single recording: the programs and the model themselves. The model is a
+small network, trained here for an epoch, so that reading and writing are what is measured. The exit status is 1 if a
+step needs more than 1.5 GiB beyond that (and, for the day, twice the size of its file), if a number of files or
+recordings is wrong, or if readers disagree.
 """
 
 import argparse
@@ -49,7 +50,9 @@ def replicate(folder, n):
 
 
 def in_process(function, *args, log=os.devnull):
-    """function(*args) in a forked process, its output in `log`; -> (seconds, peak resident bytes). AssertionError unless it ends with status 0."""
+    """function(*args) in a forked process, its output in `log`; -> (seconds, peak resident bytes). AssertionError
+    unless it ends with status 0.
+    """
     begin, pid = time.perf_counter(), os.fork()
     if not pid:
         status = 1
@@ -85,7 +88,9 @@ def told_the_truth(log, n):
 
 
 def measure(steps, base, limit=LIMIT):
-    """Run (name, n, function, args, log) one after another and print seconds and memory; `base` are the bytes of each function alone."""
+    """Run (name, n, function, args, log) one after another and print seconds and memory; `base` are the bytes of each
+    function alone.
+    """
     for name, n, function, args, log in steps:
         seconds, peak = in_process(function, *args, log=log)
         more = peak - base.get(function, 0)

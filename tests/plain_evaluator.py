@@ -1,5 +1,7 @@
-"""The official scores once more, by plain loops over recordings, files and classes: slow, and built on other definitions
-where there are any (AUROC by comparing pairs), so that agreement with engine/metrics.py means something."""
+"""The official scores once more, by plain loops over recordings, files and classes: slow, and built on other
+definitions where there are any (AUROC by comparing pairs), so that agreement with engine/metrics.py means
+something.
+"""
 
 import math
 from pathlib import Path

@@ -6,7 +6,9 @@ from engine.adapt import adapt_to_frequencies
 
 
 def scores_of(n, frequency, old, rng):
-    """Calibrated-at-`old` probabilities of recordings whose class has another `frequency`: two unit Gaussians, 2 apart."""
+    """Calibrated-at-`old` probabilities of recordings whose class has another `frequency`: two unit Gaussians, 2
+    apart.
+    """
     y = rng.random(n) < frequency
     evidence = rng.normal(0, 1, n) + 2 * y
     ratio = np.exp(2 * evidence - 2) * old / (1 - old)  # posterior odds under the old frequency

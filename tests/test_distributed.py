@@ -1,4 +1,6 @@
-"""Several processes that train together do what one does, and any number of them goes on with what another number began."""
+"""Several processes that train together do what one does, and any number of them goes on with what another number
+began.
+"""
 
 import csv
 import subprocess

@@ -1,4 +1,6 @@
-"""evaluate_12ECG_score.py and engine/score_files.py: the organisers' reference cases, a plain loop version, bad input."""
+"""evaluate_12ECG_score.py and engine/score_files.py: the organisers' reference cases, a plain loop version, bad
+input.
+"""
 
 import json
 import re
@@ -96,7 +98,9 @@ def test_malformed_outputs_are_reported(capsys):
 
 
 def test_labels_as_other_sources_write_them(tmp_path):
-    """Where the official script crashes or shifts labels: the spelling of 2021, no blank, two lines, foreign line ends."""
+    """Where the official script crashes or shifts labels: the spelling of 2021, no blank, two lines, foreign line
+    ends.
+    """
     spellings = ["#Dx: ", "# Dx: ", "#DX:", "#Dx: 164889003\n#Dx: "]
     dx = [["426783006"], ["164889003"], ["164890007", "426783006"], ["270492004"]]
     for i, (prefix, codes) in enumerate(zip(spellings, dx)):

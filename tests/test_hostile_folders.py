@@ -1,4 +1,6 @@
-"""Folders that are wrong on purpose: what driver.py and the evaluator do with names, links, pipes and what is in their way."""
+"""Folders that are wrong on purpose: what driver.py and the evaluator do with names, links, pipes and what is in
+their way.
+"""
 
 import csv
 import os
@@ -234,7 +236,8 @@ def test_a_model_whose_answers_are_no_numbers_writes_none(run, tmp_path):
     assert answers(tmp_path / "out") == []
 
 
-# --- the evaluator -------------------------------------------------------------------------------------------------------
+# --- the evaluator
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -181,7 +181,9 @@ def test_strict_training_stops_and_lists_what_is_wrong(recordings, tmp_path, cap
 
 @pytest.mark.parametrize("refused, left", [((), []), (("folder",), [LOCK_FILE]), (("folder", "file"), [LOCK_FILE])])
 def test_where_folders_cannot_be_locked_a_file_is(refused, left, tmp_path, monkeypatch):
-    """NFS locks only what is open for writing; some file systems lock nothing, and then two writers cannot notice each other."""
+    """NFS locks only what is open for writing; some file systems lock nothing, and then two writers cannot notice
+    each other.
+    """
     real = fcntl.flock
 
     def flock(descriptor, how):

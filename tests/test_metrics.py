@@ -24,7 +24,9 @@ from engine.metrics import (
 
 
 def random_case(seed, n_records, n_classes=24, n_levels=None):
-    """Labels of uneven prevalence, scores that know something about them (in few levels: ties), decisions of a worse eye."""
+    """Labels of uneven prevalence, scores that know something about them (in few levels: ties), decisions of a worse
+    eye.
+    """
     rng = np.random.default_rng(seed)
     prevalence = rng.choice([0.0, 0.02, 0.1, 0.3, 1.0], n_classes, p=[0.1, 0.2, 0.4, 0.25, 0.05])
     y_true = rng.random((n_records, n_classes)) < prevalence

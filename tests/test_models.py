@@ -1,4 +1,6 @@
-"""Networks and augmentation. Independent checks: shapes by hand, a window without padding, numpy, counted parameters."""
+"""Networks and augmentation. Independent checks: shapes by hand, a window without padding, numpy, counted
+parameters.
+"""
 
 import copy
 import json
@@ -83,7 +85,9 @@ def test_windows_of_a_batch_do_not_touch_each_other(config):
 
 @pytest.mark.parametrize("config", SMALL, ids=lambda c: f"{c['encoder']}-{len(c.get('widths', []))}")
 def test_full_windows_need_no_mask(config):
-    """The shortcut for windows without padding gives what the masked way gives, which one padded window in the batch calls for."""
+    """The shortcut for windows without padding gives what the masked way gives, which one padded window in the batch
+    calls for.
+    """
     model, x = trained_looking(config), torch.randn(3, 12, 96)
     with torch.inference_mode():
         short = model(x, torch.full((3,), 96))
@@ -193,7 +197,9 @@ def test_encoder_handover_is_strict():
 
 
 def test_predecessor():
-    """7,057,851 parameters were counted with 27 classes and a head over 16 x 320 features; ours pools, so it has fewer."""
+    """7,057,851 parameters were counted with 27 classes and a head over 16 x 320 features; ours pools, so it has
+    fewer.
+    """
     encoder = build_encoder({"encoder": "resnet"})
     n_encoder = sum(p.numel() for p in encoder.parameters())
     assert (encoder.out_channels, encoder.stride) == (320, 256)

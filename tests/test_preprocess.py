@@ -1,4 +1,6 @@
-"""data/preprocess.py and data/resample.py against plain float64 arithmetic, wfdb's physical values and scipy's resample_poly."""
+"""data/preprocess.py and data/resample.py against plain float64 arithmetic, wfdb's physical values and scipy's
+resample_poly.
+"""
 
 import json
 import math
@@ -34,7 +36,8 @@ def slow_resample(x, fs_in, fs_out):
     return resample_poly(x.astype(np.float64), up, down, axis=1, padtype="edge")
 
 
-# Millivolts -------------------------------------------------------------------------------------------------------------
+# Millivolts
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_equals_wfdb_in_millivolts(sample):
@@ -91,7 +94,8 @@ def test_amplitudes_are_cut():
     assert np.abs(x).max() == 2.5
 
 
-# Leads ------------------------------------------------------------------------------------------------------------------
+# Leads
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_leads_are_placed_by_name():
@@ -147,7 +151,8 @@ def test_unusable_recordings(adc, header, fault):
     assert str(error.value).startswith("R: ") and fault in str(error.value)
 
 
-# Bad samples and quality ------------------------------------------------------------------------------------------------
+# Bad samples and quality
+# ------------------------------------------------------------------------------------------------
 
 
 def test_bad_samples_are_interpolated():
@@ -229,7 +234,8 @@ def test_swapped_and_flat_leads_are_noticed():
     assert any(text.startswith("aVR + aVL + aVF") for text in quality.warnings)
 
 
-# Rate -------------------------------------------------------------------------------------------------------------------
+# Rate
+# -------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -302,7 +308,8 @@ def test_long_recordings_lead_by_lead_give_the_same(monkeypatch):
     assert by_lead == at_once
 
 
-# Windows and configuration ----------------------------------------------------------------------------------------------
+# Windows and configuration
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""The whole road as a user walks it: train.py -> driver.py -> evaluate_12ECG_score.py, from another working directory."""
+"""The whole road as a user walks it: train.py -> driver.py -> evaluate_12ECG_score.py, from another working
+directory.
+"""
 
 import csv
 import json
