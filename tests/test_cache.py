@@ -13,9 +13,10 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, fake_ecg, write_record
 
 from data.cache import CacheError, cache_key, open_cache
-from data.inputs import context, demographics, read_input, to_microvolts, to_millivolts
+from data.covariates import demographics, recording_covariates
+from data.inputs import read_input
 from data.locks import locked
-from data.preprocess import SignalConfig, preprocess
+from data.preprocess import SignalConfig, preprocess, to_microvolts, to_millivolts
 from data.records import find_records, read_record
 
 
@@ -32,7 +33,7 @@ def test_cache_holds_what_preprocess_gives(folder_of_records, tmp_path):
                 and np.abs(to_millivolts(cache.signal(i)) - expected).max() <= 0.5001e-3
             )
             assert cache.dx[i] == header.dx
-            assert (cache.context[i] == context(cache.signal(i), 100, header.age, header.sex)).all()
+            assert (cache.covariates[i] == recording_covariates(cache.signal(i), 100, header.age, header.sex)).all()
 
 
 def test_key_follows_files_and_configuration(folder_of_records):
@@ -272,8 +273,8 @@ CHANGES = {  # of an index of three recordings in one shard
     "shards elsewhere": lambda index: {"first": index["first"] + 1},
     "no shards": lambda index: {"first": np.zeros(0, np.int64)},
     "one number for shards": lambda index: {"first": np.int64(3)},
-    "context too narrow": lambda index: {"context": index["context"][:, :1]},
-    "context NaN": lambda index: {"context": index["context"] * np.nan},
+    "covariates too narrow": lambda index: {"covariates": index["covariates"][:, :1]},
+    "covariates NaN": lambda index: {"covariates": index["covariates"] * np.nan},
     "texts a list": b"[]",
     "texts cut": b"{",
     "texts nested": b"[" * 10**6,
@@ -406,7 +407,7 @@ def test_what_does_not_fit_into_memory_is_skipped_and_remarks_are_printable(buil
     (record,) = find_records(tmp_path / "odd")
     remarks = read_input(record, SignalConfig())[3]
     assert any("[2J" in text for text in remarks) and all(text.isprintable() for text in remarks)
-    monkeypatch.setattr("data.inputs.rhythm", scarce)
+    monkeypatch.setattr("data.covariates.rhythm", scarce)
     cache = open_cache([record], SignalConfig(), tmp_path / "cache", quiet=True)
     assert len(cache) == 0 and cache.skipped_rows == [
         {"record": "d", "stage": "preprocessing", "reason": f"{record.path}: does not fit into memory"}

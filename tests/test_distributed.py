@@ -12,11 +12,11 @@ import torch
 from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING, kill_after_first_epoch
 
 from data.cache import open_cache
-from data.dataset import AheadBatches, ResidentBatches, TrainBatches, unlabelled_dataset
+from data.dataset import PrefetchBatches, ResidentBatches, TrainBatches, unlabelled_dataset
 from data.preprocess import SignalConfig
 from data.records import find_records
 from data.splits import read_metadata
-from engine.distributed import World
+from engine.distributed import ProcessGroup
 from engine.run_folder import RunFolder
 from engine.validation import predict_together
 
@@ -120,7 +120,7 @@ def dataset(sample, tmp_path_factory):
 def test_batches_cut_on_the_device_are_the_same(dataset, seq_length):
     args = dataset, np.arange(len(dataset)), seq_length, 6, 1
     for host, resident in zip(TrainBatches(*args).epoch(3), ResidentBatches(*args, device="cpu").epoch(3), strict=True):
-        for name in ("x", "y", "known", "n_valid", "context"):
+        for name in ("x", "y", "mask", "lengths", "covariates"):
             assert torch.equal(getattr(host, name), getattr(resident, name)), name
         assert (host.index == resident.index).all()
 
@@ -134,7 +134,7 @@ def test_parts_of_a_batch_make_the_whole(dataset, whole, monkeypatch):
     for whole, *shares in zip(TrainBatches(*args).epoch(2), *parts, strict=True):
         assert torch.equal(whole.x, torch.cat([share.x for share in shares]))
         assert all((share.index == whole.index).all() for share in shares)
-        assert [World(rank, 3).part(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
+        assert [ProcessGroup(rank, 3).local_rows(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
 
 
 def test_a_process_reads_its_own_share_of_a_large_set(dataset, monkeypatch):
@@ -157,21 +157,21 @@ def test_a_process_reads_its_own_share_of_a_large_set(dataset, monkeypatch):
 
 
 def test_batches_prepared_ahead_are_the_same(dataset, monkeypatch):
-    monkeypatch.setattr(AheadBatches, "_pin", staticmethod(lambda value: value))  # pinned memory needs a GPU
+    monkeypatch.setattr(PrefetchBatches, "_pin", staticmethod(lambda value: value))  # pinned memory needs a GPU
     args, cut = (dataset, np.arange(len(dataset)), 250, 4, 1), []
-    real = AheadBatches._batch
-    monkeypatch.setattr(AheadBatches, "_batch", lambda *a: (cut.append(1), real(*a))[1])
+    real = PrefetchBatches._batch
+    monkeypatch.setattr(PrefetchBatches, "_batch", lambda *a: (cut.append(1), real(*a))[1])
     n = 0
-    for plain, ahead in zip(TrainBatches(*args).epoch(2), AheadBatches(*args).epoch(2), strict=True):
+    for plain, ahead in zip(TrainBatches(*args).epoch(2), PrefetchBatches(*args).epoch(2), strict=True):
         n += 1
         assert (
             torch.equal(plain.x, ahead.x)
-            and torch.equal(plain.n_valid, ahead.n_valid)
+            and torch.equal(plain.lengths, ahead.lengths)
             and (plain.index == ahead.index).all()
         )
         assert n <= len(cut) <= n + 4  # some ahead, not all
     assert n == len(TrainBatches(*args)) > 5
-    rest = AheadBatches(*args).epoch(2)
+    rest = PrefetchBatches(*args).epoch(2)
     next(rest)
     rest.close()  # a training that ends in the middle leaves no thread waiting
 
@@ -181,19 +181,20 @@ def test_resident_batches_hold_their_own_share(dataset, monkeypatch):
     monkeypatch.setattr("data.dataset.BLOCK", 4)
     args = dataset, np.arange(1, len(dataset)), 250, 6, 1, 1, 3
     resident = ResidentBatches(*args, device="cpu")
-    assert len(resident.signals) == 12 * resident.lengths[resident.own].sum() < dataset.cache.n_bytes / 4
+    assert len(resident.signals) == 12 * resident.n_samples[resident.own].sum() < dataset.cache.n_bytes / 4
     for host, here in zip(TrainBatches(*args).epoch(3), resident.epoch(3), strict=True):
-        assert torch.equal(host.x, here.x) and torch.equal(host.context, here.context)
+        assert torch.equal(host.x, here.x) and torch.equal(host.covariates, here.covariates)
 
 
 def test_validation_is_shared_out_in_stretches(dataset, monkeypatch):
     monkeypatch.setattr("engine.validation.fold_norms", lambda model: model)
     monkeypatch.setattr(
-        "engine.validation.predict", lambda models, seq_lengths, signals, contexts, device: contexts
+        "engine.validation.predict", lambda models, seq_lengths, signals, covariates, device: covariates
     )  # each recording answers with its row
-    monkeypatch.setattr(World, "gather_objects", lambda world, value: [value])
-    rows, contexts = np.arange(1, 12), np.arange(len(dataset), dtype=np.float32)[:, None]
+    monkeypatch.setattr(ProcessGroup, "all_gather_object", lambda group, value: [value])
+    rows, covariates = np.arange(1, 12), np.arange(len(dataset), dtype=np.float32)[:, None]
     shares = [
-        predict_together(None, 250, dataset.cache, contexts, rows, World(rank, 3))[:, 0].tolist() for rank in range(3)
+        predict_together(None, 250, dataset.cache, covariates, rows, ProcessGroup(rank, 3))[:, 0].tolist()
+        for rank in range(3)
     ]
     assert shares == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11]]

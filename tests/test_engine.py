@@ -168,9 +168,9 @@ def test_window_batches_hold_all_windows_of_all_recordings_and_pad_the_short():
     rng = np.random.default_rng(0)
     signals = [rng.integers(-2000, 2000, (12, n), np.int16) for n in (7, 250, 251, 1000, 20_000)]
     seen = {row: [] for row in range(len(signals))}
-    for x, n_valid, rows in window_batches(signals, 250):
+    for x, lengths, rows in window_batches(signals, 250):
         assert x.dtype == np.float32 and len(x) <= BATCH
-        for window, n, row in zip(x, n_valid, rows):
+        for window, n, row in zip(x, lengths, rows):
             assert not window[:, n:].any()
             seen[row].append(window[:, :n])
     for row, signal in enumerate(signals):
@@ -208,11 +208,11 @@ def test_threads_change_no_probability(monkeypatch):
     torch.manual_seed(0)
     models, rng = [build_model(MODEL).eval() for _ in range(3)], np.random.default_rng(0)
     signals = [rng.integers(-900, 900, (12, n)).astype(np.int16) for n in (100, 250, 1000, 3333)]
-    contexts, lengths = rng.random((4, 23)).astype(np.float32), [250, 250, 400]
-    alone = predict(models, lengths, signals, contexts)
+    covariates, lengths = rng.random((4, 23)).astype(np.float32), [250, 250, 400]
+    alone = predict(models, lengths, signals, covariates)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert np.array_equal(predict(models, lengths, signals, contexts), alone)
-    each = np.mean([predict([model], [length], signals, contexts) for model, length in zip(models, lengths)], axis=0)
+    assert np.array_equal(predict(models, lengths, signals, covariates), alone)
+    each = np.mean([predict([model], [length], signals, covariates) for model, length in zip(models, lengths)], axis=0)
     np.testing.assert_allclose(alone, each, atol=1e-7)
 
 

@@ -19,7 +19,7 @@ from data.headers import parse_header
 from data.labels import TABLES, load_class_set
 from engine.score_files import ScoreFileError, find_pairs
 
-CASES = Path(__file__).parent / "evaluator_cases"
+CASES = Path(__file__).parent / "reference" / "evaluator_cases"
 CODES = [code for group in load_class_set("cinc2020").members for code in group]
 FIRST_PHASE = ["AF", "I-AVB", "LBBB", "Normal", "PAC", "PVC", "RBBB", "STD", "STE"]
 

@@ -243,7 +243,7 @@ def test_the_benchmark_averages_over_seeds():
 
 
 def test_the_benchmark_refuses_to_mix_settings(pretrained, tmp_path):
-    args = SimpleNamespace(flags=["--n_context", 0], lr=0.002, epochs=8)
+    args = SimpleNamespace(flags=["--n_covariates", 0], lr=0.002, epochs=8)
     settings = settings_of(args, read_pretrained(pretrained))
     RunFolder(tmp_path).write_json("pretraining.json", settings | {"auroc": {}})
     check_settings(tmp_path / "pretraining.json", settings)

@@ -49,7 +49,7 @@ def test_a_short_run_of_the_coverage_guided_fuzzer(tmp_path, run_script):
     resource.setrlimit(
         resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_AS)[1])
     )  # it bounds memory itself
-    done = run_script("tests/fuzz_coverage.py", "--seconds", 20, cwd=tmp_path)
+    done = run_script("tests/robustness/fuzz_coverage.py", "--seconds", 20, cwd=tmp_path)
     assert done.stdout.count("no failure") == 4, done.stdout
 
 
@@ -279,7 +279,7 @@ NONSENSE = [
     (("members",), {}),
     (("members", 0, "seq_length"), "250"),
     (("members", 0, "seq_length"), 2.5),
-    (("version",), 2),
+    (("version",), 3),
     (("format",), "other"),
     (("signal", "clip"), float("nan")),
     (("signal", "leads"), ["I", "II"]),

@@ -106,8 +106,8 @@ def test_two_trainings_do_not_mix_their_output(script, sizes, recordings, tmp_pa
     "change, message",
     [
         (
-            lambda run: run.write_json("config.json", {**json.loads((run / "config.json").read_text()), "version": 2}),
-            "has version 2; this software reads version 1",
+            lambda run: run.write_json("config.json", {**json.loads((run / "config.json").read_text()), "version": 3}),
+            "has version 3; this software reads versions 1 and 2",
         ),
         (
             lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"scaler": 1}),

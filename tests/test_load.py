@@ -1,6 +1,6 @@
-"""Much data and many readers at once; `python tests/load.py` is the long version, with 100,000 recordings."""
+"""Much data and many readers at once; `python tests/robustness/load.py` is the long version, with 100,000 recordings."""
 
 
 def test_memory_and_counts_under_load(tmp_path, run_script):
-    done = run_script("tests/load.py", "--sizes", 300, "--readers", 8, "--hours", 0.5, cwd=tmp_path)
+    done = run_script("tests/robustness/load.py", "--sizes", 300, "--readers", 8, "--hours", 0.5, cwd=tmp_path)
     assert "8 processes read one cache" in done.stdout and done.stdout.count("driver.py") == 2

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from engine.augment import DEFAULT_AUGMENT, augment, change_band, mix
-from models import DEFAULT_MODEL, ENCODERS, ECGModel, build_encoder, build_model
+from models import DEFAULT_MODEL, build_encoder, build_model
 from models.dropout import Dropout, random_bytes
 from models.folding import fold_norms
 from models.heads import ClassificationHead, pool_over_time
 
 SMALL = [
-    {"encoder": "xresnet", "stem": 8, "widths": [8, 16, 24], "depths": [1, 2, 1], "n_classes": 5, "n_context": 4},
+    {"encoder": "xresnet", "stem": 8, "widths": [8, 16, 24], "depths": [1, 2, 1], "n_classes": 5, "n_covariates": 4},
     {
         "encoder": "xresnet",
         "stem": 8,
@@ -25,9 +25,16 @@ SMALL = [
         "depths": [2, 1],
         "first_stride": 1,
         "n_classes": 5,
-        "n_context": 4,
+        "n_covariates": 4,
     },
-    {"encoder": "resnet", "filters": [8, 16, 24], "lengths": [64, 16, 4], "kernel": 7, "n_classes": 5, "n_context": 4},
+    {
+        "encoder": "resnet",
+        "filters": [8, 16, 24],
+        "lengths": [64, 16, 4],
+        "kernel": 7,
+        "n_classes": 5,
+        "n_covariates": 4,
+    },
 ]
 
 
@@ -62,12 +69,12 @@ def test_shapes(config, n_samples):
 @pytest.mark.parametrize("config", SMALL, ids=lambda c: f"{c['encoder']}-{len(c.get('widths', []))}")
 def test_padding_changes_nothing(config):
     model = trained_looking(config)
-    n_valid = 4 * model.encoder.stride
-    x, people = torch.randn(2, 12, n_valid), torch.randn(2, 4)
+    lengths = 4 * model.encoder.stride
+    x, people = torch.randn(2, 12, lengths), torch.randn(2, 4)
     padded = nn.functional.pad(x, (0, 57))
     with torch.inference_mode():
         expected = model(x, None, people)
-        told = model(padded, torch.full((2,), n_valid), people)
+        told = model(padded, torch.full((2,), lengths), people)
         untold = model(padded, None, people)
     torch.testing.assert_close(told, expected, rtol=1e-4, atol=1e-5)
     assert (untold - expected).abs().max() > 1e-3  # the test would notice
@@ -76,10 +83,10 @@ def test_padding_changes_nothing(config):
 @pytest.mark.parametrize("config", SMALL, ids=lambda c: f"{c['encoder']}-{len(c.get('widths', []))}")
 def test_windows_of_a_batch_do_not_touch_each_other(config):
     model = trained_looking(config)
-    x, n_valid = torch.randn(3, 12, 96), torch.tensor([96, 50, 33])
+    x, lengths = torch.randn(3, 12, 96), torch.tensor([96, 50, 33])
     with torch.inference_mode():
-        together = model(x, n_valid)
-        alone = torch.cat([model(x[i : i + 1], n_valid[i : i + 1]) for i in range(3)])
+        together = model(x, lengths)
+        alone = torch.cat([model(x[i : i + 1], lengths[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -97,17 +104,17 @@ def test_full_windows_need_no_mask(config):
 
 @pytest.mark.parametrize("config", SMALL, ids=lambda c: f"{c['encoder']}-{len(c.get('widths', []))}")
 def test_folded_norms_change_no_answer(config):
-    model, x, n_valid = trained_looking(config), torch.randn(3, 12, 96), torch.tensor([96, 50, 33])
+    model, x, lengths = trained_looking(config), torch.randn(3, 12, 96), torch.tensor([96, 50, 33])
     fast = fold_norms(copy.deepcopy(model))
     with torch.inference_mode():
-        torch.testing.assert_close(fast(x, n_valid), model(x, n_valid), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(fast(x, lengths), model(x, lengths), rtol=1e-4, atol=1e-5)
     norms = [sum(isinstance(module, nn.BatchNorm2d) for module in m.modules()) for m in (model, fast)]
     assert norms[1] == (0 if config["encoder"] == "xresnet" else len(config["filters"]) - 1) < norms[0]
 
 
 CAUSAL = [
-    {"encoder": "causal_resnet", "stem": 8, "widths": [8, 16], "depths": [1, 2], "n_classes": 5, "n_context": 4},
-    {"encoder": "transformer", "width": 16, "depth": 2, "n_heads": 2, "n_classes": 5, "n_context": 4},
+    {"encoder": "causal_resnet", "stem": 8, "widths": [8, 16], "depths": [1, 2], "n_classes": 5, "n_covariates": 4},
+    {"encoder": "transformer", "width": 16, "depth": 2, "n_heads": 2, "n_classes": 5, "n_covariates": 4},
 ]
 
 
@@ -117,10 +124,10 @@ def test_compiled_networks_train_and_answer_alike(config):
     torch._dynamo.reset()
     model, x = trained_looking(config), torch.randn(3, 12, 96)
     compiled = torch.compile(model, backend="aot_eager")
-    for n_valid in (torch.full((3,), 96), torch.tensor([96, 50, 33])):
+    for lengths in (torch.full((3,), 96), torch.tensor([96, 50, 33])):
         with torch.no_grad():
-            torch.testing.assert_close(compiled.eval()(x, n_valid), model.eval()(x, n_valid), rtol=1e-4, atol=1e-5)
-        compiled.train()(x, n_valid).sum().backward()
+            torch.testing.assert_close(compiled.eval()(x, lengths), model.eval()(x, lengths), rtol=1e-4, atol=1e-5)
+        compiled.train()(x, lengths).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.encoder.parameters())
 
 
@@ -233,26 +240,26 @@ def test_bad_config_is_refused(config, fault):
 
 
 def test_pooling_against_numpy():
-    features, n_valid = torch.randn(3, 4, 10) - 5, np.array([10, 6, 1])
-    pooled = pool_over_time(features, torch.from_numpy(n_valid)).numpy()
-    for i, n in enumerate(n_valid):
+    features, lengths = torch.randn(3, 4, 10) - 5, np.array([10, 6, 1])
+    pooled = pool_over_time(features, torch.from_numpy(lengths)).numpy()
+    for i, n in enumerate(lengths):
         part = features[i, :, :n].numpy()
         np.testing.assert_allclose(pooled[i], np.concatenate([part.mean(1), part.max(1)]), rtol=1e-5)
 
 
 def test_head_without_context_is_the_same_as_unknown():
-    head = ClassificationHead(4, 3, n_context=4).eval()
+    head = ClassificationHead(4, 3, n_covariates=4).eval()
     features = torch.randn(2, 4, 7)
     assert torch.equal(head(features), head(features, None, torch.zeros(2, 4)))
     assert not torch.equal(head(features), head(features, None, torch.ones(2, 4)))
 
 
-def batch_of(generator, n_valid=(90, 90, 40)):
+def batch_of(generator, lengths=(90, 90, 40)):
     x = torch.randn(3, 12, 90, generator=generator)
-    n_valid = torch.tensor(n_valid)
-    x[torch.arange(90).expand(3, 12, 90) >= n_valid[:, None, None]] = 0
+    lengths = torch.tensor(lengths)
+    x[torch.arange(90).expand(3, 12, 90) >= lengths[:, None, None]] = 0
     y = (torch.rand(3, 5, generator=generator) < 0.4).float()
-    return x, y, torch.ones(3, 5), n_valid
+    return x, y, torch.ones(3, 5), lengths
 
 
 def test_augmentation_is_deterministic_and_keeps_shapes(generator):
@@ -270,11 +277,11 @@ def test_augmentation_is_deterministic_and_keeps_shapes(generator):
 @pytest.mark.parametrize("name", DEFAULT_AUGMENT)
 def test_each_augmentation_alone(name, generator):
     """Each one does something, stays finite, leaves padding silent, and off means untouched."""
-    x, y, mask, n_valid = batch_of(generator)
+    x, y, mask, lengths = batch_of(generator)
     off = {key: 0.0 for key in DEFAULT_AUGMENT}
-    for got, given in zip(augment(x, y, mask, n_valid, off, generator), (x, y, mask, n_valid)):
+    for got, given in zip(augment(x, y, mask, lengths, off, generator), (x, y, mask, lengths)):
         assert torch.equal(got, given)
-    changed, _, _, n_after = augment(x, y, mask, n_valid, {**off, name: 0.9}, generator)
+    changed, _, _, n_after = augment(x, y, mask, lengths, {**off, name: 0.9}, generator)
     assert changed.isfinite().all() and not torch.equal(changed, x)
     assert not changed[2, :, n_after[2] :].any()
 
@@ -285,11 +292,11 @@ def test_mixup_mixes_signal_and_targets_alike(generator):
     x = y[:, :1, None].expand(16, 12, 30)
     mask = torch.ones(16, 3)
     mask[0, 1] = 0
-    mixed_x, mixed_y, mixed_mask, n_valid = mix(x, y, mask, torch.arange(1, 17), 0.5, generator)
+    mixed_x, mixed_y, mixed_mask, lengths = mix(x, y, mask, torch.arange(1, 17), 0.5, generator)
     torch.testing.assert_close(mixed_x, mixed_y[:, :1, None].expand(16, 12, 30))
     assert not torch.equal(mixed_y, y)
     assert 1 <= (mixed_mask == 0).sum() <= 2 and mixed_mask[0, 1] == 0  # window 0 and the one mixed with it
-    assert (n_valid >= torch.arange(1, 17)).all()
+    assert (lengths >= torch.arange(1, 17)).all()
 
 
 def test_band_keeps_the_middle_of_the_spectrum(generator):

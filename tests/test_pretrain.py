@@ -65,12 +65,12 @@ def test_the_bidirectional_transformer_sees_everything_with_the_same_weights():
 @pytest.mark.parametrize(
     "name, changes", [("transformer", {}), ("transformer", {"bidirectional": True}), ("causal_resnet", {})]
 )
-@pytest.mark.parametrize("n_valid", [1, 21, 24, 37])
-def test_padding_changes_no_valid_frame(name, changes, n_valid):
+@pytest.mark.parametrize("lengths", [1, 21, 24, 37])
+def test_padding_changes_no_valid_frame(name, changes, lengths):
     encoder = small_encoder(name, **changes).eval()
     x = torch.randn(2, 12, 48)
-    alone = encoder(x[:1, :, :n_valid])
-    padded = encoder(x, torch.tensor([n_valid, 48]))  # what lies in the padding is noise here: it must be ignored
+    alone = encoder(x[:1, :, :lengths])
+    padded = encoder(x, torch.tensor([lengths, 48]))  # what lies in the padding is noise here: it must be ignored
     assert torch.allclose(padded[:1, :, : alone.shape[2]], alone, atol=1e-5)
     assert torch.allclose(padded[1], encoder(x[1:])[0], atol=1e-5)
 
@@ -91,15 +91,15 @@ def test_attention_is_relative_in_time():
 
 @pytest.mark.parametrize("stride", [1, 4, 8])
 def test_samples_ahead_against_a_loop(stride):
-    x, n_valid, ks = torch.randn(3, 12, 30), torch.tensor([30, 17, 4]), [1, 3, 9]
-    last, future, valid = samples_ahead(x, n_valid, ks, stride)
+    x, lengths, ks = torch.randn(3, 12, 30), torch.tensor([30, 17, 4]), [1, 3, 9]
+    last, future, valid = samples_ahead(x, lengths, ks, stride)
     frames = -(-30 // stride)
     assert last.shape == (3, 12, 1, frames) and future.shape == (3, 12, 3, frames) and valid.shape == (3, 1, 3, frames)
     for b in range(3):
         for i in range(frames):
             for j, k in enumerate(ks):
                 seen = (i + 1) * stride - 1
-                assert valid[b, 0, j, i] == (seen + k < n_valid[b])
+                assert valid[b, 0, j, i] == (seen + k < lengths[b])
                 if valid[b, 0, j, i]:
                     assert torch.equal(last[b, :, 0, i], x[b, :, seen]) and torch.equal(
                         future[b, :, j, i], x[b, :, seen + k]
@@ -113,10 +113,10 @@ def test_an_untrained_head_says_that_nothing_changes():
         NextSampleHead(8, [0, 4], [0.1] * 12)
 
 
-def plain_loss(prediction, x, n_valid, ks, stride, scale):
+def plain_loss(prediction, x, lengths, ks, stride, scale):
     """The loss of engine.forecasting, sample by sample; prediction(b, lead, seen, k) -> mV."""
     total, count = np.zeros(len(ks)), np.zeros(len(ks))
-    for b, n in enumerate(n_valid):
+    for b, n in enumerate(lengths):
         for lead in range(12):
             signal = x[b, lead, :n].astype(np.float64)
             unit = max(scale[lead], np.abs(signal - signal.mean()).mean())
@@ -151,13 +151,13 @@ def test_padding_never_counts_in_the_loss():
     torch.manual_seed(0)
     model = NextSampleModel(small_encoder("transformer"), [2, 9], [0.1] * 12).eval()
     torch.nn.init.normal_(model.head.out.weight)
-    x, n_valid = torch.randn(2, 12, 40), torch.tensor([40, 22])
+    x, lengths = torch.randn(2, 12, 40), torch.tensor([40, 22])
     noisy = x.clone()
     noisy[1, :, 22:] = 1000.0
     sums = []
     for signal in (x, noisy):
-        prediction, future, valid = model(signal, n_valid)
-        sums.append(huber(prediction, future, valid, error_unit(signal, n_valid, torch.full((12,), 0.1))))
+        prediction, future, valid = model(signal, lengths)
+        sums.append(huber(prediction, future, valid, error_unit(signal, lengths, torch.full((12,), 0.1))))
     assert torch.allclose(sums[0][0], sums[1][0]) and torch.equal(sums[0][1], sums[1][1])
     assert sums[0][1].tolist() == [12 * (9 + 5), 12 * (7 + 3)]  # frames with a sample 2 and 9 ahead, counted by hand
 
@@ -165,9 +165,9 @@ def test_padding_never_counts_in_the_loss():
 def test_one_noisy_lead_does_not_dominate():
     x = torch.randn(4, 12, 200) * 0.1
     x[:, 5] *= 1000
-    n_valid, scale = torch.full((4,), 200), torch.full((12,), 0.08)
-    last, future, valid = samples_ahead(x, n_valid, [10], 4)
-    unit = error_unit(x, n_valid, scale)
+    lengths, scale = torch.full((4,), 200), torch.full((12,), 0.08)
+    last, future, valid = samples_ahead(x, lengths, [10], 4)
+    unit = error_unit(x, lengths, scale)
     whole = huber(last, future, valid, unit)[0]
     noisy = huber(last[:, 5:6], future[:, 5:6], valid, unit[:, 5:6])[0]
     assert 0.05 < (noisy / whole).item() < 0.15  # a twelfth is 0.083
@@ -206,13 +206,13 @@ def test_the_linear_predictor_against_least_squares():
 @pytest.mark.parametrize("name", CAUSAL_ENCODERS)
 def test_a_model_learns_a_sine(name):
     torch.manual_seed(0)
-    ks, n_valid, scale = [3, 10], torch.full((8,), 64), torch.full((12,), 0.3)
+    ks, lengths, scale = [3, 10], torch.full((8,), 64), torch.full((12,), 0.3)
     model = NextSampleModel(small_encoder(name, dropout=0.0), ks, scale.tolist())
     optimizer = make_optimizer(model, 1e-2, 0.0)
 
     def loss_of(predict, x):
-        _, future, valid = samples_ahead(x, n_valid, ks, 4)
-        error, n = huber(predict(x, n_valid), future, valid, error_unit(x, n_valid, scale))
+        _, future, valid = samples_ahead(x, lengths, ks, 4)
+        error, n = huber(predict(x, lengths), future, valid, error_unit(x, lengths, scale))
         return (error / n).mean()
 
     def sines():

@@ -268,6 +268,6 @@ def test_folds_join_into_one_run_with_out_of_fold_scores(sample, tmp_path, run_s
     both, parts = load_predictor(tmp_path / "both"), [load_predictor(tmp_path / f"fold_{k}") for k in (1, 2)]
     assert len(both.models) == 2
     rng = np.random.default_rng(0)
-    signal, context = rng.integers(-500, 500, (12, 1000)).astype(np.int16), np.zeros((1, 23), np.float32)
-    mean = np.mean([part.predict([signal], context) for part in parts], axis=0)
-    assert np.allclose(both.predict([signal], context), mean, atol=1e-7)
+    signal, covariates = rng.integers(-500, 500, (12, 1000)).astype(np.int16), np.zeros((1, 23), np.float32)
+    mean = np.mean([part.predict([signal], covariates) for part in parts], axis=0)
+    assert np.allclose(both.predict([signal], covariates), mean, atol=1e-7)

@@ -1,9 +1,9 @@
 """Kill train.py, pretrain.py and driver.py at random moments, many times, and see whether what they leave behind can
 be gone on with.
 
-    python tests/kill.py --n 50            50 kills of each; prints what was survived, exit status 1 at the first fault
-    python tests/kill.py --n 0 --writes 99 kill the trainings before each file that they write or remove, one after another
-    python tests/kill.py --n 0 --disks 20  let the disk be full at 20 sizes
+    python tests/robustness/kill.py --n 50            50 kills of each; prints what was survived, exit status 1 at the first fault
+    python tests/robustness/kill.py --n 0 --writes 99 kill the trainings before each file that they write or remove, one after another
+    python tests/robustness/kill.py --n 0 --disks 20  let the disk be full at 20 sizes
 
 Each run is a process of its own that is killed (SIGKILL, now and then SIGTERM or Ctrl-C) at a random moment of the
 time that an undisturbed run takes: while the cache is built, in an epoch, while a file is written. The same command
@@ -28,7 +28,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np
 import torch

@@ -1,7 +1,7 @@
 """Feed mutated files to everything that reads files, until time is up; only the documented exceptions may escape.
 
-    python tests/fuzz.py --seconds 600            all targets in turn; prints how many inputs ended how
-    python tests/fuzz.py --target header --seed 7
+    python tests/robustness/fuzz.py --seconds 600            all targets in turn; prints how many inputs ended how
+    python tests/robustness/fuzz.py --target header --seed 7
 
 Inputs are real and generated files with random bytes, lines, fields and JSON values replaced, removed, repeated or
 inserted. An input that raises something else, takes longer than 5 seconds or needs more than 6 GB of addresses is
@@ -20,7 +20,8 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from engine.run_folder import RunError, RunFolder, load_run, make_config
 from engine.score_files import ScoreFileError, find_pairs, read_first_phase, read_labels, read_outputs
 from models import DEFAULT_MODEL, build_model
 
-SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"
+SAMPLE = ROOT / "data" / "sample"
 NUMBERS = [
     "0",
     "-1",

@@ -1,10 +1,10 @@
 """Coverage-guided fuzzing of everything that reads recordings and the evaluator's input; only documented exceptions
 may escape.
 
-    pip install atheris && python tests/fuzz_coverage.py --seconds 1800        for all targets together
-    python tests/fuzz_coverage.py --target header --corpus corpus              keep inputs that reached new code
+    pip install atheris && python tests/robustness/fuzz_coverage.py --seconds 1800        for all targets together
+    python tests/robustness/fuzz_coverage.py --target header --corpus corpus              keep inputs that reached new code
 
-The targets are those of tests/fuzz.py. Here libFuzzer (through atheris, which the tests do not install: it is not
+The targets are those of tests/robustness/fuzz.py. Here libFuzzer (through atheris, which the tests do not install: it is not
 built for every platform) chooses the changes by the code of data/ and engine/ that an input reaches. An input that
 raises something else, takes longer than 10 seconds or makes the process larger than 3 GB is kept in fuzz_failures/,
 and the exit status is 1.
@@ -18,7 +18,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 TARGETS = ("header", "signal", "output", "config")
 LIBFUZZER = (

@@ -1,7 +1,7 @@
 """Many recordings and many readers: time and memory of finding, caching and classifying, and whether all readers agree.
 
-    python tests/load.py                                    1,000, 10,000 and 100,000 recordings, 200 readers, a day of signal
-    python tests/load.py --sizes 1000 --readers 20 --hours 1 --classify 100
+    python tests/robustness/load.py                                    1,000, 10,000 and 100,000 recordings, 200 readers, a day of signal
+    python tests/robustness/load.py --sizes 1000 --readers 20 --hours 1 --classify 100
 
 The recordings are links to those of data/sample. Every step is a process of its own, whose peak resident memory is
 printed beside that of the same process with a single recording: the programs and the model themselves. The model is a
@@ -13,14 +13,14 @@ recordings is wrong, or if readers disagree.
 import argparse
 import os
 import re
-import resource
 import sys
 import tempfile
 import time
 import zlib
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from data.cache import open_cache
 from data.preprocess import SignalConfig
 from data.records import find_records
 
-SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"
+SAMPLE = ROOT / "data" / "sample"
 LIMIT = 1.5 * 2**30  # bytes beside the program and the model
 TINY = ["--stem", "8", "--widths", "8", "8", "--depths", "1", "1", "--epochs", "1"]
 

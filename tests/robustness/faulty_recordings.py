@@ -8,7 +8,7 @@ skipping.
 import os
 
 import numpy as np
-from conftest import LEADS, fake_ecg, write_record
+from conftest import fake_ecg, write_record
 
 READ, WARNED, SKIPPED, IGNORED = "read", "read with a warning", "skipped", "ignored"
 CATALOGUE = {}
