@@ -33,7 +33,7 @@ from data.records import RecordError, find_records
 from engine.adapt import adapt_to_frequencies
 from engine.inference import load_predictor
 from engine.run_folder import RunError, RunFolder
-from engine.script import one_line_end
+from engine.script import clean_exit
 from run_12ECG_classifier import DEFAULT_MODEL
 
 BATCH = 64  # recordings
@@ -84,7 +84,7 @@ def output_files(records, output):
     return [Path(output, f"{r.record_id if times[r.record_id] == 1 else r.name}.csv") for r in records]
 
 
-def places_taken(records, files, output):
+def output_conflicts(records, files, output):
     """{index: row of skipped_records.csv} of records whose answer would be a list, another record's answer or outside
     `output`.
     """
@@ -114,12 +114,12 @@ def places_taken(records, files, output):
 
 
 def read(predictor, record):
-    """(signal, context, warnings), or the RecordError that says why not."""
+    """(signal, covariates, warnings), or the RecordError that says why not."""
     try:
-        signal, context, _, warnings = read_input(record, predictor.signal_config)
+        signal, covariates, _, warnings = read_input(record, predictor.signal_config)
     except RecordError as error:
         return error
-    return signal, context, warnings
+    return signal, covariates, warnings
 
 
 def write_prediction(file, record_id, classes, y_pred, y_score):
@@ -165,8 +165,8 @@ def classify(predictor, records, workers, done, remark):
             warnings += remarks
             remark(remarks)
             if good:
-                signals, contexts = zip(*good.values())
-                y_score = predictor.predict(signals, np.stack(contexts))  # (b, C)
+                signals, covariates = zip(*good.values())
+                y_score = predictor.predict(signals, np.stack(covariates))  # (b, C)
                 if not np.isfinite(y_score).all():
                     raise RunError("the model's answers are no numbers: its weights are damaged")
                 skipped += done(list(good), y_score) or ()
@@ -249,7 +249,7 @@ def write_list(folder, name, rows):
 
 
 def main(argv=None):
-    with one_line_end("driver.py", "go on with --skip_existing"):
+    with clean_exit("driver.py", "go on with --skip_existing"):
         return run(parse_args(argv))
 
 
@@ -260,7 +260,7 @@ def run(args):
     files, out = output_files(records, args.output), RunFolder(args.output)
     out.create()
     with out.only_writer():
-        taken = places_taken(records, files, args.output)
+        taken = output_conflicts(records, files, args.output)
         answered = {i for i, file in enumerate(files) if args.skip_existing and i not in taken and os.path.isfile(file)}
         if args.skip_existing:
             print(f"{len(answered)} of {len(records)} recordings have an output already")

@@ -28,7 +28,7 @@ from data.splits import read_metadata, train_valid_split
 from engine.allocator import keep_freed_memory
 from engine.augment import change_gain
 from engine.baselines import Persistence, fit_linear, skill
-from engine.distributed import joined_world
+from engine.distributed import process_group
 from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
 from engine.handover import make_pretrain_config
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
@@ -43,10 +43,10 @@ from engine.options import (
     open_run,
     resume,
     settings_of_run,
-    write_trouble,
+    write_skipped_and_warnings,
 )
 from engine.run_folder import RunError
-from engine.script import one_line_end
+from engine.script import clean_exit
 from models import CAUSAL_ENCODERS, ENCODERS, build_encoder
 from models.next_sample import NextSampleModel
 
@@ -98,21 +98,21 @@ def causal_sizes(encoder):
     return {name: value for name, value in ENCODERS[encoder][1].items() if name != "bidirectional"}
 
 
-def make_loss(scale, gain, world, generator):
+def make_loss(scale, gain, group, generator):
     """Robust error of the predictions for windows of random amplification, each distance ahead weighing the same.
     Every process changes the whole batch of B windows alike, and computes its part of it, b = B / number of
     processes.
     """
-    scale = torch.tensor(scale, device=world.device)
+    scale = torch.tensor(scale, device=group.device)
 
     def loss_fn(model, batch):
-        x, n_valid = (world.gather(t.to(world.device, non_blocking=True)) for t in (batch.x, batch.n_valid))
+        x, lengths = (group.all_gather(t.to(group.device, non_blocking=True)) for t in (batch.x, batch.lengths))
         x = change_gain(x, gain, generator)
-        part = world.part(len(x))
-        x, n_valid = x[part], n_valid[part]
-        prediction, future, valid = model(x, n_valid)  # (b, 12, K, T')
-        error, n = huber(prediction, future, valid, error_unit(x, n_valid, scale))  # (K,), (K,)
-        return (error / world.sum(n.clone()).clamp(min=1)).mean()
+        part = group.local_rows(len(x))
+        x, lengths = x[part], lengths[part]
+        prediction, future, valid = model(x, lengths)  # (b, 12, K, T')
+        error, n = huber(prediction, future, valid, error_unit(x, lengths, scale))  # (K,), (K,)
+        return (error / group.all_reduce(n.clone()).clamp(min=1)).mean()
 
     return loss_fn
 
@@ -136,13 +136,13 @@ def save(run, name, model):
     run.save(name, {"encoder": model.encoder.state_dict(), "head": model.head.state_dict()})
 
 
-def pretrain(args, run, world):
-    """The whole experiment. args: the flags, run: the RunFolder to fill, world: the processes that train together."""
-    device = world.device
+def pretrain(args, run, group):
+    """The whole experiment. args: the flags, run: the RunFolder to fill, group: the processes that train together."""
+    device = group.device
 
     # Data: one memory map of preprocessed signals and a split by patient; no labels
     signal_config = SignalConfig(sample_freq=args.sample_freq)
-    cache = open_recordings(args, signal_config, world)
+    cache = open_recordings(args, signal_config, group)
     data = unlabelled_dataset(cache, read_metadata(args.metadata, cache.names))
     train_rows, valid_rows = train_valid_split(
         data.targets,
@@ -157,7 +157,7 @@ def pretrain(args, run, world):
         args.split,
     )
     batches = train_batches(
-        data, train_rows, args.seq_length, args.batch_size, args.seed, world.rank, world.size, device
+        data, train_rows, args.seq_length, args.batch_size, args.seed, group.rank, group.world_size, device
     )
     train_signals, valid_signals = ([cache.signal(i) for i in rows] for rows in (train_rows, valid_rows))
     print(f"{len(train_rows)} recordings train, {len(valid_rows)} validate; {run.path}")
@@ -175,10 +175,10 @@ def pretrain(args, run, world):
         optimizer,
         schedule,
         EMA(model, args.ema_decay),
-        make_loss(scale, args.gain, world, generator),
+        make_loss(scale, args.gain, group, generator),
         device,
         args.bf16,
-        world,
+        group,
         args.compile,
     )
 
@@ -206,7 +206,7 @@ def pretrain(args, run, world):
         head = {"k_steps_ahead": args.k_steps_ahead, "scale": scale}
         run.write_text("pretrain_train_ids.txt", train_ids)
         run.write_text("pretrain_valid_ids.txt", "".join(f"{cache.names[i]}\n" for i in valid_rows))
-        write_trouble(run, cache, "pretrain_")
+        write_skipped_and_warnings(run, cache, "pretrain_")
         run.write_json(
             "pretrain_config.json",
             make_pretrain_config(signal_config, encoder_config, head, settings_of_run(args), facts),
@@ -215,7 +215,7 @@ def pretrain(args, run, world):
     for epoch, learned, speed in trainer.epochs(
         batches, len(history) + 1, args.epochs, args.seed, generator, cache.names
     ):
-        row = history_row(args.k_steps_ahead, validate(lambda x, n_valid: trainer.ema.model(x, n_valid)[0]), *baselines)
+        row = history_row(args.k_steps_ahead, validate(lambda x, lengths: trainer.ema.model(x, lengths)[0]), *baselines)
         if row["valid_loss"] < best or epoch == 1:
             best = row["valid_loss"]
             save(run, "pretrain_model.pth", trainer.ema.model)
@@ -238,11 +238,11 @@ def pretrain(args, run, world):
 
 
 def main(argv=None):
-    with one_line_end("pretrain.py", "go on with --resume"):
+    with clean_exit("pretrain.py", "go on with --resume"):
         args = parse_args(argv)
         keep_freed_memory()
-        with joined_world(args.cuda) as world, open_run(args, world, "pretrain_") as run:
-            pretrain(args, run, world)
+        with process_group(args.cuda) as group, open_run(args, group, "pretrain_") as run:
+            pretrain(args, run, group)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ def run_12ECG_classifier(data, header_data, classes, model=None):
     """
     if model is None:
         classes, model = None, classes
-    signal, context = model.read(np.asarray(data), parse_header(header_data))
-    y_score = model.predict([signal], context[None])  # (1, C)
+    signal, covariates = model.read(np.asarray(data), parse_header(header_data))
+    y_score = model.predict([signal], covariates[None])  # (1, C)
     y_pred = model.decide(y_score)[0].astype(int)  # (C,)
     if classes is None:
         return y_pred, y_score[0], list(model.class_set.codes)

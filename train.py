@@ -32,7 +32,7 @@ from data.splits import read_metadata, share_of, train_valid_split
 from engine.allocator import keep_freed_memory
 from engine.augment import DEFAULT_AUGMENT, augment
 from engine.decision import default_rule
-from engine.distributed import joined_world, synchronised
+from engine.distributed import process_group, synchronise_batch_norm
 from engine.handover import FINE_TUNING_LR, read_pretrained
 from engine.loop import EMA, Trainer, make_optimizer, make_schedule
 from engine.options import (
@@ -42,15 +42,15 @@ from engine.options import (
     check_arguments,
     check_sizes,
     chosen_sizes,
-    given_flags,
+    explicit_flags,
     open_recordings,
     open_run,
     resume,
     settings_of_run,
-    write_trouble,
+    write_skipped_and_warnings,
 )
 from engine.run_folder import RunError, make_config
-from engine.script import one_line_end
+from engine.script import clean_exit
 from engine.validation import predict_together, prediction_rows, score_validation
 from models import ENCODERS, HEAD, build_model
 
@@ -100,7 +100,7 @@ def parse_args(argv=None):
         help="learn every further code with N training recordings beside the classes; 0: none (default: %(default)s)",
     )
     group.add_argument(
-        "--hide_context",
+        "--hide_covariates",
         type=float,
         default=0.2,
         help="share of windows trained without age, sex and rhythm (default: %(default)s)",
@@ -119,7 +119,7 @@ def parse_args(argv=None):
     )
     add_run_arguments(parser)
     args = parser.parse_args(argv)
-    given = given_flags(parser, args, argv)
+    given = explicit_flags(parser, args, argv)
     check_arguments(parser, args)
     pretrained = read_pretrained(args.folder)
     if pretrained is not None:
@@ -130,27 +130,27 @@ def parse_args(argv=None):
     return args
 
 
-def make_loss(args, world, generator):
+def make_loss(args, group, generator):
     """Binary cross-entropy over known labels of augmented windows. Every process augments the whole batch of B
     windows alike, and computes its part of it, b = B / number of processes.
     """
 
     def loss_fn(model, batch):
-        x, y, known, n_valid, context = (
-            world.gather(t.to(world.device, non_blocking=True))
-            for t in (batch.x, batch.y, batch.known, batch.n_valid, batch.context)
+        x, y, mask, lengths, covariates = (
+            group.all_gather(t.to(group.device, non_blocking=True))
+            for t in (batch.x, batch.y, batch.mask, batch.lengths, batch.covariates)
         )
-        x, y, known, n_valid = augment(x, y, known, n_valid, vars(args), generator)
-        shown = torch.rand((len(x), 1), generator=generator, device=x.device) >= args.hide_context
-        part = world.part(len(x))
-        logits = model(x[part], n_valid[part], (context * shown)[part]).float()  # (b, C + A)
-        loss = F.binary_cross_entropy_with_logits(logits, y[part], reduction="none") * known[part]  # (b, C + A)
-        return loss.sum() / known.sum().clamp(min=1)
+        x, y, mask, lengths = augment(x, y, mask, lengths, vars(args), generator)
+        shown = torch.rand((len(x), 1), generator=generator, device=x.device) >= args.hide_covariates
+        part = group.local_rows(len(x))
+        logits = model(x[part], lengths[part], (covariates * shown)[part]).float()  # (b, C + A)
+        loss = F.binary_cross_entropy_with_logits(logits, y[part], reduction="none") * mask[part]  # (b, C + A)
+        return loss.sum() / mask.sum().clamp(min=1)
 
     return loss_fn
 
 
-def keep_answers(trained, answers):
+def copy_to_eval_model(trained, answers):
     """Copy a model's weights into `answers`, the same model without the auxiliary outputs: what is validated and
     saved.
     """
@@ -160,24 +160,24 @@ def keep_answers(trained, answers):
     answers.load_state_dict(state)
 
 
-def validate(model, data, rows, args, class_set, rule, world):
+def validate(model, data, rows, args, class_set, rule, group):
     """Choose thresholds on validation, keep them in the model, and score; -> (dict of scores, y_score (R, C))."""
     n_classes = len(class_set)
-    y_score = predict_together(model, args.seq_length, data.cache, data.context, rows, world)  # (R, C)
+    y_score = predict_together(model, args.seq_length, data.cache, data.covariates, rows, group)  # (R, C)
     thresholds, scores = score_validation(
-        data.y_true[rows], data.targets[rows, :n_classes], data.known[rows, :n_classes], y_score, class_set, rule
+        data.y_true[rows], data.targets[rows, :n_classes], data.mask[rows, :n_classes], y_score, class_set, rule
     )
     model.head.thresholds.copy_(torch.from_numpy(thresholds))
     return scores, y_score
 
 
-def train(args, run, world):
-    """The whole experiment. args: the flags, run: the RunFolder to fill, world: the processes that train together."""
-    device = world.device
+def train(args, run, group):
+    """The whole experiment. args: the flags, run: the RunFolder to fill, group: the processes that train together."""
+    device = group.device
 
     # Data: one memory map of preprocessed signals, labels, and a split by patient
     signal_config = SignalConfig(sample_freq=args.sample_freq)
-    cache = open_recordings(args, signal_config, world)
+    cache = open_recordings(args, signal_config, group)
     class_set = load_class_set(args.classes, cache.dx)
     rule = {"rule": "thresholds"} if args.decision == "thresholds" else default_rule(class_set)
     if args.decision == "reward" and rule["rule"] != "reward":
@@ -207,8 +207,8 @@ def train(args, run, world):
         args.seq_length,
         args.batch_size,
         args.seed,
-        world.rank,
-        world.size,
+        group.rank,
+        group.world_size,
         device,
     )
     frequency = data.targets[train_rows].mean(0)  # (C + A,)
@@ -231,7 +231,7 @@ def train(args, run, world):
     if pretrained is not None:
         pretrained.load_into(model.encoder)
         model.encoder.requires_grad_(not args.freeze_encoder)
-    model = synchronised(model, world)
+    model = synchronise_batch_norm(model, group)
     optimizer = make_optimizer(model, args.lr, args.weight_decay, 1.0 if pretrained is None else args.encoder_lr_factor)
     schedule = make_schedule(optimizer, args.epochs * len(batches))
     generator = torch.Generator(device)
@@ -240,10 +240,10 @@ def train(args, run, world):
         optimizer,
         schedule,
         EMA(model, args.ema_decay),
-        make_loss(args, world, generator),
+        make_loss(args, group, generator),
         device,
         args.bf16,
-        world,
+        group,
         args.compile,
     )
 
@@ -261,7 +261,7 @@ def train(args, run, world):
         member = {"model": config, "seq_length": args.seq_length}
         run.write_text("train_ids.txt", train_ids)
         run.write_text("valid_ids.txt", "".join(f"{name}\n" for name in valid_names))
-        write_trouble(run, cache)
+        write_skipped_and_warnings(run, cache)
         run.write_json(
             "config.json", make_config(signal_config, class_set, rule, [member], settings_of_run(args), facts)
         )
@@ -269,8 +269,8 @@ def train(args, run, world):
     for epoch, learned, speed in trainer.epochs(
         batches, len(history) + 1, args.epochs, args.seed, generator, cache.names
     ):
-        keep_answers(trainer.ema.model, answers)
-        scores, y_score = validate(answers, data, valid_rows, args, class_set, rule, world)
+        copy_to_eval_model(trainer.ema.model, answers)
+        scores, y_score = validate(answers, data, valid_rows, args, class_set, rule, group)
         if not scores["auroc"] <= best or epoch == 1:  # NaN (no class has positives) counts as better
             best = scores["auroc"]
             run.save("model.pth", {"members": [answers.state_dict()]})
@@ -293,11 +293,11 @@ def train(args, run, world):
 
 
 def main(argv=None):
-    with one_line_end("train.py", "go on with --resume"):
+    with clean_exit("train.py", "go on with --resume"):
         args = parse_args(argv)
         keep_freed_memory()
-        with joined_world(args.cuda) as world, open_run(args, world) as run:
-            train(args, run, world)
+        with process_group(args.cuda) as group, open_run(args, group) as run:
+            train(args, run, group)
 
 
 if __name__ == "__main__":

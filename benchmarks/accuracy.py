@@ -34,7 +34,7 @@ FOLDS = Path(__file__).resolve().parent / "ptbxl_folds.csv"
 MIN_POSITIVES = 5
 CLASS_SET = load_class_set("cinc2020")
 PLAIN = [
-    "--n_context",
+    "--n_covariates",
     "0",
     "--auxiliary",
     "0",
@@ -53,7 +53,7 @@ PLAIN = [
 ]
 CONFIGURATIONS = {
     "recipe (the defaults)": [],
-    "without rhythm, age and sex": ["--n_context", "0"],
+    "without rhythm, age and sex": ["--n_covariates", "0"],
     "without auxiliary codes": ["--auxiliary", "0"],
     "without recorder filters, wander, noise": ["--band", "0", "--wander", "0", "--noise", "0"],
     "without mixup": ["--mixup", "0"],

@@ -37,7 +37,7 @@ class Step:
 def our_classifier(config, n, length, bf16):
     """Step of train.py: augmentation, forward, backward, AdamW, averaged weights."""
     generator = torch.Generator()
-    x, y, known, n_valid = (
+    x, y, ones, lengths = (
         torch.randn(n, 12, length),
         (torch.rand(n, 24) < 0.1).float(),
         torch.ones(n, 24),
@@ -46,7 +46,7 @@ def our_classifier(config, n, length, bf16):
     settings = DEFAULT_AUGMENT if config.get("encoder") != "resnet" else dict.fromkeys(DEFAULT_AUGMENT, 0)
 
     def loss_fn(model, batch):
-        a, b, mask, valid = augment(x, y, known, n_valid, settings, generator)
+        a, b, mask, valid = augment(x, y, ones, lengths, settings, generator)
         logits = model(a, valid, torch.zeros(n, 23)).float()
         return (F.binary_cross_entropy_with_logits(logits, b, reduction="none") * mask).mean()
 
@@ -158,11 +158,11 @@ def pretraining():
     """One step on 10 s at 100 Hz: the predecessor's transformer takes 4 samples a token, ours 8, both with about 2.0
     million weights.
     """
-    x, n_valid, scale = torch.randn(B, 12, 1000), torch.full((B,), 1000), torch.ones(12)
+    x, lengths, scale = torch.randn(B, 12, 1000), torch.full((B,), 1000), torch.ones(12)
 
     def loss_fn(model, batch):
-        prediction, future, valid = model(x, n_valid)
-        error, n = huber(prediction, future, valid, error_unit(x, n_valid, scale))
+        prediction, future, valid = model(x, lengths)
+        error, n = huber(prediction, future, valid, error_unit(x, lengths, scale))
         return (error / n.clamp(min=1)).mean()
 
     encoder = build_encoder({"encoder": "transformer", "width": 200})
@@ -182,20 +182,20 @@ def pretraining():
 
 def one_recording():
     predictor = load_predictor(DEFAULT_MODEL)
-    signal, context = (
+    signal, covariates = (
         np.random.default_rng(0).integers(-500, 500, (12, 1000)).astype(np.int16),
         np.zeros((1, 23), np.float32),
     )
     yield compare(
         f"network of one recording, {len(predictor.models)} members",
-        lambda: predictor.predict([signal], context),
+        lambda: predictor.predict([signal], covariates),
         unit="s",
         repetitions=20,
     )
     predictor.models = predictor.models[:1]
     yield compare(
         "network of one recording, one member",
-        lambda: predictor.predict([signal], context),
+        lambda: predictor.predict([signal], covariates),
         unit="s",
         goal="0.015 s with reading",
         repetitions=20,

@@ -1,7 +1,7 @@
 """Does pre-training help? The same encoder from scratch, frozen and fine-tuned, at 1, 10 and 100 % of the labels.
 
     python -m benchmarks.pretraining --input_folder Training_WFDB --out pretraining
-    python -m benchmarks.pretraining --out signal_alone --epochs 8 --flags --n_context 0     what the encoder sees, without age, sex and rhythm
+    python -m benchmarks.pretraining --out signal_alone --epochs 8 --flags --n_covariates 0     what the encoder sees, without age, sex and rhythm
 
 pre-trains once on folds 1 to 7 of benchmarks/ptbxl_folds.csv (or takes --pretrained RUN), then trains on these shares
 of the same recordings with seeds 1, 2, 3 and validates on fold 8. Everything else is equal: encoder, flags, number of
@@ -184,9 +184,9 @@ def main(argv=None):
     parser.add_argument(
         "--flags",
         nargs=argparse.REMAINDER,
-        default=["--n_context", "0"],
+        default=["--n_covariates", "0"],
         help="further flags of train.py for all networks, last on the line; by default the encoders "
-        "see the signal alone, for age, sex and rhythm hide how well it is read (default: --flags --n_context 0)",
+        "see the signal alone, for age, sex and rhythm hide how well it is read (default: --flags --n_covariates 0)",
     )
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ The first run over a folder reads, resamples and stores every recording; later r
 time of change: a changed folder or another configuration has another key, so a stale cache is never read.
 
     signals_00000.i16 ...   shards: some recordings each, one after another, each (12, T) int16 in microvolts, C order
-    index.npz               offsets, CRC-32 and context (age, sex, rhythm) of every recording; with which recordings the shards
+    index.npz               offsets, CRC-32 and covariates (age, sex, rhythm) of every recording; with which recordings the shards
                             begin; names, diagnoses, skipped recordings and warnings as JSON
     meta.json               magic word, version, key and sizes; written last, so its absence means a half-written cache
 
@@ -24,12 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
+from data.covariates import N_COVARIATES
 from data.files import open_regular, written
-from data.inputs import N_CONTEXT
 from data.locks import locked
 from data.shards import ShardError, Shards, write_shards
 
-MAGIC, VERSION = "ecg-signal-cache", 4
+MAGIC, VERSION = "ecg-signal-cache", 5
 SMALL = 2**31  # bytes of signals that are compared with their checksums at once, which takes a second or two
 TEXTS = ("names", "dx", "skipped", "warnings")  # kept as JSON: an array is as wide as its longest text
 MAX_META, MAX_INDEX = 2**20, 2**31  # bytes; the index of a million recordings has a tenth of it
@@ -48,7 +48,7 @@ class SignalCache:
     offsets: np.ndarray  # (R + 1,) int64, of the signals one after another, in samples of any lead
     names: list  # R strings 'source/record_id'
     dx: list  # R tuples of diagnosis codes
-    context: np.ndarray  # (R, N_CONTEXT) float32, see data.inputs.context
+    covariates: np.ndarray  # (R, N_COVARIATES) float32, see data.covariates
     skipped_rows: list  # of recordings that could not be read: {"record": name, "stage": ..., "reason": ...}
     warnings: list  # (name, remark) of readable but suspicious recordings
 
@@ -130,8 +130,8 @@ def _load(path, key, names):
         raise CacheError("it is not a cache of this format")
     try:
         with open(path / "index.npz", "rb", opener=open_regular) as file:
-            first, offsets, crc, context, texts = _read_index(file)
-        _check_index(first, offsets, crc, context, texts, names)
+            first, offsets, crc, covariates, texts = _read_index(file)
+        _check_index(first, offsets, crc, covariates, texts, names)
     except CacheError:
         raise
     except Exception as error:  # there is no end to what numpy, zipfile and json may raise on a foreign file
@@ -142,7 +142,7 @@ def _load(path, key, names):
         offsets,
         texts["names"],
         [tuple(codes) for codes in texts["dx"]],
-        context,
+        covariates,
         texts["skipped"],
         [tuple(row) for row in texts["warnings"]],
     )
@@ -164,10 +164,12 @@ def _read_index(file):
         raise CacheError(f"its index of {size} bytes unpacks to {unpacked}")
     file.seek(0)
     with np.load(file, allow_pickle=False) as index:
-        return *(index[name] for name in ("first", "offsets", "crc", "context")), json.loads(index["texts"].tobytes())
+        return *(index[name] for name in ("first", "offsets", "crc", "covariates")), json.loads(
+            index["texts"].tobytes()
+        )
 
 
-def _check_index(first, offsets, crc, context, texts, names):
+def _check_index(first, offsets, crc, covariates, texts, names):
     """Raises CacheError, or whatever a foreign index leads to, unless this is what `_index` makes of recordings with
     these names.
     """
@@ -185,9 +187,9 @@ def _check_index(first, offsets, crc, context, texts, names):
         and not (offsets % 12).any()
         and crc.shape == (n,)
         and crc.dtype == np.uint32
-        and context.shape == (n, N_CONTEXT)
-        and context.dtype == np.float32
-        and np.isfinite(context).all()
+        and covariates.shape == (n, N_COVARIATES)
+        and covariates.dtype == np.float32
+        and np.isfinite(covariates).all()
         and sorted(texts["names"] + [row["record"] for row in skipped]) == sorted(names)
         and len(texts["dx"]) == n
         and _hold_texts(texts["dx"])
@@ -255,6 +257,8 @@ def _index(parts):
         "first": np.cumsum([0] + [len(part["crc"]) for part in parts], dtype=np.int64),
         "offsets": np.cumsum([0] + together("sizes"), dtype=np.int64),
         "crc": np.array(together("crc"), np.uint32),
-        "context": np.concatenate([np.empty((0, N_CONTEXT), np.float32)] + [part["contexts"] for part in parts]),
+        "covariates": np.concatenate(
+            [np.empty((0, N_COVARIATES), np.float32)] + [part["covariates"] for part in parts]
+        ),
         "texts": np.frombuffer(texts, np.uint8),
     }

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from data.inputs import N_DEMOGRAPHICS, to_millivolts
+from data.covariates import N_DEMOGRAPHICS
 from data.labels import NORMAL
+from data.preprocess import to_millivolts
 from data.rhythm import RATES
 
 SINUS_BRADYCARDIA = "426177001"
@@ -25,8 +26,8 @@ class Dataset:
     cache: object  # SignalCache
     y_true: np.ndarray  # (R, C) bool, what the official scorer sees
     targets: np.ndarray  # (R, C + A) float32, what training asks for: the class set's codes with its training aliases
-    known: np.ndarray  # (R, C + A) float32, 0 where a label is simply missing: it is left out of the loss
-    context: np.ndarray  # (R, N_CONTEXT) float32, see data.inputs.context
+    mask: np.ndarray  # (R, C + A) float32, 0 where a label is simply missing: it is left out of the loss
+    covariates: np.ndarray  # (R, N_COVARIATES) float32, see data.covariates
     metadata: object  # Metadata
     auxiliary: tuple = ()  # the A codes
 
@@ -41,12 +42,12 @@ def build_dataset(cache, class_set, metadata):
     """
     targets = class_set.encode_all(cache.dx, training=True)
     columns = [class_set.column(code) for code in AXIS_CODES]
-    known = _known_axis(targets, [c for c in columns if c is not None], metadata)
+    mask = _axis_mask(targets, [c for c in columns if c is not None], metadata)
     slow, sinus = class_set.column(SINUS_BRADYCARDIA), class_set.column(NORMAL)
     if slow is not None and sinus is not None:
-        above_50, above_60 = (cache.context[:, N_DEMOGRAPHICS + RATES.index(rate)] > 0 for rate in (50, 60))
-        known[above_50 & ~above_60 & (targets[:, sinus] > 0) & (targets[:, slow] == 0), slow] = 0
-    return Dataset(cache, class_set.encode_all(cache.dx) > 0, targets, known, cache.context, metadata)
+        above_50, above_60 = (cache.covariates[:, N_DEMOGRAPHICS + RATES.index(rate)] > 0 for rate in (50, 60))
+        mask[above_50 & ~above_60 & (targets[:, sinus] > 0) & (targets[:, slow] == 0), slow] = 0
+    return Dataset(cache, class_set.encode_all(cache.dx) > 0, targets, mask, cache.covariates, metadata)
 
 
 def unlabelled_dataset(cache, metadata):
@@ -67,17 +68,15 @@ def with_auxiliary(data, class_set, train_rows, min_positives):
     targets = np.array([[code in dx for code in codes] for dx in data.cache.dx], np.float32).reshape(
         len(data), -1
     )  # (R, A)
-    known = _known_axis(targets, [codes.index(code) for code in AXIS_CODES if code in codes], data.metadata)
-    return replace(
-        data, targets=np.hstack([data.targets, targets]), known=np.hstack([data.known, known]), auxiliary=codes
-    )
+    mask = _axis_mask(targets, [codes.index(code) for code in AXIS_CODES if code in codes], data.metadata)
+    return replace(data, targets=np.hstack([data.targets, targets]), mask=np.hstack([data.mask, mask]), auxiliary=codes)
 
 
-def _known_axis(targets, columns, metadata):
-    known = np.ones_like(targets)
+def _axis_mask(targets, columns, metadata):
+    mask = np.ones_like(targets)
     for column in columns:
-        known[metadata.axis_unknown & (targets[:, column] == 0), column] = 0
-    return known
+        mask[metadata.axis_unknown & (targets[:, column] == 0), column] = 0
+    return mask
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,9 @@ class Batch:
 
     x: torch.Tensor  # (b, 12, L) float32 mV
     y: torch.Tensor  # (b, C + A) float32
-    known: torch.Tensor  # (b, C + A) float32
-    n_valid: torch.Tensor  # (b,) int64, samples before the padding
-    context: torch.Tensor  # (b, N_CONTEXT) float32
+    mask: torch.Tensor  # (b, C + A) float32
+    lengths: torch.Tensor  # (b,) int64, samples before the padding
+    covariates: torch.Tensor  # (b, N_COVARIATES) float32
     index: np.ndarray  # (B,) rows of the whole batch in the Dataset
 
 
@@ -118,7 +117,7 @@ class TrainBatches:
         self.own = np.unique(
             self.indices if self.strata is None else np.concatenate(self.strata[self.part])
         )  # rows that this process reads
-        self.lengths = np.diff(dataset.cache.offsets) // 12  # (R,) samples
+        self.n_samples = np.diff(dataset.cache.offsets) // 12  # (R,) samples
 
     def __len__(self):
         return len(self.indices) // self.batch_size  # the rest of an epoch is dropped: batch norm dislikes tiny batches
@@ -130,9 +129,9 @@ class TrainBatches:
         for b in range(len(self)):
             rows = order[b * self.batch_size : (b + 1) * self.batch_size]
             places = rng.random(len(rows))  # of the whole batch: it is the same for any number of processes
-            mine, lengths = rows[self.part], self.lengths[rows[self.part]]
-            starts = (places[self.part] * (np.maximum(lengths - self.seq_length, 0) + 1)).astype(np.int64)
-            yield self._batch(rows, mine, starts, np.minimum(lengths, self.seq_length))
+            mine, n_samples = rows[self.part], self.n_samples[rows[self.part]]
+            starts = (places[self.part] * (np.maximum(n_samples - self.seq_length, 0) + 1)).astype(np.int64)
+            yield self._batch(rows, mine, starts, np.minimum(n_samples, self.seq_length))
 
     def _order(self, rng):
         """Rows of the batches, one after another."""
@@ -140,18 +139,18 @@ class TrainBatches:
             return rng.permutation(self.indices)
         return np.stack([rng.permutation(stratum)[: len(self)] for stratum in self.strata], axis=1).ravel()
 
-    def _batch(self, rows, mine, starts, n_valid):
-        """Batch of the windows of recordings `mine` that begin at `starts` and have n_valid samples, all (b,)."""
+    def _batch(self, rows, mine, starts, lengths):
+        """Batch of the windows of recordings `mine` that begin at `starts` and have lengths samples, all (b,)."""
         data = self.dataset
         x = np.zeros((len(mine), 12, self.seq_length), np.int16)
-        for window, row, start, n in zip(x, mine.tolist(), starts.tolist(), n_valid.tolist()):
+        for window, row, start, n in zip(x, mine.tolist(), starts.tolist(), lengths.tolist()):
             window[:, :n] = data.cache.signal(row)[:, start : start + n]
         return Batch(
             torch.from_numpy(to_millivolts(x)),
             torch.from_numpy(data.targets[mine]),
-            torch.from_numpy(data.known[mine]),
-            torch.from_numpy(n_valid),
-            torch.from_numpy(data.context[mine]),
+            torch.from_numpy(data.mask[mine]),
+            torch.from_numpy(lengths),
+            torch.from_numpy(data.covariates[mine]),
             rows,
         )
 
@@ -168,33 +167,33 @@ class ResidentBatches(TrainBatches):
         def put(array):
             return torch.from_numpy(np.array(array)).to(device)
 
-        ends = np.cumsum(12 * self.lengths[self.own])
+        ends = np.cumsum(12 * self.n_samples[self.own])
         offsets = np.zeros(len(data), np.int64)
-        offsets[self.own] = ends - 12 * self.lengths[self.own]
+        offsets[self.own] = ends - 12 * self.n_samples[self.own]
         self.signals = torch.empty(int(ends[-1]), dtype=torch.int16, device=device)
         for rows in np.array_split(self.own, -(-len(self.own) // BLOCK)):
             block = np.concatenate([data.cache.signal(row).ravel() for row in rows.tolist()])
             self.signals[offsets[rows[0]] : offsets[rows[0]] + len(block)] = torch.from_numpy(block).to(device)
-        self.offsets, self.all_lengths = put(offsets), put(self.lengths)
-        self.columns = put(data.targets), put(data.known), put(data.context)
+        self.offsets, self.all_n_samples = put(offsets), put(self.n_samples)
+        self.columns = put(data.targets), put(data.mask), put(data.covariates)
         self.lead = torch.arange(12, device=device)[:, None]  # (12, 1)
         self.time = torch.arange(self.seq_length, device=device)  # (L,)
 
-    def _batch(self, rows, mine, starts, n_valid):
-        mine, starts, n_valid = (
-            torch.from_numpy(a).to(self.time.device, non_blocking=True) for a in (mine, starts, n_valid)
+    def _batch(self, rows, mine, starts, lengths):
+        mine, starts, lengths = (
+            torch.from_numpy(a).to(self.time.device, non_blocking=True) for a in (mine, starts, lengths)
         )
-        length = self.all_lengths[mine, None, None]  # (b, 1, 1)
-        shown = self.time < n_valid[:, None, None]  # (b, 1, L)
+        length = self.all_n_samples[mine, None, None]  # (b, 1, 1)
+        shown = self.time < lengths[:, None, None]  # (b, 1, L)
         place = (
             self.offsets[mine, None, None] + self.lead * length + starts[:, None, None] + self.time.where(shown, 0)
         )  # (b, 12, L)
         x = self.signals[place] * shown  # (b, 12, L) int16
-        y, known, context = (column[mine] for column in self.columns)
-        return Batch(x.float() * 1e-3, y, known, n_valid, context, rows)
+        y, mask, covariates = (column[mine] for column in self.columns)
+        return Batch(x.float() * 1e-3, y, mask, lengths, covariates, rows)
 
 
-class AheadBatches(TrainBatches):
+class PrefetchBatches(TrainBatches):
     """The same batches, cut by a thread some steps ahead and put into pinned memory, from which a GPU copies while it
     computes.
     """
@@ -224,6 +223,6 @@ def train_batches(dataset, indices, seq_length, batch_size, seed, rank=0, size=1
     batches = TrainBatches(*args)
     if torch.device(device).type != "cuda":
         return batches
-    if 24 * batches.lengths[batches.own].sum() > torch.cuda.mem_get_info(device)[0] / 2:
-        return AheadBatches(*args)
+    if 24 * batches.n_samples[batches.own].sum() > torch.cuda.mem_get_info(device)[0] / 2:
+        return PrefetchBatches(*args)
     return ResidentBatches(*args, device=device)

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from data.covariates import N_COVARIATES
 from data.files import open_regular, written
-from data.inputs import N_CONTEXT, chunks, read_input
+from data.inputs import chunks, read_input
 from data.records import RecordError
 
 N_RECORDS, N_BYTES = 1024, 2**27  # in a shard: recordings, and bytes of their signal files (or a single recording)
@@ -130,23 +131,23 @@ def _begin_worker():
 
 def _write_shard(records, config, file):
     """Write the signals of a shard one after another; -> dict of lists: names, dx, sizes and crc of the recordings
-    that could be read and contexts (an array), skipped and warnings.
+    that could be read and covariates (an array), skipped and warnings.
     """
     part = {name: [] for name in ("names", "dx", "sizes", "crc", "skipped", "warnings")}
-    contexts = np.empty(
-        (len(records), N_CONTEXT), np.float32
+    kept = np.empty(
+        (len(records), N_COVARIATES), np.float32
     )  # not a list: small arrays between large ones would scatter the memory
     with written(file) as out:
         for record in records:
             try:
-                microvolts, context, header, remarks = read_input(record, config)
+                microvolts, covariates, header, remarks = read_input(record, config)
             except RecordError as error:
                 part["skipped"].append({"record": record.name, "stage": error.stage, "reason": str(error)})
                 continue
             data = np.ascontiguousarray(microvolts, "<i2")
             out.write(data)
-            contexts[len(part["names"])] = context
+            kept[len(part["names"])] = covariates
             for name, value in zip(part, (record.name, header.dx, microvolts.size, zlib.crc32(data))):
                 part[name].append(value)
             part["warnings"] += [(record.name, remark) for remark in remarks]
-    return part | {"contexts": contexts[: len(part["names"])]}
+    return part | {"covariates": kept[: len(part["names"])]}

@@ -70,26 +70,26 @@ def drop_leads(x, probability, generator):
     return x * ~(dropped & chosen(0.5, x, generator))
 
 
-def mix(x, y, mask, n_valid, alpha, generator):
+def mix(x, y, mask, lengths, alpha, generator):
     """mixup (Zhang et al. 2018): add to each window a share w of another one, signal and targets alike.
 
     w = u^(1/alpha) / 2 with u uniform: the density w^(alpha - 1) of a Beta(alpha, alpha) near zero, cut at a half. A
-    label counts as far as both windows know it. x (B, 12, L), y (B, C), mask (B, C), n_valid (B,) -> same.
+    label counts as far as both windows know it. x (B, 12, L), y (B, C), mask (B, C), lengths (B,) -> same.
     """
     other = torch.randperm(len(x), generator=generator, device=x.device)
     share = uniform((len(x), 1), 0, 1, x, generator) ** (1 / alpha) / 2  # (B, 1)
     x = torch.lerp(x, x[other], share[:, :, None])
-    return x, torch.lerp(y, y[other], share), torch.minimum(mask, mask[other]), torch.maximum(n_valid, n_valid[other])
+    return x, torch.lerp(y, y[other], share), torch.minimum(mask, mask[other]), torch.maximum(lengths, lengths[other])
 
 
-def augment(x, y, mask, n_valid, config, generator):
+def augment(x, y, mask, lengths, config, generator):
     """Augment one training batch; nothing is changed in place.
 
-    x (B, 12, L) mV, y (B, C) targets, mask (B, C) loss weights, n_valid (B,) samples before the zero padding, config a
+    x (B, 12, L) mV, y (B, C) targets, mask (B, C) loss weights, lengths (B,) samples before the zero padding, config a
     dict with (at least) the keys of DEFAULT_AUGMENT -> the same four, same shapes and dtypes, padding still zero.
     """
     if config["mixup"]:
-        x, y, mask, n_valid = mix(x, y, mask, n_valid, config["mixup"], generator)
+        x, y, mask, lengths = mix(x, y, mask, lengths, config["mixup"], generator)
     if config["gain"]:
         x = change_gain(x, config["gain"], generator)
     if config["band"]:
@@ -100,5 +100,5 @@ def augment(x, y, mask, n_valid, config, generator):
         x = add_noise(x, config["noise"], generator)
     if config["lead_dropout"]:
         x = drop_leads(x, config["lead_dropout"], generator)
-    padding = torch.arange(x.shape[2], device=x.device) >= n_valid[:, None]  # (B, L)
-    return x.masked_fill(padding[:, None], 0), y, mask, n_valid
+    padding = torch.arange(x.shape[2], device=x.device) >= lengths[:, None]  # (B, L)
+    return x.masked_fill(padding[:, None], 0), y, mask, lengths

@@ -20,8 +20,8 @@ class Persistence:
     k_steps_ahead: list
     stride: int
 
-    def __call__(self, x, n_valid):
-        last, future, _ = samples_ahead(x, n_valid, self.k_steps_ahead, self.stride)
+    def __call__(self, x, lengths):
+        last, future, _ = samples_ahead(x, lengths, self.k_steps_ahead, self.stride)
         return last.expand_as(future)
 
 
@@ -36,8 +36,8 @@ class LinearPredictor:
     k_steps_ahead: list
     stride: int
 
-    def __call__(self, x, n_valid):
-        last, future, _ = samples_ahead(x, n_valid, self.k_steps_ahead, self.stride)
+    def __call__(self, x, lengths):
+        last, future, _ = samples_ahead(x, lengths, self.k_steps_ahead, self.stride)
         order = (len(self.weights) - 1) // x.shape[1]
         change = past(x / self.scale[:, None], self.stride, order) @ self.weights  # (B, T', 12 K)
         change = change.transpose(1, 2).unflatten(1, future.shape[1:3])  # (B, 12, K, T')
@@ -63,11 +63,11 @@ def fit_linear(signals, seq_length, k_steps_ahead, stride, scale, sample_freq, d
     size, n = 12 * order + 1, 0
     gram = torch.zeros(size, size, dtype=torch.float64, device=device)
     moment = torch.zeros(size, 12 * len(k_steps_ahead), dtype=torch.float64, device=device)
-    for x, n_valid, _ in window_batches(signals, seq_length):
-        x, n_valid = torch.from_numpy(x).to(device), torch.from_numpy(n_valid).to(device)
-        last, future, valid = samples_ahead(x, n_valid, k_steps_ahead, stride)
+    for x, lengths, _ in window_batches(signals, seq_length):
+        x, lengths = torch.from_numpy(x).to(device), torch.from_numpy(lengths).to(device)
+        last, future, valid = samples_ahead(x, lengths, k_steps_ahead, stride)
         whole = valid.all(2).squeeze(1)  # (B, T'): all distances are in the window
-        weight = 1 / (error_unit(x, n_valid, scale) / scale).mean(1)  # (B,)
+        weight = 1 / (error_unit(x, lengths, scale) / scale).mean(1)  # (B,)
         inputs = past(x / scale[:, None], stride, order) * weight[:, None, None]  # (B, T', P)
         change = (future - last) / scale[:, None, None] * weight[:, None, None, None]  # (B, 12, K, T')
         inputs, change = inputs[whole].double(), change.flatten(1, 2).transpose(1, 2)[whole].double()

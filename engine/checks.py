@@ -6,7 +6,7 @@ limits below, and a network is first built without memory, to count its weights.
 
 import torch
 
-from data.inputs import N_CONTEXT
+from data.covariates import N_COVARIATES
 from models import HEAD, build_model, encoder_class
 
 MAX_SIZE = 2**16  # channels, samples, classes: any single number
@@ -48,7 +48,9 @@ def _check_model(config, n_leads):
     for key, default in defaults.items():
         value = config.get(key, default)
         if not isinstance(default, (list, tuple)):
-            _check_number(key, value, default, int(key != "n_context"), 1 if isinstance(default, float) else MAX_SIZE)
+            _check_number(
+                key, value, default, int(key != "n_covariates"), 1 if isinstance(default, float) else MAX_SIZE
+            )
         elif not isinstance(value, (list, tuple)) or not 1 <= len(value) <= MAX_STAGES:
             raise ValueError(f"{key} is no list of 1 to {MAX_STAGES} numbers")
         else:
@@ -57,8 +59,8 @@ def _check_model(config, n_leads):
     n_blocks = config.get("depths", config.get("depth", 0))
     if (n_blocks if isinstance(n_blocks, int) else sum(n_blocks)) > MAX_BLOCKS:
         raise ValueError(f"more than {MAX_BLOCKS} blocks")
-    if config.get("n_leads", n_leads) != n_leads or config.get("n_context", 0) not in (0, N_CONTEXT):
-        raise ValueError(f"the model must read {n_leads} leads and 0 or {N_CONTEXT} numbers on the recording")
+    if config.get("n_leads", n_leads) != n_leads or config.get("n_covariates", 0) not in (0, N_COVARIATES):
+        raise ValueError(f"the model must read {n_leads} leads and 0 or {N_COVARIATES} numbers on the recording")
     try:
         with torch.device("meta"):  # shapes only
             n_weights = sum(weight.numel() for weight in build_model(config).parameters())

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data.inputs import to_millivolts
+from data.preprocess import to_millivolts
 from engine.inference import window_batches
 from models.next_sample import samples_ahead
 
@@ -24,13 +24,13 @@ def typical_spread(signals):
     return np.maximum(np.median(spreads, axis=0), SMALLEST_SPREAD).tolist()
 
 
-def error_unit(x, n_valid, scale):
-    """The spread that errors of each lead of each window are counted in: x (B, 12, L) mV, n_valid (B,), scale (12,)
+def error_unit(x, lengths, scale):
+    """The spread that errors of each lead of each window are counted in: x (B, 12, L) mV, lengths (B,), scale (12,)
     -> (B, 12).
     """
-    valid = (torch.arange(x.shape[-1], device=x.device) < n_valid[:, None])[:, None]  # (B, 1, L)
-    mean = (x * valid).sum(2, keepdim=True) / n_valid[:, None, None]
-    return torch.maximum(((x - mean).abs() * valid).sum(2) / n_valid[:, None], scale)
+    valid = (torch.arange(x.shape[-1], device=x.device) < lengths[:, None])[:, None]  # (B, 1, L)
+    mean = (x * valid).sum(2, keepdim=True) / lengths[:, None, None]
+    return torch.maximum(((x - mean).abs() * valid).sum(2) / lengths[:, None], scale)
 
 
 def huber(prediction, future, valid, unit):
@@ -48,14 +48,14 @@ def losses_ahead(predict, signals, seq_length, k_steps_ahead, stride, scale, dev
     """Mean loss at each distance ahead over all windows of recordings -> (K,) float64, NaN where nothing lies so far
     ahead.
 
-    predict(x (b, 12, L), n_valid (b,)) -> (b, 12, K, T') mV; signals: arrays (12, T_i) int16 microvolts.
+    predict(x (b, 12, L), lengths (b,)) -> (b, 12, K, T') mV; signals: arrays (12, T_i) int16 microvolts.
     """
     scale = torch.tensor(scale, device=device)
     total, count = np.zeros(len(k_steps_ahead)), np.zeros(len(k_steps_ahead))
-    for x, n_valid, _ in window_batches(signals, seq_length):
-        x, n_valid = torch.from_numpy(x).to(device), torch.from_numpy(n_valid).to(device)
-        _, future, valid = samples_ahead(x, n_valid, k_steps_ahead, stride)
-        sums, n = huber(predict(x, n_valid), future, valid, error_unit(x, n_valid, scale))
+    for x, lengths, _ in window_batches(signals, seq_length):
+        x, lengths = torch.from_numpy(x).to(device), torch.from_numpy(lengths).to(device)
+        _, future, valid = samples_ahead(x, lengths, k_steps_ahead, stride)
+        sums, n = huber(predict(x, lengths), future, valid, error_unit(x, lengths, scale))
         total += sums.double().cpu().numpy()
         count += n.cpu().numpy()
     return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)

@@ -13,10 +13,10 @@ import torch
 
 from data.preprocess import SignalConfig
 from engine.checks import check_members
-from engine.run_folder import RunError, RunFolder, provenance
+from engine.run_folder import VERSION, RunError, RunFolder, provenance
 from models import CAUSAL_ENCODERS, build_encoder
 
-FORMAT, VERSION = "12ecg-pretraining", 1
+FORMAT = "12ecg-pretraining"
 KEYS = {"format", "version", "signal", "encoder", "head", "training", "data", "versions", "git_commit"}
 MAY_DIFFER = (
     "bidirectional",
@@ -57,7 +57,7 @@ class Pretrained:
 
     def apply(self, args, given):
         """Set the flags that pre-training decides: encoder, its sizes, sample_freq; and the learning rate, if none is
-        given. `given`, from engine.options.given_flags, are those on the command line: one that contradicts raises
+        given. `given`, from engine.options.explicit_flags, are those on the command line: one that contradicts raises
         RunError.
         """
         decided = {
@@ -91,7 +91,7 @@ class Pretrained:
     def split(self, names, patients, train, valid):
         """Move recordings of a split (rows `train` and `valid`) to the side that they, or their patients, had in
         pre-training. names and patients: one of each per recording. -> (train, valid). Raises RunError if a side is
-        empty or torn.
+        empty or leaking.
         """
         names, sides = np.asarray(names), np.zeros(len(names), bool)
         sides[valid] = True  # (R,) True: validation
@@ -99,10 +99,10 @@ class Pretrained:
             True: set(patients[np.isin(names, self.valid_ids)]),
             False: set(patients[np.isin(names, self.train_ids)]),
         }
-        torn = known[True] & known[False]
-        if torn:
+        leaking = known[True] & known[False]
+        if leaking:
             raise RunError(
-                f"patient {sorted(torn)[0]} has recordings on both sides of the split in {self.run.path}: "
+                f"patient {sorted(leaking)[0]} has recordings on both sides of the split in {self.run.path}: "
                 f"pre-train with the same --metadata"
             )
         for side, group in known.items():

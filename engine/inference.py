@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.inputs import context, to_microvolts, to_millivolts
-from data.preprocess import preprocess, window_starts
+from data.covariates import recording_covariates
+from data.preprocess import preprocess, to_microvolts, to_millivolts, window_starts
 from engine.decision import decide
 from engine.run_folder import RunError, load_run
 from models.folding import fold_norms
@@ -18,21 +18,21 @@ from models.folding import fold_norms
 BATCH = 64  # windows
 
 
-def predict(models, seq_lengths, signals, contexts, device="cpu"):
+def predict(models, seq_lengths, signals, covariates, device="cpu"):
     """Probabilities, the mean over each recording's windows and over the models.
 
     models: in evaluation mode, from `models.folding.fold_norms`; seq_lengths: samples in a window of each; signals: R
-    arrays (12, T_i) int16 microvolts; contexts (R, N_CONTEXT) -> (R, C) float32. Always in float32: the same
+    arrays (12, T_i) int16 microvolts; covariates (R, N_COVARIATES) -> (R, C) float32. Always in float32: the same
     recording gets the same probabilities wherever it is asked for.
     """
 
     def answer(task):
-        model, x, n_valid, rows = task
+        model, x, lengths, rows = task
         with torch.inference_mode():
             logits = model(
                 torch.from_numpy(x).to(device),
-                torch.from_numpy(n_valid).to(device),
-                torch.from_numpy(contexts[rows]).to(device),
+                torch.from_numpy(lengths).to(device),
+                torch.from_numpy(covariates[rows]).to(device),
             )  # (b, C)
             return torch.sigmoid(logits.float()).cpu().numpy()
 
@@ -76,9 +76,9 @@ def single_threads(n):
 
 
 def window_batches(signals, seq_length):
-    """Yield (x (b, 12, L) float32 mV, n_valid (b,), row of each window) with b <= BATCH, all windows in order.
+    """Yield (x (b, 12, L) float32 mV, lengths (b,), row of each window) with b <= BATCH, all windows in order.
 
-    Half-overlapping windows (`data.preprocess.window_starts`), a shorter recording zero-padded after its n_valid
+    Half-overlapping windows (`data.preprocess.window_starts`), a shorter recording zero-padded after its lengths
     samples. No more than one batch is in memory beside the signals, however long they are.
     """
     places = (
@@ -87,12 +87,12 @@ def window_batches(signals, seq_length):
         for start in window_starts(signal.shape[1], seq_length, overlap=seq_length // 2)
     )
     while batch := list(islice(places, BATCH)):
-        x, n_valid = np.zeros((len(batch), 12, seq_length), np.int16), np.empty(len(batch), np.int64)
+        x, lengths = np.zeros((len(batch), 12, seq_length), np.int16), np.empty(len(batch), np.int64)
         for i, (row, start) in enumerate(batch):
             window = signals[row][:, start : start + seq_length]  # (12, <= L)
-            n_valid[i] = window.shape[1]
-            x[i, :, : n_valid[i]] = window
-        yield to_millivolts(x), n_valid, [row for row, _ in batch]
+            lengths[i] = window.shape[1]
+            x[i, :, : lengths[i]] = window
+        yield to_millivolts(x), lengths, [row for row, _ in batch]
 
 
 class Predictor:
@@ -116,23 +116,23 @@ class Predictor:
         self.thresholds = torch.stack([model.head.thresholds.cpu() for model in models]).mean(0).numpy()  # (C,)
 
     def read(self, adc, header):
-        """What the models see of a recording: (signal (12, T) int16 microvolts, context (N_CONTEXT,)). Raises
+        """What the models see of a recording: (signal (12, T) int16 microvolts, covariates (N_COVARIATES,)). Raises
         RecordError.
         """
 
         def work():
             signal = to_microvolts(preprocess(adc, header, self.signal_config))
-            return signal, context(signal, self.signal_config.sample_freq, header.age, header.sex)
+            return signal, recording_covariates(signal, self.signal_config.sample_freq, header.age, header.sex)
 
         # The threads that PyTorch starts for an operation keep their cores for some milliseconds after it: the models
         # need them.
         return single_threads(torch.get_num_threads()).submit(work).result()
 
-    def predict(self, signals, contexts):
-        """R signals (12, T_i) int16 microvolts, contexts (R, N_CONTEXT) -> y_score (R, C) float32, the mean over
+    def predict(self, signals, covariates):
+        """R signals (12, T_i) int16 microvolts, covariates (R, N_COVARIATES) -> y_score (R, C) float32, the mean over
         members.
         """
-        return predict(self.models, self.seq_lengths, signals, contexts, self.device)
+        return predict(self.models, self.seq_lengths, signals, covariates, self.device)
 
     def decide(self, y_score):
         """y_score (R, C) -> y_pred (R, C) bool."""
@@ -150,14 +150,14 @@ def load_predictor(folder, device="cpu"):
         runs = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
         if not runs:
             raise RunError(f"{folder} holds neither a config.json nor run folders")
-    models, lengths, contracts, frequencies = [], [], [], []
+    models, seq_lengths, contracts, frequencies = [], [], [], []
     for run in runs:
         run_models, run_lengths, signal, class_set, config = load_run(run)
-        models, lengths = models + run_models, lengths + run_lengths
+        models, seq_lengths = models + run_models, seq_lengths + run_lengths
         frequencies.append(config["data"]["frequency"])
         contracts.append((signal, class_set, config["decision"]))
         if contracts[-1] != contracts[0]:
             raise RunError(
                 f"{run} has another signal configuration, other classes or another decision rule than {runs[0]}: they cannot be averaged"
             )
-    return Predictor(models, lengths, *contracts[0], np.mean(frequencies, axis=0), device)
+    return Predictor(models, seq_lengths, *contracts[0], np.mean(frequencies, axis=0), device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from engine.distributed import World
+from engine.distributed import ProcessGroup
 from engine.run_folder import RunError
 
 
@@ -91,7 +91,7 @@ class Trainer:
     loss_fn: object
     device: str
     bf16: bool = False
-    world: World = World()
+    group: ProcessGroup = ProcessGroup()
     compiled: bool = False
     clip_norm: float = 1.0
 
@@ -108,12 +108,12 @@ class Trainer:
         n_records = len(batches) * batches.batch_size
         for epoch in range(first, last + 1):
             torch.manual_seed(
-                seed * 100_003 + epoch + 10_007 * self.world.rank
+                seed * 100_003 + epoch + 10_007 * self.group.rank
             )  # dropout; `generator` is the same for all processes
             generator.manual_seed(seed * 100_003 + epoch)
             start = time.perf_counter()
             with tqdm(
-                total=n_records, desc=f"Epoch {epoch}/{last}", unit="rec", leave=False, disable=not self.world.is_first
+                total=n_records, desc=f"Epoch {epoch}/{last}", unit="rec", leave=False, disable=not self.group.is_main
             ) as bar:
                 try:
                     train_loss = self.train_one_epoch(batches.epoch(epoch), bar)
@@ -144,10 +144,10 @@ class Trainer:
                 loss = self.loss_fn(self.forward, batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            self.world.add_gradients(self.model.parameters())
+            self.group.all_reduce_gradients(self.model.parameters())
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
             unchecked.append(
-                (self.world.sum(loss.detach().clone()) + 0 * norm, batch.index)
+                (self.group.all_reduce(loss.detach().clone()) + 0 * norm, batch.index)
             )  # NaN where either is no number
             if len(unchecked) >= self.check_every:
                 total, unchecked = total + checked_sum(unchecked), []

@@ -11,7 +11,7 @@ from data.cache import open_cache
 from data.headers import printable
 from data.records import RecordError, find_records
 from engine import handover, run_folder
-from engine.run_folder import Onlooker, RunError, RunFolder, new_run_path
+from engine.run_folder import ReadOnlyRunFolder, RunError, RunFolder, new_run_path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_INPUT, SAMPLE = "./Training_WFDB", ROOT / "data" / "sample"
@@ -138,7 +138,7 @@ def check_sizes(parser, args, sizes, known):
             parser.error(f"--{name} is no size of --encoder {args.encoder}")
 
 
-def given_flags(parser, args, argv=None):
+def explicit_flags(parser, args, argv=None):
     """Names of the flags that stand on the command line, defaults left out."""
     unset = object()
     marked = parser.parse_args(argv, Namespace(**dict.fromkeys(vars(args), unset)))
@@ -182,7 +182,7 @@ def cpu_has_bf16():
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def open_recordings(args, signal_config, world):
+def open_recordings(args, signal_config, group):
     """SignalCache of the recordings that args names; says what was skipped. Of several processes the first one builds
     it.
     """
@@ -190,8 +190,8 @@ def open_recordings(args, signal_config, world):
     if args.n_total is not None and args.n_total < len(records):
         chosen = torch.randperm(len(records), generator=torch.Generator().manual_seed(args.seed))[: args.n_total]
         records = [records[i] for i in sorted(chosen.tolist())]
-    with world.one_after_the_first():
-        cache = open_cache(records, signal_config, args.cache, args.workers, quiet=not world.is_first)
+    with group.main_process_first():
+        cache = open_cache(records, signal_config, args.cache, args.workers, quiet=not group.is_main)
     print(
         f"{len(cache)} recordings in {args.input_folder}, {len(cache.skipped)} skipped, {len(cache.warnings)} remarks"
     )
@@ -205,7 +205,7 @@ def open_recordings(args, signal_config, world):
     return cache
 
 
-def write_trouble(run, cache, prefix=""):
+def write_skipped_and_warnings(run, cache, prefix=""):
     """Lists of the recordings that could not be read, and of what is suspicious about others."""
     run.write_rows(f"{prefix}skipped_records.csv", cache.skipped_rows, ["record", "stage", "reason"])
     run.write_rows(
@@ -220,22 +220,22 @@ class Finished(Exception):
 
 
 @contextlib.contextmanager
-def open_run(args, world, prefix=""):
+def open_run(args, group, prefix=""):
     """The run folder that args names, made if needed and locked against other writers. A run that lies there already is
     resumed, replaced or refused; one that is finished ends the script. `prefix` tells pre-training's files from others.
     Of several processes the first one decides all this and tells the others."""
-    if not world.is_first:
-        path = world.first()
+    if not group.is_main:
+        path = group.broadcast()
         if path is None:
             raise SystemExit(0)
-        yield Onlooker(path)
+        yield ReadOnlyRunFolder(path)
         return
     try:
         with _opened_run(args, prefix) as run:
-            world.first(str(run.path))
+            group.broadcast(str(run.path))
             yield run
     except Finished:
-        world.first(None)
+        group.broadcast(None)
         raise SystemExit(0) from None
 
 

@@ -33,7 +33,9 @@ from engine.checks import check_codes, check_members
 from engine.decision import check_rule
 from models import build_model
 
-FORMAT, VERSION = "12ecg-run", 1
+FORMAT = "12ecg-run"
+VERSION = 2  # of config.json and pretrain_config.json; version 1 named a model's covariates "context"
+READABLE = (1, 2)
 MAX_CONFIG = 2**24  # bytes
 MAX_MESSAGE = 20_000  # characters of an error: it may quote a file
 KEYS = {"format", "version", "signal", "classes", "decision", "members", "training", "data", "versions", "git_commit"}
@@ -167,15 +169,15 @@ class RunFolder:
             raise RunError(f"{file} is no readable JSON: {error}") from error
         if not isinstance(config, dict) or config.get("format") != form:
             raise RunError(f"{file} does not describe a run of this software (format {form!r})")
-        if config.get("version") != VERSION:
+        if config.get("version") not in READABLE:
             raise RunError(
-                f"{file} has version {str(config.get('version'))[:80]}; this software reads version {VERSION}"
+                f"{file} has version {str(config.get('version'))[:80]}; this software reads versions 1 and 2"
             )
         if set(config) != keys:
             raise RunError(
                 f"{file}: missing keys {sorted(keys - set(config))}, unknown keys {sorted(set(config) - keys)}"[:500]
             )
-        return config
+        return _upgraded(config)
 
     def regular(self, name):
         """Path of a file to be read; RunError if it is none: a pipe would be waited for, a device read without end."""
@@ -185,7 +187,7 @@ class RunFolder:
         return file
 
 
-class Onlooker(RunFolder):
+class ReadOnlyRunFolder(RunFolder):
     """The same run folder as the other processes of a training see it: they read, and only the first one writes."""
 
     def write_bytes(self, name, data):
@@ -193,6 +195,17 @@ class Onlooker(RunFolder):
 
     def remove(self, name):
         pass
+
+
+def _upgraded(config):
+    """A config.json of version 1 in the words of version 2."""
+    members = config.get("members")
+    if config["version"] == 1 and isinstance(members, list):
+        for member in members:
+            model = member.get("model") if isinstance(member, dict) else None
+            if isinstance(model, dict) and "n_context" in model:
+                model["n_covariates"] = model.pop("n_context")
+    return {**config, "version": VERSION}
 
 
 def _without_links(path, flags):

@@ -23,7 +23,7 @@ def _terminate(number, frame):
 
 
 @contextlib.contextmanager
-def one_line_end(name, advice):
+def clean_exit(name, advice):
     """Around a script's main: input that cannot be used or a full disk end it with status 1, Ctrl-C with 130, SIGTERM
     (what clusters send before they kill) with 143. `advice` tells how to go on after an interruption.
     """

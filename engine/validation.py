@@ -12,15 +12,19 @@ from models.folding import fold_norms
 SCORES = ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_measure", "challenge_metric")
 
 
-def predict_together(model, seq_length, cache, contexts, rows, world):
-    """Probabilities (R, C) of the recordings `rows` of a SignalCache, shared out over the processes of a World; every
-    process gets all of them. contexts: those of all recordings of the cache.
+def predict_together(model, seq_length, cache, covariates, rows, group):
+    """Probabilities (R, C) of the recordings `rows` of a SignalCache, shared out over the processes of a ProcessGroup; every
+    process gets all of them. covariates: those of all recordings of the cache.
     """
-    mine = np.array_split(rows, world.size)[world.rank]  # a stretch of them lies in few of the cache's files
+    mine = np.array_split(rows, group.world_size)[group.rank]  # a stretch of them lies in few of the cache's files
     y_score = predict(
-        [fold_norms(copy.deepcopy(model))], [seq_length], [cache.signal(i) for i in mine], contexts[mine], world.device
+        [fold_norms(copy.deepcopy(model))],
+        [seq_length],
+        [cache.signal(i) for i in mine],
+        covariates[mine],
+        group.device,
     )  # (about R / size, C)
-    return np.concatenate(world.gather_objects(y_score))
+    return np.concatenate(group.all_gather_object(y_score))
 
 
 def official_weights(class_set):
@@ -30,10 +34,10 @@ def official_weights(class_set):
     return load_weights(int(class_set.name[-4:]))[1], class_set.column("426783006")
 
 
-def score_validation(y_true, targets, known, y_score, class_set, rule):
+def score_validation(y_true, targets, mask, y_score, class_set, rule):
     """Thresholds (C,) chosen on these recordings, and the dictionary of scores that the decision rule gives.
 
-    y_true (R, C) bool as the official scorer sees it; targets, known (R, C) as training does; y_score (R, C).
+    y_true (R, C) bool as the official scorer sees it; targets, mask (R, C) as training does; y_score (R, C).
     Thresholds are chosen on what training asked for: where a source writes a class by an alias only (PTB-XL's
     ventricular ectopics), the scorer's view would raise that class's threshold until it is never called.
     """
@@ -43,7 +47,7 @@ def score_validation(y_true, targets, known, y_score, class_set, rule):
         thresholds = choose_thresholds(targets > 0, y_score, weights, normal)
     scores = compute_scores(y_true, decide(y_score, thresholds, rule), y_score, weights, normal)
     p = np.clip(y_score.astype(np.float64), 1e-7, 1 - 1e-7)
-    loss = -(known * (targets * np.log(p) + (1 - targets) * np.log(1 - p))).sum() / max(known.sum(), 1)
+    loss = -(mask * (targets * np.log(p) + (1 - targets) * np.log(1 - p))).sum() / max(mask.sum(), 1)
     return thresholds, {"valid_loss": float(loss), **{name: scores[name] for name in SCORES}}
 
 

@@ -1,6 +1,6 @@
 """Networks: an encoder (signal -> features over time) and a head (features -> answers), built from a plain dict.
 
-Every encoder is called as `encoder(x, n_valid=None)` with x (B, n_leads, L) in mV and n_valid (B,), the samples of each
+Every encoder is called as `encoder(x, lengths=None)` with x (B, n_leads, L) in mV and lengths (B,), the samples of each
 window before its zero padding, and has `out_channels` (D) and `stride` (samples a frame): it returns (B, D, T').
 """
 
@@ -44,13 +44,13 @@ ENCODERS = {
     ),
 }
 CAUSAL_ENCODERS = ("transformer", "causal_resnet")  # see no sample after the frame they describe
-HEAD = {"head_dropout": 0.3, "n_context": 23, "n_classes": 24}
+HEAD = {"head_dropout": 0.3, "n_covariates": 23, "n_classes": 24}
 DEFAULT_MODEL = {"encoder": "xresnet", **ENCODERS["xresnet"][1], **HEAD}
 
 
 class ECGModel(nn.Module):
-    """An encoder and a head. x (B, n_leads, L) in mV, n_valid (B,) samples before the padding or None, context (B,
-    n_context), what is known of the whole recording (age, sex, rhythm), or None -> logits (B, n_classes).
+    """An encoder and a head. x (B, n_leads, L) in mV, lengths (B,) samples before the padding or None, covariates (B,
+    n_covariates), what is known of the whole recording (age, sex, rhythm), or None -> logits (B, n_classes).
     """
 
     def __init__(self, encoder, head):
@@ -58,12 +58,12 @@ class ECGModel(nn.Module):
         self.encoder = encoder
         self.head = head
 
-    def forward(self, x, n_valid=None, context=None):
-        if n_valid is not None and n_valid.device.type == "cpu" and (n_valid >= x.shape[-1]).all():
-            n_valid = None  # nothing is padded, so nothing need be blanked; a GPU would have to stop for the answer
-        features = self.encoder(x, n_valid)  # (B, D, T')
-        n_valid_frames = None if n_valid is None else (n_valid + self.encoder.stride - 1) // self.encoder.stride
-        return self.head(features, n_valid_frames, context)
+    def forward(self, x, lengths=None, covariates=None):
+        if lengths is not None and lengths.device.type == "cpu" and (lengths >= x.shape[-1]).all():
+            lengths = None  # nothing is padded, so nothing need be blanked; a GPU would have to stop for the answer
+        features = self.encoder(x, lengths)  # (B, D, T')
+        frame_lengths = None if lengths is None else (lengths + self.encoder.stride - 1) // self.encoder.stride
+        return self.head(features, frame_lengths, covariates)
 
 
 def encoder_class(config):
@@ -88,5 +88,5 @@ def build_model(config):
     encoder = build_encoder(config)
     head = {key: config.get(key, value) for key, value in HEAD.items()}
     return ECGModel(
-        encoder, ClassificationHead(encoder.out_channels, head["n_classes"], head["head_dropout"], head["n_context"])
+        encoder, ClassificationHead(encoder.out_channels, head["n_classes"], head["head_dropout"], head["n_covariates"])
     )

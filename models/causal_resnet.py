@@ -4,7 +4,6 @@ never time.
 Inside, a signal is an image of height one, (B, C, 1, T), in channels-last memory, as in models/resnet.py.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -77,7 +76,7 @@ class CausalResNet(nn.Module):
         self.out_channels = n_in
         self.stride = 2 ** len(widths)
 
-    def forward(self, x, n_valid=None):
+    def forward(self, x, lengths=None):
         x = to_image(F.pad(x, (0, -x.shape[-1] % self.stride)))  # (B, 12, 1, L)
-        x = blank(x, valid_places(n_valid, x.shape[-1]))  # the past never sees padding: once is enough
+        x = blank(x, valid_places(lengths, x.shape[-1]))  # the past never sees padding: once is enough
         return self.norm(self.blocks(self.stem(x))).squeeze(2)  # (B, D, T')

@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 
-def samples_ahead(x, n_valid, k_steps_ahead, stride):
+def samples_ahead(x, lengths, k_steps_ahead, stride):
     """What is to be predicted at every frame, and from where.
 
-    Frame i of a causal encoder has seen the samples before (i + 1) * stride. x (B, 12, L), n_valid (B,) or None,
+    Frame i of a causal encoder has seen the samples before (i + 1) * stride. x (B, 12, L), lengths (B,) or None,
     k_steps_ahead K distances in samples after the last seen one ->
     last (B, 12, 1, T'), the last seen samples; future (B, 12, K, T'); valid (B, 1, K, T') bool, False where the future
     is beyond the window or padding.
@@ -15,7 +15,7 @@ def samples_ahead(x, n_valid, k_steps_ahead, stride):
     n_samples = x.shape[-1]
     last = torch.arange(stride - 1, n_samples + stride - 1, stride, device=x.device)  # (T',)
     future = last + torch.as_tensor(k_steps_ahead, device=x.device)[:, None]  # (K, T')
-    end = torch.full((len(x),), n_samples, device=x.device) if n_valid is None else n_valid
+    end = torch.full((len(x),), n_samples, device=x.device) if lengths is None else lengths
     valid = (future < end[:, None, None])[:, None]  # (B, 1, K, T')
     return x[..., last.clamp(max=n_samples - 1)].unsqueeze(2), x[..., future.clamp(max=n_samples - 1)], valid
 
@@ -48,7 +48,7 @@ class NextSampleHead(nn.Module):
 
 
 class NextSampleModel(nn.Module):
-    """A causal encoder and a NextSampleHead: x (B, 12, L) mV, n_valid (B,) or None -> prediction and target, both
+    """A causal encoder and a NextSampleHead: x (B, 12, L) mV, lengths (B,) or None -> prediction and target, both
     (B, 12, K, T') mV, and valid (B, 1, K, T') bool."""
 
     def __init__(self, encoder, k_steps_ahead, scale):
@@ -57,6 +57,6 @@ class NextSampleModel(nn.Module):
         self.head = NextSampleHead(encoder.out_channels, k_steps_ahead, scale)
         self.k_steps_ahead = list(k_steps_ahead)
 
-    def forward(self, x, n_valid=None):
-        last, future, valid = samples_ahead(x, n_valid, self.k_steps_ahead, self.encoder.stride)
-        return self.head(self.encoder(x, n_valid), last), future, valid
+    def forward(self, x, lengths=None):
+        last, future, valid = samples_ahead(x, lengths, self.k_steps_ahead, self.encoder.stride)
+        return self.head(self.encoder(x, lengths), last), future, valid

@@ -3,7 +3,7 @@
 Both take (B, 12, L) millivolts and give (B, D, T') features. Inside, a signal is an image of height one,
 (B, C, 1, T), in channels-last memory: that is the layout in which CPUs convolve fastest.
 
-`n_valid` says how many samples of each window are signal rather than zero padding. Padded places are set to zero
+`lengths` says how many samples of each window are signal rather than zero padding. Padded places are set to zero
 again before every convolution, so a padded window gives the features of the same window without padding.
 """
 
@@ -18,12 +18,12 @@ def conv(n_in, n_out, kernel, stride=1, bias=False):
     return nn.Conv2d(n_in, n_out, (1, kernel), (1, stride), (0, kernel // 2), bias=bias)
 
 
-def valid_places(n_valid, n_samples):
-    """Which places hold signal: n_valid (B,) or None -> (B, 1, 1, n_samples) bool or None."""
-    if n_valid is None:
+def valid_places(lengths, n_samples):
+    """Which places hold signal: lengths (B,) or None -> (B, 1, 1, n_samples) bool or None."""
+    if lengths is None:
         return None
-    places = torch.arange(n_samples, device=n_valid.device)
-    return (places < n_valid[:, None])[:, None, None]  # (B, 1, 1, T)
+    places = torch.arange(n_samples, device=lengths.device)
+    return (places < lengths[:, None])[:, None, None]  # (B, 1, 1, T)
 
 
 def blank(x, valid):
@@ -90,8 +90,8 @@ class ResNet1d(nn.Module):
         self.out_channels = filters[-1]
         self.stride = lengths[0] // lengths[-1]
 
-    def forward(self, x, n_valid=None):
-        valid = valid_places(n_valid, x.shape[-1])
+    def forward(self, x, lengths=None):
+        valid = valid_places(lengths, x.shape[-1])
         total = active = self.stem(to_image(x))  # (B, filters[0], 1, L)
         for block in self.blocks:
             total, active = block(total, active, valid)
@@ -179,8 +179,8 @@ class XResNet1d(nn.Module):
         self.out_channels = widths[-1]
         self.stride = first_stride * 2 ** len(widths)
 
-    def forward(self, x, n_valid=None):
-        valid = valid_places(n_valid, x.shape[-1])
+    def forward(self, x, lengths=None):
+        valid = valid_places(lengths, x.shape[-1])
         x = to_image(x)
         for i, layer in enumerate(self.stem):
             x = layer(blank(x, valid))

@@ -92,14 +92,14 @@ class Transformer(nn.Module):
         angles = torch.arange(n_frames, device=device)[:, None] * rates
         return angles.cos(), angles.sin()
 
-    def forward(self, x, n_valid=None):
+    def forward(self, x, lengths=None):
         seen = None
-        if n_valid is not None:
-            x = x * (torch.arange(x.shape[-1], device=x.device) < n_valid[:, None, None])
+        if lengths is not None:
+            x = x * (torch.arange(x.shape[-1], device=x.device) < lengths[:, None, None])
         x = F.pad(x, (0, -x.shape[-1] % self.stride)).unflatten(2, (-1, self.stride))  # (B, 12, T', patch)
-        if n_valid is not None and self.bidirectional:
+        if lengths is not None and self.bidirectional:
             first = torch.arange(x.shape[2], device=x.device) * self.stride  # first sample of each frame
-            seen = (first < n_valid[:, None])[:, None, None]  # (B, 1, 1, T')
+            seen = (first < lengths[:, None])[:, None, None]  # (B, 1, 1, T')
         x = self.embed(x.transpose(1, 2).flatten(2) / TYPICAL)  # (B, T', D)
         cos, sin = self.positions(x.shape[1], x.device)
         for block in self.blocks:

@@ -1,0 +1,33 @@
+"""What a model is told of a whole recording beside its window: age and sex, and its rhythm."""
+
+import math
+
+import numpy as np
+
+from data.preprocess import to_millivolts
+from data.rhythm import N_RHYTHM, rhythm
+
+N_DEMOGRAPHICS = 4
+N_COVARIATES = N_DEMOGRAPHICS + N_RHYTHM
+
+
+def recording_covariates(signal, sample_freq, age, sex):
+    """(N_COVARIATES,) float32, what a model is told of a whole recording beside its window: age and sex, and its rhythm.
+    signal (12, T) int16 microvolts at sample_freq Hz; age in years or NaN, sex 'Male', 'Female' or anything else."""
+    return np.concatenate([demographics(age, sex), rhythm(to_millivolts(signal), sample_freq)])
+
+
+def demographics(age, sex):
+    """(N_DEMOGRAPHICS,) float32: (age - 60) / 20 in years (0 if unknown), 1 if age is known, sex (1 male, -1 female,
+    0 unknown), 1 if it is known.
+    """
+    known_age = not math.isnan(age)
+    return np.array(
+        [
+            (age - 60) / 20 if known_age else 0,
+            known_age,
+            {"Male": 1, "Female": -1}.get(sex, 0),
+            sex in ("Male", "Female"),
+        ],
+        np.float32,
+    )
