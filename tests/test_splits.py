@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.splits import read_metadata, stratified_by_patient, train_valid_split
+from data.metadata import read_metadata, stratified_by_patient, train_valid_split
 
 
 def table(n=600, n_patients=400, seed=0):
