@@ -5,6 +5,8 @@
     python train.py --metadata ptbxl_metadata.csv --valid_fold 8
     python train.py --fold 1 --n_folds 5                   one fold of a patient-wise, stratified cross-validation
     python train.py --hold_out georgia                     validate on a hospital that training never sees
+    python train.py --teacher ENSEMBLE                     one network that learns the answers of several, too
+    python train.py --valid_split 0                        all recordings train, the last epoch is kept
     python train.py --folder RUN --resume                  go on after an interruption
     torchrun --nproc_per_node 8 train.py --cuda            eight GPUs share every batch, see the README
 
@@ -24,13 +26,14 @@ import torch
 import torch.nn.functional as F
 from data.overview import check_labels, overview
 
-from data.dataset import build_dataset, train_batches, with_auxiliary
+from data.dataset import build_dataset, class_frequency, train_batches, with_auxiliary, with_lead_subsets
 from data.labels import load_class_set
 from data.metadata import read_metadata
 from data.preprocess import SignalConfig
 from engine.allocator import keep_freed_memory
-from engine.augment import DEFAULT_AUGMENT, augment
+from engine.augment import DEFAULT_AUGMENT, augment, keep_lead_subset
 from engine.decision import choose_rule
+from engine.distil import read_teacher
 from engine.distributed import process_group, synchronise_batch_norm
 from engine.handover import FINE_TUNING_LR, read_pretrained
 from engine.loop import Trainer, make_optimizer, make_schedule
@@ -100,6 +103,25 @@ def parse_args(argv=None):
         default=0.2,
         help="share of windows trained without age, sex and rhythm (default: %(default)s)",
     )
+    group.add_argument(
+        "--lead_subsets",
+        type=float,
+        default=0.4,
+        help="share of windows that keep the limb leads, these and V2, or lead I only; the network is then told which "
+        "leads are there (default: %(default)s)",
+    )
+    group.add_argument(
+        "--teacher",
+        metavar="RUN",
+        help="finished run or ensemble whose out-of-fold probabilities (valid_predictions.csv) are learned beside the "
+        "labels; its decision rule is taken over unless --decision is given",
+    )
+    group.add_argument(
+        "--teacher_share",
+        type=float,
+        default=0.6,
+        help="weight of the teacher's probability in a target, the label having the rest (default: %(default)s)",
+    )
     for name, value in DEFAULT_AUGMENT.items():
         group.add_argument(
             f"--{name}", type=float, default=value, help="augmentation, see engine/augment.py (default: %(default)s)"
@@ -129,9 +151,12 @@ def make_loss(args, group, generator):
     """
 
     def loss_fn(model, batch):
-        parts = (batch.x, batch.y, batch.mask, batch.lengths, batch.covariates)
-        x, y, mask, lengths, covariates = (group.all_gather(t.to(group.device, non_blocking=True)) for t in parts)
+        parts = (batch.x, batch.y, batch.mask, batch.lengths, batch.covariates, batch.subset_covariates)
+        parts = [group.all_gather(t.to(group.device, non_blocking=True)) for t in parts]
+        x, y, mask, lengths, covariates, subset_covariates = parts
         x, y, mask, lengths = augment(x, y, mask, lengths, vars(args), generator)
+        if args.lead_subsets:
+            x, covariates = keep_lead_subset(x, covariates, subset_covariates, args.lead_subsets, generator)
         keep = torch.rand((len(x), 1), generator=generator, device=x.device) >= args.hide_covariates  # (B, 1)
         own = group.local_rows(len(x))
         logits = model(x[own], lengths[own], (covariates * keep)[own]).float()  # (b, C + A)
@@ -168,6 +193,14 @@ def train(args, pretrained, run, group):
     print(overview(data, class_set, recordings.train, recordings.valid))
     check_labels(data, class_set, recordings.train, recordings.valid)
     data = with_auxiliary(data, class_set, recordings.train, args.auxiliary)
+    frequency = class_frequency(data, recordings.train)  # (C + A,)
+    rule = choose_rule(args.decision, class_set)
+    teacher = None if args.teacher is None else read_teacher(args.teacher, class_set)
+    if teacher is not None:
+        data = teacher.soften(data, recordings.train, args.teacher_share)
+        rule = teacher.rule if args.decision is None else rule
+    if args.lead_subsets:
+        data = with_lead_subsets(data, recordings.train, args.sample_freq)
     batches = train_batches(
         data,
         recordings.train_windows,
@@ -182,10 +215,13 @@ def train(args, pretrained, run, group):
     # ---- model: what is trained has auxiliary outputs, what is validated and saved has not
     torch.manual_seed(args.seed)
     config = args.model_config(len(class_set))
-    frequency = data.targets[recordings.train].mean(0)  # (C + A,)
     model = build_model({**config, "n_classes": len(frequency)}).to(group.device)
     model.head.start_at(torch.from_numpy(frequency))
     eval_model = build_model(config).to(group.device)
+    if teacher is not None:
+        eval_model.head.thresholds.copy_(
+            torch.from_numpy(teacher.thresholds)
+        )  # validation, if any, chooses better ones
     if pretrained is not None:
         pretrained.load_into(model.encoder)
         model.encoder.requires_grad_(not args.freeze_encoder)
@@ -208,7 +244,6 @@ def train(args, pretrained, run, group):
         bf16=args.bf16,
         compiled=args.compile,
     )
-    rule = choose_rule(args.decision, class_set)
     validate = Validator(data, recordings.valid, class_set, rule, args.seq_length, group)
 
     # ---- run folder: a new one, or what an interrupted run left
@@ -224,7 +259,8 @@ def train(args, pretrained, run, group):
         scores, y_score = validate(eval_model)
         if history.is_best(scores["auroc"]):
             run.save("model.pth", {"members": [eval_model.state_dict()]})
-            run.write_rows("valid_predictions.csv", validate.prediction_rows(y_score))
+            if len(recordings.valid):
+                run.write_rows("valid_predictions.csv", validate.prediction_rows(y_score))
         history.add(train_stats, scores)
         if epoch == args.epochs:
             run.save("final_model.pth", {"members": [eval_model.state_dict()]})

@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 
-from data.preprocess import to_millivolts
+from data.preprocess import LEADS, to_millivolts
 from data.rhythm import N_RHYTHM, rhythm
 
 N_DEMOGRAPHICS = 4
 N_COVARIATES = N_DEMOGRAPHICS + N_RHYTHM
+# What recorders with fewer leads give. Two limb leads are six: preprocessing computes the others.
+LEAD_SUBSETS = (LEADS[:6], (*LEADS[:6], "V2"), LEADS[:1])
 
 
 def recording_covariates(signal, sample_freq, age, sex):
@@ -31,3 +33,18 @@ def demographics(age, sex):
         ],
         np.float32,
     )
+
+
+def subset_covariates(signal, sample_freq, covariates):
+    """(S, N_COVARIATES) float32, the covariates of the same recording when it has the leads of each of LEAD_SUBSETS only.
+
+    Args:
+        signal: (12, T) int16 microvolts, all leads.
+        sample_freq: Hz.
+        covariates: (N_COVARIATES,) of all leads, for age and sex.
+    """
+    rows = np.tile(covariates, (len(LEAD_SUBSETS), 1))
+    for row, subset in zip(rows, LEAD_SUBSETS):
+        kept = np.array([name in subset for name in LEADS])
+        row[N_DEMOGRAPHICS:] = rhythm(to_millivolts(signal * kept[:, None]), sample_freq)
+    return rows

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from data.covariates import N_DEMOGRAPHICS
+from data.covariates import LEAD_SUBSETS, N_COVARIATES, N_DEMOGRAPHICS, subset_covariates
 from data.labels import NORMAL
 from data.preprocess import to_millivolts
 from data.rhythm import RATES
@@ -30,6 +30,7 @@ class Dataset:
     covariates: np.ndarray  # (R, N_COVARIATES) float32, see data.covariates
     metadata: object  # Metadata
     auxiliary: tuple = ()  # the A codes
+    subset_covariates: np.ndarray | None = None  # (R, S, N_COVARIATES) float32, see with_lead_subsets
 
     def __len__(self):
         return len(self.cache)
@@ -48,6 +49,14 @@ def build_dataset(cache, class_set, metadata):
         above_50, above_60 = (cache.covariates[:, N_DEMOGRAPHICS + RATES.index(rate)] > 0 for rate in (50, 60))
         mask[above_50 & ~above_60 & (targets[:, sinus] > 0) & (targets[:, slow] == 0), slow] = 0
     return Dataset(cache, class_set.encode_all(cache.dx) > 0, targets, mask, cache.covariates, metadata)
+
+
+def class_frequency(data, rows):
+    """(C + A,) float32, how often each class occurs among those of the recordings `rows` of which it is known: what a
+    probability learned from them refers to.
+    """
+    known = data.mask[rows].sum(0)  # (C + A,)
+    return (data.targets[rows] * data.mask[rows]).sum(0) / np.maximum(known, 1)
 
 
 def unlabelled_dataset(cache, metadata):
@@ -72,6 +81,16 @@ def with_auxiliary(data, class_set, train_rows, min_positives):
     return replace(data, targets=np.hstack([data.targets, targets]), mask=np.hstack([data.mask, mask]), auxiliary=codes)
 
 
+def with_lead_subsets(data, rows, sample_freq):
+    """The same Dataset, with the covariates that its recordings `rows` would have with the leads of each of LEAD_SUBSETS
+    only: what the rhythm looks like depends on the leads that are read. Takes about a millisecond a recording.
+    """
+    found = np.zeros((len(data), len(LEAD_SUBSETS), N_COVARIATES), np.float32)
+    for row in np.unique(rows):
+        found[row] = subset_covariates(data.cache.signal(row), sample_freq, data.covariates[row])
+    return replace(data, subset_covariates=found)
+
+
 def _axis_mask(targets, columns, metadata):
     mask = np.ones_like(targets)
     for column in columns:
@@ -90,6 +109,7 @@ class Batch:
     mask: torch.Tensor  # (b, C + A) float32
     lengths: torch.Tensor  # (b,) int64, samples before the padding
     covariates: torch.Tensor  # (b, N_COVARIATES) float32
+    subset_covariates: torch.Tensor  # (b, S, N_COVARIATES) float32, S = 0 unless the Dataset has them
     index: np.ndarray  # (B,) rows of the whole batch in the Dataset
 
 
@@ -118,6 +138,9 @@ class TrainBatches:
             self.indices if self.strata is None else np.concatenate(self.strata[self.part])
         )  # rows that this process reads
         self.n_samples = np.diff(dataset.cache.offsets) // 12  # (R,) samples
+        self.subset_covariates = dataset.subset_covariates
+        if self.subset_covariates is None:
+            self.subset_covariates = np.zeros((len(dataset), 0, dataset.covariates.shape[1]), np.float32)
 
     def __len__(self):
         return len(self.indices) // self.batch_size  # the rest of an epoch is dropped: batch norm dislikes tiny batches
@@ -151,6 +174,7 @@ class TrainBatches:
             torch.from_numpy(data.mask[mine]),
             torch.from_numpy(lengths),
             torch.from_numpy(data.covariates[mine]),
+            torch.from_numpy(self.subset_covariates[mine]),
             rows,
         )
 
@@ -175,7 +199,7 @@ class ResidentBatches(TrainBatches):
             block = np.concatenate([data.cache.signal(row).ravel() for row in rows.tolist()])
             self.signals[offsets[rows[0]] : offsets[rows[0]] + len(block)] = torch.from_numpy(block).to(device)
         self.offsets, self.all_n_samples = put(offsets), put(self.n_samples)
-        self.columns = put(data.targets), put(data.mask), put(data.covariates)
+        self.columns = [put(a) for a in (data.targets, data.mask, data.covariates, self.subset_covariates)]
         self.lead = torch.arange(12, device=device)[:, None]  # (12, 1)
         self.time = torch.arange(self.seq_length, device=device)  # (L,)
 
@@ -189,8 +213,8 @@ class ResidentBatches(TrainBatches):
             self.offsets[mine, None, None] + self.lead * length + starts[:, None, None] + self.time.where(shown, 0)
         )  # (b, 12, L)
         x = self.signals[place] * shown  # (b, 12, L) int16
-        y, mask, covariates = (column[mine] for column in self.columns)
-        return Batch(x.float() * 1e-3, y, mask, lengths, covariates, rows)
+        y, mask, covariates, of_subsets = (column[mine] for column in self.columns)
+        return Batch(x.float() * 1e-3, y, mask, lengths, covariates, of_subsets, rows)
 
 
 class PrefetchBatches(TrainBatches):

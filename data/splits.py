@@ -16,7 +16,7 @@ class Split:
     """How recordings are divided into training and validation.
 
     by           value                                            validates
-    "patient"    share of the patients, e.g. 0.2                  patients dealt so that each class has its share
+    "patient"    share of the patients, e.g. 0.2; 0: none         patients dealt so that each class has its share
     "cv"         number of the fold, 1 to `n_folds`               the same, in `n_folds` folds
     "fold"       a strat_fold of the metadata, or None            that fold; None: the highest one
     "hold_out"   a folder below the input folder (a hospital)     the recordings in it, at any depth
@@ -64,7 +64,7 @@ class Split:
 
     @classmethod
     def _checked(cls, by: str, value: Any, n_folds: int | None = None) -> "Split":
-        if by == "patient" and not 0 < value < 1:
+        if by == "patient" and not 0 <= value < 1:
             raise ValueError(f"--valid_split {value} is not between 0 and 1")
         if by == "fold" and value is not None and value < 1:
             raise ValueError(f"--valid_fold {value} is not 1 or more")
@@ -96,6 +96,8 @@ class Split:
         Raises:
             ValueError: if a patient would be on both sides, or a side is empty; it says why and what to do.
         """
+        if self.by == "patient" and self.value == 0:
+            return np.arange(len(targets)), np.zeros(0, int)
         validates = self._validates(targets, sources, metadata, seed)
         train, valid = np.flatnonzero(~validates), np.flatnonzero(validates)
         shared = set(metadata.patient_ids[train]) & set(metadata.patient_ids[valid])
@@ -145,7 +147,9 @@ class Split:
             return "there is only one recording; give more"
         if len(patients) == 1:
             same_id = len(np.unique(metadata.patient_ids)) == 1
-            cause = f"patient_id {patients[0]!r} in {metadata.file}" if same_id else "their signals are identical or linked"
+            cause = (
+                f"patient_id {patients[0]!r} in {metadata.file}" if same_id else "their signals are identical or linked"
+            )
             return f"all {n} are of one patient ({cause}), who is never divided; add recordings of other patients"
         if copied:
             return "all that would train have the same signals as those that validate; choose another split"

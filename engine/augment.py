@@ -8,6 +8,9 @@ import math
 
 import torch
 
+from data.covariates import LEAD_SUBSETS
+from data.preprocess import LEADS
+
 DEFAULT_AUGMENT = {
     "gain": 0.25,  # up to this relative change of amplitude
     "lead_dropout": 0.1,  # share of silent leads, in every second window
@@ -16,6 +19,7 @@ DEFAULT_AUGMENT = {
     "noise": 0.3,  # share of windows with white noise
     "mixup": 0.3,  # shape of the mixing weights, see `mix`; 0 mixes nothing
 }
+LEADS_KEPT = torch.tensor([[name in subset for name in LEADS] for subset in (LEADS, *LEAD_SUBSETS)])  # (1 + S, 12)
 
 
 def uniform(shape, low, high, x, generator):
@@ -68,6 +72,29 @@ def drop_leads(x, probability, generator):
     """Silence leads, as loose electrodes do, in every second window; x (B, 12, L) -> same."""
     dropped = uniform((*x.shape[:2], 1), 0, 1, x, generator) < probability
     return x * ~(dropped & chosen(0.5, x, generator))
+
+
+def keep_lead_subset(x, covariates, subset_covariates, probability, generator):
+    """Leave some windows no more leads than a small recorder has: those of one of LEAD_SUBSETS, each as likely. The
+    other leads become exactly zero, as `preprocess` leaves them, and the covariates those that the driver would compute
+    from the leads that are left. To be called last, for noise on a missing lead would give it away.
+
+    Args:
+        x: (B, 12, L) mV.
+        covariates: (B, N) of all leads.
+        subset_covariates: (B, S, N) of each subset.
+        probability: share of the windows.
+        generator: of x's device.
+
+    Returns:
+        x (B, 12, L) and covariates (B, N).
+    """
+    drawn = uniform((len(x),), 0, 1, x, generator) < probability
+    subset = torch.randint(len(LEAD_SUBSETS), (len(x),), generator=generator, device=x.device)
+    choice = (subset + 1) * drawn  # (B,) 0: all leads
+    every = torch.cat([covariates[:, None], subset_covariates], 1)  # (B, 1 + S, N)
+    rows = torch.arange(len(x), device=x.device)
+    return x * LEADS_KEPT.to(x.device)[choice][:, :, None], every[rows, choice]
 
 
 def mix(x, y, mask, lengths, alpha, generator):

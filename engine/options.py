@@ -17,10 +17,21 @@ from models import ENCODERS, HEAD
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_INPUT = "./Training_WFDB"
 SAMPLE = ROOT / "data" / "sample"
-PATH_FLAGS = ("input_folder", "metadata", "cache", "folder", "classes")
+PATH_FLAGS = ("input_folder", "metadata", "cache", "folder", "classes", "teacher")
 # How and where a run is computed; all others decide its result.
 NOT_PART_OF_A_RUN = ("resume", "overwrite", "workers", "cache", "cuda", "folder", "strict", "compile", "plots")
-SHARES = ("hide_covariates", "lead_dropout", "band", "wander", "noise", "ema_decay", "dropout", "head_dropout")
+SHARES = (
+    "lead_subsets",
+    "teacher_share",
+    "hide_covariates",
+    "lead_dropout",
+    "band",
+    "wander",
+    "noise",
+    "ema_decay",
+    "dropout",
+    "head_dropout",
+)
 POSITIVE = ("epochs", "batch_size", "sample_freq", "lr", "n_total", "n_folds", "workers", "encoder_lr_factor")
 NOT_NEGATIVE = ("gain", "mixup", "weight_decay", "auxiliary")
 MIN_WINDOW = 32  # samples; the shortest that two frames of the default encoder cover
@@ -43,7 +54,11 @@ class Flags(Namespace):
 
     def model_config(self, n_classes: int) -> dict:
         """Encoder and classification head, as models.build_model takes them."""
-        implied = {"n_covariates": N_COVARIATES if self.covariates else 0, "n_classes": n_classes}
+        implied = {
+            "n_covariates": N_COVARIATES if self.covariates else 0,
+            "lead_flags": self.lead_subsets > 0,
+            "n_classes": n_classes,
+        }
         return self.encoder_config() | self._sizes(HEAD) | implied
 
     def _sizes(self, defaults: dict) -> dict:
@@ -124,7 +139,10 @@ class TrainingParser(ArgumentParser):
     def _add_split(self) -> None:
         group = self.add_argument_group("split into training and validation, always by patient; one of these ways")
         group.add_argument(
-            "--valid_split", type=float, default=0.2, help="share of the patients that validates (default: %(default)s)"
+            "--valid_split",
+            type=float,
+            default=0.2,
+            help="share of the patients that validates; 0: all train and the last epoch is kept (default: %(default)s)",
         )
         group.add_argument("--valid_fold", type=int, help="validate on this strat_fold of the metadata")
         group.add_argument(

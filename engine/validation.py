@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import torch
@@ -49,9 +50,13 @@ class Validator:
         self.group = group
 
     def __call__(self, model: ECGModel) -> tuple[dict[str, float], np.ndarray]:
-        """Choose thresholds, which are kept in the model, and score -> (scores, y_score (R, C))."""
+        """Choose thresholds, which are kept in the model, and score -> (scores, y_score (R, C)). Without recordings the
+        scores are NaN, and the model's thresholds stay as they are.
+        """
         data = self.data
         n_classes = len(self.class_set)
+        if not len(self.rows):
+            return dict.fromkeys(("valid_loss", *SCORES), math.nan), np.zeros((0, n_classes), np.float32)
         y_score = predict_together(model, self.seq_length, data.cache, data.covariates, self.rows, self.group)
         thresholds, scores = score_validation(
             data.y_true[self.rows],

@@ -4,6 +4,7 @@ Every encoder is called as `encoder(x, lengths=None)` with x (B, n_leads, L) in 
 window before its zero padding, and has `out_channels` (D) and `stride` (samples a frame): it returns (B, D, T').
 """
 
+import torch
 from torch import nn
 
 from models.causal_resnet import CausalResNet
@@ -44,26 +45,38 @@ ENCODERS = {
     ),
 }
 CAUSAL_ENCODERS = ("transformer", "causal_resnet")  # see no sample after the frame they describe
-HEAD = {"head_dropout": 0.3, "n_covariates": 23, "n_classes": 24}
+HEAD = {"head_dropout": 0.3, "n_covariates": 23, "lead_flags": False, "n_classes": 24}
 DEFAULT_MODEL = {"encoder": "xresnet", **ENCODERS["xresnet"][1], **HEAD}
 
 
 class ECGModel(nn.Module):
     """An encoder and a head. x (B, n_leads, L) in mV, lengths (B,) samples before the padding or None, covariates (B,
     n_covariates), what is known of the whole recording (age, sex, rhythm), or None -> logits (B, n_classes).
+
+    With `lead_flags` the head is also told which leads are missing (zero throughout the window): n_leads further
+    covariates, -1 where missing and 0 where there.
     """
 
-    def __init__(self, encoder, head):
+    def __init__(self, encoder, head, lead_flags=False):
         super().__init__()
         self.encoder = encoder
         self.head = head
+        self.lead_flags = lead_flags
 
     def forward(self, x, lengths=None, covariates=None):
         if lengths is not None and lengths.device.type == "cpu" and (lengths >= x.shape[-1]).all():
             lengths = None  # nothing is padded, so nothing need be blanked; a GPU would have to stop for the answer
         features = self.encoder(x, lengths)  # (B, D, T')
         frame_lengths = None if lengths is None else (lengths + self.encoder.stride - 1) // self.encoder.stride
+        if self.lead_flags:
+            covariates = self._with_lead_flags(x, covariates)
         return self.head(features, frame_lengths, covariates)
+
+    def _with_lead_flags(self, x, covariates):
+        missing = -(x == 0).all(2).to(x.dtype)  # (B, n_leads)
+        if covariates is None:
+            covariates = x.new_zeros(len(x), self.head.n_covariates - x.shape[1])
+        return torch.cat([covariates, missing], 1)  # (B, n_covariates + n_leads)
 
 
 def encoder_class(config):
@@ -87,6 +100,11 @@ def build_model(config):
     """ECGModel of a model config; ValueError names unknown encoders and keys."""
     encoder = build_encoder(config)
     head = {key: config.get(key, value) for key, value in HEAD.items()}
+    n_covariates = head["n_covariates"]
+    if head["lead_flags"]:
+        n_covariates += config.get("n_leads", 12)
     return ECGModel(
-        encoder, ClassificationHead(encoder.out_channels, head["n_classes"], head["head_dropout"], head["n_covariates"])
+        encoder,
+        ClassificationHead(encoder.out_channels, head["n_classes"], head["head_dropout"], n_covariates),
+        head["lead_flags"],
     )

@@ -1,0 +1,72 @@
+"""Training for recordings with few leads: what a window keeps, and that it is what the driver would read."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import fake_ecg
+
+from data.covariates import LEAD_SUBSETS, recording_covariates, subset_covariates
+from data.preprocess import LEADS, SignalConfig, preprocess, to_microvolts
+from data.records import parse_header
+from engine.augment import augment, keep_lead_subset
+from models import build_model
+
+RECORDED = (("I", "II"), ("I", "II", "V2"), ("I",))  # leads of a recorder that stand for each of LEAD_SUBSETS
+TINY = {"encoder": "xresnet", "stem": 8, "widths": [8, 8], "depths": [1, 1], "n_classes": 4, "n_covariates": 3}
+
+
+def header_of(names, n):
+    return parse_header(
+        [f"R {len(names)} 500 {n}"] + [f"R.dat 16 1000/mV 16 0 0 0 0 {name}" for name in names] + ["#Age: 50"]
+    )
+
+
+@pytest.mark.parametrize("number", range(len(LEAD_SUBSETS)))
+def test_subsets_are_what_preprocessing_gives_for_a_recorder_with_few_leads(number):
+    signal = fake_ecg(np.random.default_rng(number))
+    rows = [LEADS.index(name) for name in RECORDED[number]]
+    header = header_of(RECORDED[number], signal.shape[1])
+    few = to_microvolts(preprocess(signal[rows], header, SignalConfig()))
+    assert {name for name, lead in zip(LEADS, few) if lead.any()} == set(LEAD_SUBSETS[number])
+
+    whole = to_microvolts(preprocess(signal, header_of(LEADS, signal.shape[1]), SignalConfig()))
+    expected = recording_covariates(few, 100, 50, "Unknown")
+    got = subset_covariates(whole, 100, recording_covariates(whole, 100, 50, "Unknown"))[number]
+    np.testing.assert_allclose(got, expected, atol=0.02)  # integer rounding of the derived limb leads
+
+
+def test_a_window_keeps_exactly_one_subset_and_its_covariates():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3000, 12, 8, generator=generator)
+    every = torch.arange(4.0).expand(3000, 4)[:, :, None]  # covariate 0: all leads, 1 to 3: the subsets
+    config = dict.fromkeys(("gain", "band", "mixup", "lead_dropout"), 0) | {"wander": 1.0, "noise": 1.0}
+    y, mask, lengths = torch.zeros(3000, 2), torch.ones(3000, 2), torch.full((3000,), 8)
+    noisy = augment(x, y, mask, lengths, config, generator)[0]
+    kept, covariates = keep_lead_subset(noisy, every[:, 0], every[:, 1:], 0.6, generator)
+    count = np.zeros(4)
+    for window, before, number in zip(kept, noisy, covariates[:, 0].int().tolist()):
+        names = (LEADS, *LEAD_SUBSETS)[number]
+        for lead, lead_before, name in zip(window, before, LEADS):
+            assert torch.equal(lead, lead_before) if name in names else not lead.any()
+        count[number] += 1
+    np.testing.assert_allclose(count / 3000, [0.4, 0.2, 0.2, 0.2], atol=0.04)  # four standard deviations
+
+
+def test_no_window_changes_where_the_share_is_zero():
+    x, covariates = torch.randn(9, 12, 8), torch.randn(9, 5)
+    same, still = keep_lead_subset(x, covariates, torch.zeros(9, 3, 5), 0.0, torch.Generator())
+    assert torch.equal(same, x) and torch.equal(still, covariates)
+
+
+def test_the_head_is_told_which_leads_are_missing():
+    torch.manual_seed(0)
+    flagged = build_model({**TINY, "lead_flags": True}).eval()
+    plain = build_model({**TINY, "n_covariates": 3 + 12}).eval()
+    plain.load_state_dict(flagged.state_dict())
+    x, covariates = torch.randn(2, 12, 100), torch.randn(2, 3)
+    x[0, 1:] = 0
+    flags = torch.zeros(2, 12)
+    flags[0, 1:] = -1
+    assert torch.equal(flagged(x, None, covariates), plain(x, None, torch.cat([covariates, flags], 1)))
+    nothing = torch.cat([torch.zeros(2, 3), flags], 1)
+    assert torch.equal(flagged(x), plain(x, None, nothing))
