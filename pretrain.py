@@ -23,8 +23,10 @@ import numpy as np
 import torch
 
 from data.dataset import train_batches, unlabelled_dataset
+from data.metadata import read_metadata
+from data.overview import overview
 from data.preprocess import SignalConfig
-from data.splits import read_metadata, train_valid_split
+from data.splits import Split
 from engine.allocator import keep_freed_memory
 from engine.augment import change_gain
 from engine.baselines import Persistence, fit_linear, skill
@@ -142,20 +144,11 @@ def pretrain(args, run, group):
 
     # Data: one memory map of preprocessed signals and a split by patient; no labels
     signal_config = SignalConfig(sample_freq=args.sample_freq)
-    cache = open_recordings(args, signal_config, group)
-    data = unlabelled_dataset(cache, read_metadata(args.metadata, cache.names))
-    train_rows, valid_rows = train_valid_split(
-        data.targets,
-        cache.sources,
-        data.metadata,
-        args.valid_split,
-        args.seed,
-        args.fold,
-        args.n_folds,
-        args.hold_out,
-        args.valid_fold,
-        args.split,
-    )
+    cache = open_recordings(args, signal_config, group, run, "pretrain_")
+    data = unlabelled_dataset(cache, read_metadata(args.metadata, cache.names, cache.duplicates))
+    train_rows, valid_rows = Split.from_flags(vars(args)).rows(data.targets, cache.sources, data.metadata, args.seed)
+    for line in [*data.metadata.warnings, *overview(data, None, train_rows, valid_rows)]:
+        print(line)
     batches = train_batches(
         data, train_rows, args.seq_length, args.batch_size, args.seed, group.rank, group.world_size, device
     )

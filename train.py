@@ -27,8 +27,10 @@ import torch.nn.functional as F
 
 from data.dataset import build_dataset, train_batches, with_auxiliary
 from data.labels import load_class_set
+from data.metadata import read_metadata
+from data.overview import check_labels, overview
 from data.preprocess import SignalConfig
-from data.splits import read_metadata, share_of, train_valid_split
+from data.splits import Split, share_of
 from engine.allocator import keep_freed_memory
 from engine.augment import DEFAULT_AUGMENT, augment
 from engine.decision import default_rule
@@ -177,27 +179,17 @@ def train(args, run, group):
 
     # Data: one memory map of preprocessed signals, labels, and a split by patient
     signal_config = SignalConfig(sample_freq=args.sample_freq)
-    cache = open_recordings(args, signal_config, group)
+    cache = open_recordings(args, signal_config, group, run)
     class_set = load_class_set(args.classes, cache.dx)
     rule = {"rule": "thresholds"} if args.decision == "thresholds" else default_rule(class_set)
     if args.decision == "reward" and rule["rule"] != "reward":
         raise RunError(f"--decision reward: the Challenge gives no rewards for the classes {args.classes}")
-    data = build_dataset(cache, class_set, read_metadata(args.metadata, cache.names))
-    train_rows, valid_rows = train_valid_split(
-        data.targets,
-        cache.sources,
-        data.metadata,
-        args.valid_split,
-        args.seed,
-        args.fold,
-        args.n_folds,
-        args.hold_out,
-        args.valid_fold,
-        args.split,
-    )
+    data = build_dataset(cache, class_set, read_metadata(args.metadata, cache.names, cache.duplicates))
+    train_rows, valid_rows = Split.from_flags(vars(args)).rows(data.targets, cache.sources, data.metadata, args.seed)
     pretrained = read_pretrained(run.path)
     if pretrained is not None:
         train_rows, valid_rows = pretrained.split(cache.names, data.metadata.patients, train_rows, valid_rows)
+    check_labels(data, class_set, train_rows, valid_rows)
     n_windows = len(train_rows)  # an epoch has as many steps with few recordings as with all
     train_rows = share_of(train_rows, args.train_share, args.seed)
     data = with_auxiliary(data, class_set, train_rows, args.auxiliary)
@@ -211,6 +203,8 @@ def train(args, run, group):
         group.world_size,
         device,
     )
+    for line in [*data.metadata.warnings, *overview(data, class_set, train_rows, valid_rows)]:
+        print(line)
     frequency = data.targets[train_rows].mean(0)  # (C + A,)
     valid_names, valid_dx = [cache.names[i] for i in valid_rows], [cache.dx[i] for i in valid_rows]
     print(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from data.cache import open_cache
+from data.cache import CacheError, NothingReadable, SignalCache, open_cache
 from data.headers import printable
+from data.rates import one_rate_only
 from data.records import RecordError, find_records
 from engine import handover, run_folder
 from engine.run_folder import ReadOnlyRunFolder, RunError, RunFolder, new_run_path
@@ -182,37 +183,61 @@ def cpu_has_bf16():
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def open_recordings(args, signal_config, group):
-    """SignalCache of the recordings that args names; says what was skipped. Of several processes the first one builds
-    it.
+def open_recordings(args, signal_config, group, run, prefix="") -> SignalCache:
+    """The recordings that args names; says what was skipped. Of several processes the first one builds the cache.
+
+    Args:
+        args: the flags.
+        signal_config: SignalConfig of the model.
+        group: ProcessGroup.
+        run: RunFolder, where the list of skipped recordings is written if it is all of them.
+        prefix: of the names of its files.
+
+    Raises:
+        CacheError, RecordError: if there are no recordings, none can be read, or --strict finds fault with them.
     """
-    records = find_records(args.input_folder)
+    records, left_out = one_rate_only(find_records(args.input_folder))
+    if left_out:
+        print(left_out)
     if args.n_total is not None and args.n_total < len(records):
         chosen = torch.randperm(len(records), generator=torch.Generator().manual_seed(args.seed))[: args.n_total]
         records = [records[i] for i in sorted(chosen.tolist())]
     with group.main_process_first():
-        cache = open_cache(records, signal_config, args.cache, args.workers, quiet=not group.is_main)
+        try:
+            cache = open_cache(records, signal_config, args.cache, args.workers, not group.is_main, group.is_main)
+        except NothingReadable as error:
+            _write_skipped(run, error.skipped_rows, prefix)
+            raise CacheError(f"{error}; all are listed in {run / f'{prefix}skipped_records.csv'}") from None
+    if len(set(group.all_gather_object(cache.path.name))) > 1:
+        raise CacheError(f"--cache {args.cache}: the processes see different recordings; start again")
     print(
         f"{len(cache)} recordings in {args.input_folder}, {len(cache.skipped)} skipped, {len(cache.warnings)} remarks"
     )
-    if args.strict and (cache.skipped or cache.warnings):
-        for name, reason in (cache.skipped + cache.warnings)[:MAX_SHOWN]:
+    copies = [(group[0], f"same signals as {', '.join(group[1:])}") for group in cache.duplicates]
+    faults = cache.skipped + cache.warnings + copies
+    if args.strict and faults:
+        for name, reason in faults[:MAX_SHOWN]:
             print(f"  {printable(f'{name}: {reason}')}")
-        name, reason = (cache.skipped + cache.warnings)[0]
+        name, reason = faults[0]
         raise RecordError(
-            f"--strict: {len(cache.skipped)} recordings skipped, {len(cache.warnings)} remarks; the first is {name}: {reason}"
+            f"--strict: {len(cache.skipped)} recordings skipped, {len(cache.warnings)} remarks, {len(copies)} copied; "
+            f"the first is {name}: {reason}"
         )
     return cache
 
 
 def write_skipped_and_warnings(run, cache, prefix=""):
     """Lists of the recordings that could not be read, and of what is suspicious about others."""
-    run.write_rows(f"{prefix}skipped_records.csv", cache.skipped_rows, ["record", "stage", "reason"])
+    _write_skipped(run, cache.skipped_rows, prefix)
     run.write_rows(
         f"{prefix}record_warnings.txt",
         [{"record": name, "warning": text} for name, text in cache.warnings],
         ["record", "warning"],
     )
+
+
+def _write_skipped(run, skipped_rows, prefix):
+    run.write_rows(f"{prefix}skipped_records.csv", skipped_rows, ["record", "stage", "reason"])
 
 
 class Finished(Exception):

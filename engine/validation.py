@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 
+from data.labels import NORMAL
 from engine.decision import decide
 from engine.inference import predict
 from engine.metrics import choose_thresholds, compute_scores, load_weights
@@ -29,9 +30,9 @@ def predict_together(model, seq_length, cache, covariates, rows, group):
 
 def official_weights(class_set):
     """(reward matrix, column of sinus rhythm) of the class set's Challenge, or (None, None) if it has none."""
-    if class_set.name not in ("cinc2020", "cinc2021"):
+    if class_set.year is None:
         return None, None
-    return load_weights(int(class_set.name[-4:]))[1], class_set.column("426783006")
+    return load_weights(class_set.year)[1], class_set.column(NORMAL)
 
 
 def score_validation(y_true, targets, mask, y_score, class_set, rule):

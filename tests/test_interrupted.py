@@ -14,7 +14,7 @@ from conftest import TINY_PRETRAINING, fake_ecg, write_record
 import pretrain
 import train
 from data.locks import LOCK_FILE, locked
-from data.splits import read_metadata
+from data.metadata import read_metadata
 from engine.run_folder import RunFolder
 from engine.script import TERMINATED, Terminated
 
