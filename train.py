@@ -22,11 +22,11 @@ import argparse
 
 import torch
 import torch.nn.functional as F
-from data.overview import check_labels, overview
 
 from data.dataset import build_dataset, train_batches, with_auxiliary
 from data.labels import load_class_set
 from data.metadata import read_metadata
+from data.overview import check_labels, overview
 from data.preprocess import SignalConfig
 from engine.allocator import keep_freed_memory
 from engine.augment import DEFAULT_AUGMENT, augment
@@ -165,9 +165,10 @@ def train(args, pretrained, run, group):
     class_set = load_class_set(args.classes, cache.dx)
     data = build_dataset(cache, class_set, read_metadata(args.metadata, cache.names, cache.duplicates))
     recordings = split_recordings(args, data, pretrained)
-    print(overview(data, class_set, recordings.train, recordings.valid))
     check_labels(data, class_set, recordings.train, recordings.valid)
     data = with_auxiliary(data, class_set, recordings.train, args.auxiliary)
+    print(*overview(data, class_set, recordings.train, recordings.valid, data.auxiliary), sep="\n")
+    print(f"{len(recordings.train)} recordings train, {len(recordings.valid)} validate; {run.path}")
     batches = train_batches(
         data,
         recordings.train_windows,
