@@ -21,6 +21,7 @@ import torch
 
 from data.dataset import train_batches, unlabelled_dataset
 from data.metadata import read_metadata
+from data.overview import overview
 from data.preprocess import SignalConfig
 from engine.allocator import keep_freed_memory
 from engine.augment import change_gain
@@ -146,6 +147,7 @@ def pretrain(args, run, group):
     )
     train_signals = [cache.signal(i) for i in recordings.train]
     valid_signals = [cache.signal(i) for i in recordings.valid]
+    print(*overview(data, None, recordings.train, recordings.valid), sep="\n")
     print(f"{len(train_signals)} recordings train, {len(valid_signals)} validate; {run.path}")
 
     # ---- model

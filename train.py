@@ -24,11 +24,11 @@ import argparse
 
 import torch
 import torch.nn.functional as F
-from data.overview import check_labels, overview
 
 from data.dataset import build_dataset, class_frequency, train_batches, with_auxiliary, with_lead_subsets
 from data.labels import load_class_set
 from data.metadata import read_metadata
+from data.overview import check_labels, overview
 from data.preprocess import SignalConfig
 from engine.allocator import keep_freed_memory
 from engine.augment import DEFAULT_AUGMENT, augment, keep_lead_subset
@@ -87,8 +87,8 @@ def parse_args(argv=None):
         "--train_share",
         type=float,
         default=1.0,
-        help="for learning curves: train on this share of the training recordings, drawn by --seed, in as many steps as "
-        "with all (default: %(default)s)",
+        help="for learning curves: train on this share of the training recordings, drawn by --seed, in as many steps "
+        "as with all (default: %(default)s)",
     )
     group.add_argument(
         "--auxiliary",
@@ -190,9 +190,10 @@ def train(args, pretrained, run, group):
     class_set = load_class_set(args.classes, cache.dx)
     data = build_dataset(cache, class_set, read_metadata(args.metadata, cache.names, cache.duplicates))
     recordings = split_recordings(args, data, pretrained)
-    print(overview(data, class_set, recordings.train, recordings.valid))
     check_labels(data, class_set, recordings.train, recordings.valid)
     data = with_auxiliary(data, class_set, recordings.train, args.auxiliary)
+    print(*overview(data, class_set, recordings.train, recordings.valid, data.auxiliary), sep="\n")
+    print(f"{len(recordings.train)} recordings train, {len(recordings.valid)} validate; {run.path}")
     frequency = class_frequency(data, recordings.train)  # (C + A,)
     rule = choose_rule(args.decision, class_set)
     teacher = None if args.teacher is None else read_teacher(args.teacher, class_set)
@@ -217,11 +218,9 @@ def train(args, pretrained, run, group):
     config = args.model_config(len(class_set))
     model = build_model({**config, "n_classes": len(frequency)}).to(group.device)
     model.head.start_at(torch.from_numpy(frequency))
+    if teacher is not None:  # validation, if there is any, chooses others
+        model.head.thresholds[: len(class_set)] = torch.from_numpy(teacher.thresholds)
     eval_model = build_model(config).to(group.device)
-    if teacher is not None:
-        eval_model.head.thresholds.copy_(
-            torch.from_numpy(teacher.thresholds)
-        )  # validation, if any, chooses better ones
     if pretrained is not None:
         pretrained.load_into(model.encoder)
         model.encoder.requires_grad_(not args.freeze_encoder)

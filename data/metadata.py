@@ -1,4 +1,4 @@
-"""Facts of recordings that stand in a table beside them: whose they are, which fold, whether the heart axis was looked at.
+"""Facts of recordings from a table beside them: whose they are, which fold, whether the heart axis was looked at.
 
 A row belongs to the recording that it names, by any of these:
 
@@ -228,7 +228,7 @@ def _facts_of_recordings(file, rows: Sequence[_Row], names: Sequence[str], dupli
             if len(hits) > 1 and len({copies.get(names[i], names[i]) for i in hits}) > 1:
                 shown = " or ".join(names[i] for i in hits[:N_EXAMPLES])
                 raise ValueError(
-                    f"{file}, line {row.line}: {row.title!r} may mean {shown}; write the folder before the name, as here"
+                    f"{file}, line {row.line}: {row.title!r} may mean {shown}; write the name with its folder"
                 )
             for i in hits:
                 if source[i] is not None and source[i] is not row:
@@ -238,8 +238,8 @@ def _facts_of_recordings(file, rows: Sequence[_Row], names: Sequence[str], dupli
     if rows and not any(source):
         raise ValueError(
             f"{file}: none of its {len(rows)} rows names one of the {len(names)} recordings. It has e.g. "
-            f"{_examples(row.title for row in rows)}; the recordings are e.g. {_examples(names)}. Write these names into "
-            f"a column 'record', or name another file with --metadata"
+            f"{_examples(row.title for row in rows)}; the recordings are e.g. {_examples(names)}. Write these names "
+            f"into a column 'record', or name another file with --metadata"
         )
     return facts
 
@@ -261,7 +261,7 @@ def _check_same(file, name: str, row: _Row, other: _Row) -> None:
         mine, theirs = row.facts.get(column, ""), other.facts.get(column, "")
         if mine != theirs and mine != "" and theirs != "":
             raise ValueError(
-                f"{file}, lines {row.line} and {other.line}: {name} has {column} {mine!r} in one and {theirs!r} in the other"
+                f"{file}, lines {row.line} and {other.line}: {name} has {column} {mine!r} and {theirs!r}; keep one row"
             )
 
 

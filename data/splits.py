@@ -148,7 +148,9 @@ class Split:
         if len(patients) == 1:
             same_id = len(np.unique(metadata.patient_ids)) == 1
             cause = (
-                f"patient_id {patients[0]!r} in {metadata.file}" if same_id else "their signals are identical or linked"
+                f"patient_id {str(patients[0])!r} in {metadata.file}"
+                if same_id
+                else "their signals are identical or linked"
             )
             return f"all {n} are of one patient ({cause}), who is never divided; add recordings of other patients"
         if copied:
@@ -288,9 +290,9 @@ def split_like(
     if not len(new_train) or not len(new_valid):
         then = "trained" if not len(new_valid) else "validated"
         raise ValueError(
-            f"the split leaves {len(new_train)} recordings for training and {len(new_valid)} for validation: all {len(rows)}"
-            f", or others of their patients, {then} in pre-training; add recordings that it has not seen, or give the "
-            f"input folder that it had"
+            f"the split leaves {len(new_train)} recordings for training and {len(new_valid)} for validation: all, or "
+            f"others of their patients, {then} in pre-training; add recordings that it has not seen, or give the input "
+            f"folder that it had"
         )
     return new_train, new_valid
 

@@ -13,10 +13,10 @@ def default_rule(class_set):
     threshold. `odds` (C,) multiply the odds of each class before deciding, where it should be called more or less
     often than its probability says; probabilities stay as they are.
     """
-    if class_set.name in ("cinc2020", "cinc2021"):
+    if class_set.year is not None:
         return {
             "rule": "reward",
-            "year": int(class_set.name[-4:]),
+            "year": class_set.year,
             "confidence": CONFIDENCE,
             "odds": [1.0] * len(class_set),
         }

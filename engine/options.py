@@ -124,6 +124,13 @@ class TrainingParser(ArgumentParser):
             help="CSV with the columns record (or ecg_id, filename_hr, filename_lr) and any of patient_id, strat_fold, "
             "heart_axis (default: metadata.csv in the input folder, if there)",
         )
+        group.add_argument(
+            "--records",
+            type=int,
+            choices=(100, 500),
+            default=500,
+            help="which recordings of PTB-XL as downloaded, at 100 or 500 Hz; never both (default: %(default)s)",
+        )
         group.add_argument("--n_total", type=int, help="use only so many recordings, drawn by --seed (default: all)")
         group.add_argument(
             "--cache", default="./.ecg_cache", help="folder for the preprocessed signals (default: %(default)s)"

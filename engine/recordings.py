@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from data.cache import NothingReadable, SignalCache, open_cache
+from data.cache import CacheError, NothingReadable, SignalCache, open_cache
 from data.dataset import Dataset
 from data.headers import printable
 from data.preprocess import SignalConfig
+from data.rates import one_rate_only
 from data.records import Record, RecordError, find_records
 from data.splits import share_of
 from engine.distributed import ProcessGroup
@@ -35,16 +36,18 @@ def open_recordings(args: Namespace, signal_config: SignalConfig, run: RunFolder
         RecordError: the folder holds no recording, or --strict refuses one.
         CacheError: not one recording can be read, or the cache cannot be written.
     """
-    records = _drawn(find_records(args.input_folder), args.n_total, args.seed)
-    records, note = one_rate_only(records)
-    if note:
-        print(note)
+    records, left_out = one_rate_only(find_records(args.input_folder), args.records)
+    if left_out:
+        print(left_out)
+    records = _drawn(records, args.n_total, args.seed)
     try:
         with group.main_process_first():
-            cache = open_cache(records, signal_config, args.cache, args.workers, quiet=not group.is_main)
+            cache = open_cache(records, signal_config, args.cache, args.workers, not group.is_main, group.is_main)
     except NothingReadable as error:
         write_skipped(run, error.skipped_rows)
-        raise NothingReadable(f"{error}; all are listed in {run / 'skipped_records.csv'}", error.skipped_rows) from None
+        raise CacheError(f"{error}; all are listed in {run / 'skipped_records.csv'}") from None
+    if len(set(group.all_gather_object(cache.path.name))) > 1:
+        raise CacheError(f"--cache {args.cache}: the processes see different recordings; start again")
     print(
         f"{len(cache)} recordings in {args.input_folder}, {len(cache.skipped)} skipped, {len(cache.warnings)} warnings"
     )
@@ -92,7 +95,8 @@ def split_recordings(args: Namespace, data: Dataset, pretrained: Pretrained | No
     Raises:
         ValueError, RunError: a side is empty, or a patient would be on both; it says why and what to do.
     """
-    print(*data.metadata.warnings, sep="\n", end="\n" if data.metadata.warnings else "")
+    for line in data.metadata.warnings:
+        print(line)
     train, valid = args.split_by.rows(data.targets, data.cache.sources, data.metadata, args.seed)
     if pretrained is not None:
         train, valid = pretrained.split(data.cache, data.metadata.patients, train, valid)

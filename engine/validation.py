@@ -10,7 +10,7 @@ import torch
 
 from data.cache import SignalCache
 from data.dataset import Dataset
-from data.labels import NORMAL, YEARS, ClassSet
+from data.labels import NORMAL, ClassSet
 from engine.decision import decide
 from engine.distributed import ProcessGroup
 from engine.inference import predict
@@ -104,9 +104,9 @@ def predict_together(
 
 def official_weights(class_set: ClassSet) -> tuple[np.ndarray, int] | tuple[None, None]:
     """(reward matrix, column of sinus rhythm) of the class set's Challenge, or (None, None) if it has none."""
-    if class_set.name not in YEARS:
+    if class_set.year is None:
         return None, None
-    return load_weights(YEARS[class_set.name])[1], class_set.column(NORMAL)
+    return load_weights(class_set.year)[1], class_set.column(NORMAL)
 
 
 def score_validation(

@@ -64,12 +64,17 @@ def test_a_student_trains_on_all_recordings_and_decides_as_its_teacher(teacher_r
     n_taught = sum(1 for _ in csv.DictReader(open(folder / "teacher" / "valid_predictions.csv", newline="")))
     n_records = len((folder / "student" / "train_ids.txt").read_text().splitlines())
     assert f"{n_taught} of {n_records} training recordings have a teacher's probabilities" in done.stdout
-    assert not (folder / "student" / "valid_ids.txt").read_text() and not (folder / "student/valid_predictions.csv").exists()
+    assert (
+        not (folder / "student" / "valid_ids.txt").read_text()
+        and not (folder / "student/valid_predictions.csv").exists()
+    )
     taught, config = load_predictor(folder / "student"), load_run(folder / "student").config
     assert taught.decision["odds"][3] == 0.25 and taught.models[0].lead_flags
     np.testing.assert_array_equal(taught.thresholds, load_predictor(folder / "teacher").thresholds)
     assert config["training"]["teacher"] == "teacher" and config["data"]["n_valid"] == 0
-    first, last = (torch.load(folder / "student" / f"{name}.pth", weights_only=True) for name in ("model", "final_model"))
+    first, last = (
+        torch.load(folder / "student" / f"{name}.pth", weights_only=True) for name in ("model", "final_model")
+    )
     for a, b in zip(first["members"][0].values(), last["members"][0].values()):
         assert torch.equal(a, b)  # without validation the last epoch is kept
     with open(folder / "student" / "history.csv", newline="") as lines:

@@ -17,7 +17,7 @@ from engine.handover import FINE_TUNING_LR, read_pretrained
 from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.run_folder import RunError, RunFolder
 from evaluate_12ECG_score import evaluate_12ECG_score
-from models import ENCODERS, build_model
+from models import build_model
 
 
 def test_handover_loads_all_of_the_encoder_and_nothing_else(pretrained):
@@ -149,8 +149,8 @@ def test_a_frozen_encoder_does_not_change_and_a_slow_one_changes_less():
     before, head = model.encoder.embed.weight.clone(), model.head.linear.weight.clone()
     optimizer = make_optimizer(model, 1e-3, 0.0)
     Trainer(model, optimizer, make_schedule(optimizer, 5), lambda m, b: m(x).square().mean()).train_one_epoch(
-            SameBatch(5), 1
-        )
+        SameBatch(5), 1
+    )
     assert torch.equal(model.encoder.embed.weight, before) and not torch.equal(model.head.linear.weight, head)
     assert not model.encoder.training and model.head.training
 

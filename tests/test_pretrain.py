@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
