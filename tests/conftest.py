@@ -114,6 +114,22 @@ def run_script():
     return run
 
 
+class SameBatch:
+    """So many times the same batch, in the form of TrainBatches."""
+
+    batch_size = 1
+
+    def __init__(self, n, index=()):
+        self.n = n
+        self.index = index
+
+    def __len__(self):
+        return self.n
+
+    def epoch(self, number):
+        return [self] * self.n
+
+
 TINY_PRETRAINING = tuple("--width 16 --depth 1 --n_heads 2 --epochs 2 --seq_length 400 --k_steps_ahead 5 20".split())
 
 
