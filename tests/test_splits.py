@@ -131,7 +131,7 @@ def test_flags_become_a_split(typed, by, value):
         ({"split": "fold", "hold_out": "a"}, "--split fold .* contradicts --hold_out a"),
         ({"split": "fold", "valid_split": 0.1}, "--split fold .* contradicts --valid_split 0.1"),
         ({"split": "patient", "valid_fold": 1}, "--split patient contradicts --valid_fold 1"),
-        ({"valid_split": 0.0}, "not between 0 and 1"),
+        ({"valid_split": 1.0}, "not between 0 and 1"),
         ({"valid_split": float("nan")}, "not between 0 and 1"),
         ({"valid_fold": 0}, "--valid_fold 0 is not 1 or more"),
         ({"fold": 6}, "--fold 6 is not within 1 and --n_folds 5"),
