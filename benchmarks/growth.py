@@ -24,9 +24,9 @@ from benchmarks.recordings import SAMPLE, replicate
 from benchmarks.timing import machine
 from data.cache import SignalCache, open_cache
 from data.dataset import TrainBatches, unlabelled_dataset
+from data.metadata import read_metadata
 from data.preprocess import SignalConfig
 from data.records import find_records, read_header
-from data.splits import read_metadata
 
 SIZES = (1000, 10_000, 100_000)
 COLUMNS = ("recordings", "step", "seconds", "seconds of all cores", "recordings a second", "memory, MiB")

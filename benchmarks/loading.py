@@ -19,10 +19,10 @@ from benchmarks.reference import load_recording
 from benchmarks.timing import Row, compare, report
 from data.cache import open_cache
 from data.dataset import TrainBatches, unlabelled_dataset
+from data.metadata import read_metadata
 from data.preprocess import SignalConfig, preprocess
 from data.records import Record, find_records, read_header, read_record
 from data.resample import resample
-from data.splits import read_metadata
 
 N_HEADERS = 88_253  # as many as the Challenge of 2021 has
 N_FEW = 200  # headers for the slow reader

@@ -17,9 +17,10 @@ from data.covariates import N_COVARIATES
 from data.records import find_records
 from engine.allocator import keep_freed_memory
 from engine.augment import DEFAULT_AUGMENT, augment
+from engine.distributed import ProcessGroup
 from engine.forecasting import error_unit, huber
 from engine.inference import in_threads, load_predictor
-from engine.loop import EMA, Trainer, make_optimizer, make_schedule
+from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.options import cpu_has_bf16
 from models import build_encoder, build_model
 from models.next_sample import NextSampleModel
@@ -32,16 +33,27 @@ K_STEPS_AHEAD = [2, 5, 10, 15, 20, 30, 40, 50, 75, 100]
 
 
 class Step:
-    """One training step of ours on random windows, called without arguments."""
+    """One training step of ours on random windows, called without arguments. It takes the place of the batches of an
+    epoch, and of the only one of these: what is trained on, `loss_fn` makes.
+    """
 
-    index = ()  # of the recordings in the batch, which it takes the place of
+    batch_size = 1
+    index = ()  # of the recordings in the batch
 
     def __init__(self, model: nn.Module, loss_fn: Callable[[nn.Module, Step], Tensor], bf16: bool):
         optimizer = make_optimizer(model, 1e-3, 0.01)
-        self.trainer = Trainer(model, optimizer, make_schedule(optimizer, 1000), EMA(model, 0.99), loss_fn, "cpu", bf16)
+        quiet = ProcessGroup(rank=1)  # only the main process shows a progress bar
+        self.trainer = Trainer(model, optimizer, make_schedule(optimizer, 1000), loss_fn, group=quiet, bf16=bf16)
 
     def __call__(self) -> None:
-        self.trainer.train_one_epoch([self])
+        self.trainer.train_one_epoch(self, 1)
+
+    def __len__(self) -> int:
+        return 1
+
+    def epoch(self, number: int) -> list[Step]:
+        """The batches of an epoch."""
+        return [self]
 
 
 def our_classifier(config: dict, n: int, length: int, bf16: bool) -> Step:

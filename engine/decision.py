@@ -15,14 +15,26 @@ def default_rule(class_set: ClassSet) -> dict:
     threshold. `odds` (C,) multiply the odds of each class before deciding, where it should be called more or less
     often than its probability says; probabilities stay as they are.
     """
-    if class_set.name not in YEARS:
+    if class_set.year is not None:
+        return {
+            "rule": "reward",
+            "year": class_set.year,
+            "confidence": CONFIDENCE,
+            "odds": [1.0] * len(class_set),
+        }
+    return {"rule": "thresholds"}
+
+
+def choose_rule(name: str | None, class_set: ClassSet) -> dict:
+    """The rule called `name`, "reward" or "thresholds", or the class set's default for None. Raises ValueError if its
+    Challenge gives no rewards.
+    """
+    if name == "thresholds":
         return {"rule": "thresholds"}
-    return {
-        "rule": "reward",
-        "year": YEARS[class_set.name],
-        "confidence": CONFIDENCE,
-        "odds": [1.0] * len(class_set),
-    }
+    rule = default_rule(class_set)
+    if name == "reward" and rule["rule"] != "reward":
+        raise ValueError(f"--decision reward: no Challenge gives rewards for the classes {class_set.name}")
+    return rule
 
 
 def check_rule(rule: dict, class_set: ClassSet) -> None:

@@ -133,6 +133,20 @@ def compute_scores_cpsc2018(y_true: np.ndarray, y_pred: np.ndarray, y_score: np.
     Raises:
         ValueError: the shapes differ or a score is NaN.
     """
+    values = _first_phase_values(y_true, y_pred, y_score)
+    return {name: float(np.mean(value)) for name, value in values.items()}
+
+
+def class_scores_cpsc2018(y_true, y_pred, y_score):
+    """What `compute_scores_cpsc2018` takes the means of, as the arrays (C,) that `compute_scores` has: auroc_classes,
+    auprc_classes, f_measure_classes.
+    """
+    values = _first_phase_values(y_true, y_pred, y_score)
+    return {f"{name}_classes": values[name] for name in ("auroc", "auprc", "f_measure")}
+
+
+def _first_phase_values(y_true, y_pred, y_score):
+    """The first phase's six scores of each class, all (C,)."""
     y_true, y_pred, y_score = _checked(y_true, y_pred, y_score)
     tp, fp, fn, tn = _counts(y_true, y_pred, _share_of_labels(y_true))
     f_beta, g_beta = _beta_measures(tp, fp, fn)
@@ -145,7 +159,7 @@ def compute_scores_cpsc2018(y_true: np.ndarray, y_pred: np.ndarray, y_score: np.
         "f_beta_measure": f_beta,
         "g_beta_measure": g_beta,
     }
-    return {name: float(np.mean(np.nan_to_num(value, nan=1.0))) for name, value in values.items()}
+    return {name: np.nan_to_num(value, nan=1.0) for name, value in values.items()}
 
 
 def expected_calibration_error(y_true: np.ndarray, y_score: np.ndarray, n_bins: int = 15) -> float:
