@@ -22,6 +22,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import zipfile
@@ -36,6 +37,7 @@ import numpy as np
 
 from data.covariates import N_COVARIATES
 from data.files import open_regular, written
+from data.headers import printable
 from data.inputs import read_input
 from data.locks import locked
 from data.preprocess import SignalConfig
@@ -467,7 +469,6 @@ def _most_frequent_faults(skipped_rows: list[dict], records: Sequence[Record]) -
 
 def _without_name(reason: str, record: Record | None) -> str:
     if record is not None:
-        reason = reason.replace(os.path.join(os.path.dirname(record.path), ""), "")
-        reason = reason.removeprefix(record.header_path).removeprefix(record.path)
-        reason = reason.replace(record.record_id, "ID")
+        folder = printable(os.path.join(os.path.dirname(record.path), ""))
+        reason = re.sub(rf"(?<!\w){re.escape(record.record_id)}(?!\w)", "ID", reason.replace(folder, ""))
     return reason[:MAX_REASON]

@@ -146,7 +146,9 @@ class Split:
         if len(patients) == 1:
             same_id = len(np.unique(metadata.patient_ids)) == 1
             cause = (
-                f"patient_id {str(patients[0])!r} in {metadata.file}" if same_id else "their signals are identical or linked"
+                f"patient_id {str(patients[0])!r} in {metadata.file}"
+                if same_id
+                else "their signals are identical or linked"
             )
             return f"all {n} are of one patient ({cause}), who is never divided; add recordings of other patients"
         if copied:
