@@ -101,7 +101,7 @@ def rare_class_lines(train_targets: np.ndarray, valid_y_true: np.ndarray, class_
         class_set: the C classes.
 
     Returns:
-        no, one or two lines.
+        no line, or up to three.
     """
     lines = []
     for labels, what in ((train_targets, "not learned"), (valid_y_true, "not measured")):
@@ -112,6 +112,11 @@ def rare_class_lines(train_targets: np.ndarray, valid_y_true: np.ndarray, class_
             more = [f"and {len(rare) - MAX_CLASSES} more"] if len(rare) > MAX_CLASSES else []
             named = ", ".join(rare[:MAX_CLASSES] + more)
             lines.append(f"{what}, for fewer than {FEW} {part} recordings have them: {named}")
+    one_sided = (valid_y_true > 0).all(0) | ~(valid_y_true > 0).any(0)  # (C,)
+    if one_sided.all():
+        lines.append(
+            "AUROC and AUPRC cannot be computed: of no class are there validation recordings with it and without it"
+        )
     return lines
 
 

@@ -74,7 +74,9 @@ def test_rare_classes_are_named():
         "not learned, for fewer than 5 training recordings have them: b (4)",
         "not measured, for fewer than 5 validation recordings have them: c (0)",
     ]
-    assert rare_class_lines(np.ones((5, 3)), np.ones((5, 3)), class_set) == []
+    assert rare_class_lines(np.ones((6, 3)), np.repeat([[1], [0]], [5, 1], 0) * np.ones((6, 3)), class_set) == []
+    (line,) = rare_class_lines(np.ones((5, 3)), np.ones((5, 3)), class_set)
+    assert line.startswith("AUROC and AUPRC cannot be computed")
 
 
 def test_codes_outside_the_class_set_are_counted_and_named():
