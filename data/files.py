@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -99,3 +100,27 @@ def written(path):
         yield out
         out.flush()
         os.fsync(out.fileno())
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+    """Write a file under a temporary name in its folder, flush it to disk and rename it: at any moment `path` is the
+    old file or the new one as a whole. A link in its place is replaced, not followed. Raises OSError; nothing is left.
+    """
+    folder, name = os.path.split(os.fspath(path))
+    # The name may be as long as names can be, so that the temporary one is derived from it by a checksum.
+    partial = os.path.join(folder, f".{zlib.crc32(os.fsencode(name)):08x}.partial")
+    try:
+        with open(partial, "wb", opener=_without_links) as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
+
+
+def _without_links(path, flags):
+    """Opener of a file to be written that does not follow a link lying in its place."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
