@@ -130,7 +130,9 @@ class SameBatch:
         return [self] * self.n
 
 
-TINY_PRETRAINING = tuple("--width 16 --depth 1 --n_heads 2 --epochs 2 --seq_length 400 --k_steps_ahead 5 20".split())
+TINY_PRETRAINING = tuple(
+    "--width 16 --depth 1 --n_heads 2 --epochs 2 --seq_length 400 --k_steps_ahead 5 20 --no-plots".split()
+)
 
 
 @pytest.fixture(scope="session")

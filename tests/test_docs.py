@@ -36,7 +36,8 @@ NOT_RUN = {
     "runs/fold_7": "seven trainings of 60 epochs; docs/runs.md has the same with two",
     "--folder mdl/pretrained": "the shipped encoder would be trained anew",
 }
-TINY = tuple("--stem 8 --widths 8 8 --depths 1 1 --epochs 1 --batch_size 8".split())
+TINY = tuple("--stem 8 --widths 8 8 --depths 1 1".split())
+BRIEF = tuple("--epochs 1 --batch_size 8 --no-plots".split())  # a picture takes longer than such an epoch
 TABLES = ("patients.csv", "ptbxl_database.csv", "FILE.csv")  # names that the documentation gives to metadata
 
 
@@ -137,7 +138,7 @@ def recordings(tmp_path_factory, sample):
 @pytest.fixture(scope="module")
 def trained(recordings, run_script):
     """A run folder."""
-    run_script("train.py", "--input_folder", "in", "--folder", "run", *TINY, cwd=recordings)
+    run_script("train.py", "--input_folder", "in", "--folder", "run", *TINY, *BRIEF, cwd=recordings)
     return recordings / "run"
 
 
@@ -159,7 +160,7 @@ def smaller(file, arguments, folder, record_id):
     if file.name == "train.py":
         run = folder / arguments[arguments.index("--folder") + 1] if "--folder" in arguments else None
         pretrained = run is not None and (run / "pretrain_config.json").exists()
-        arguments += TINY[-4:] if pretrained else TINY  # the encoder is given
+        arguments += BRIEF if pretrained else (*TINY, *BRIEF)  # the encoder is given
         if run is not None and (run / "config.json").exists() and "--resume" not in arguments:
             arguments += ["--overwrite"]
     return arguments
