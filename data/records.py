@@ -22,8 +22,6 @@ __all__ = [
     "recording_headers",
 ]
 
-SIGNAL_ENDINGS = ".mat", ".dat"  # of the signal file that has a recording's own name
-
 
 class Record(NamedTuple):
     """One WFDB recording: `path + ending` is its header. Or, with a `fault`, a folder that may hold some."""
@@ -63,9 +61,10 @@ def find_records(folder: str | os.PathLike) -> list[Record]:
                 unlisted.append(_unlisted(listing))
                 continue
             source = printable(listing.inside)
+            prefix = os.path.join(listing.path, "")
             for name in recording_headers(listing.path, listing.names):
-                path = os.path.join(listing.path, name[:-4])
-                records.append(Record(printable(name[:-4]), path, source, ending=name[-4:]))
+                stem = name[:-4]
+                records.append(Record(printable(stem), prefix + stem, source, "", name[-4:]))
     except FolderError as error:
         raise RecordError(str(error)) from None
     if not records:
@@ -91,13 +90,14 @@ def recording_headers(path: str | os.PathLike, names: list[str]) -> list[str]:
     Headers are opened only where they may name segments: where no signal file has their name, or where another header's
     name is theirs and an underscore more. So nothing is opened in the folders of the Challenges.
     """
-    headers = [name for name in names if name[-4:].lower() == ".hea"]
+    headers = [name for name in names if name.endswith(".hea") or name[-4:].lower() == ".hea"]
     files = set(names)
     roots = {name[:-4].rpartition("_")[0] for name in headers if "_" in name}
     multi_segment, segments = set(), set()
     for name in headers:
         stem = name[:-4]
-        if stem not in roots and any(stem + ending in files for ending in SIGNAL_ENDINGS):
+        has_signal = f"{stem}.mat" in files or f"{stem}.dat" in files
+        if has_signal and stem not in roots:
             continue
         segmented, named = files_named(os.path.join(path, name))
         if segmented:
