@@ -1,4 +1,4 @@
-"""Many recordings and readers at once; `python tests/robustness/load.py` is the long version, with 100,000 recordings."""
+"""Many recordings and readers at once; `python tests/robustness/load.py` is the long version, with 100,000 of them."""
 
 import pytest
 
