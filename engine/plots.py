@@ -283,10 +283,10 @@ HISTORY_PANELS = (
 HISTORY_COLORS = ("#3b6fd4", "#d98a00", "#2f9e5b", "#a34ac1")
 
 
-def history_panel(axes, rows: Sequence[Mapping], keys: Sequence[str]) -> None:
+def history_panel(axes, rows: Sequence[Mapping], keys: Sequence[str], colors: Sequence[str] = HISTORY_COLORS) -> None:
     """Curves of the columns `keys` by epoch into an Axes; one line a member of an ensemble."""
     members = list(dict.fromkeys(row.get("member", "") for row in rows))
-    for key, color in zip(keys, HISTORY_COLORS):
+    for key, color in zip(keys, colors):
         for i, member in enumerate(members):
             own = [row for row in rows if row.get("member", "") == member and row.get(key) not in (None, "")]
             x, y = [float(row["epoch"]) for row in own], [float(row[key]) for row in own]
