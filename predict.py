@@ -2,7 +2,7 @@
 
     python predict.py RECORD                       what the model in mdl/ says: a table of the probable diagnoses
     python predict.py RECORD --plot ecg.png        and the ECG on paper, 25 mm/s and 10 mm/mV (.png, .pdf or .svg)
-    python predict.py RECORD --plot --explain      into RECORD's id.png, with the stretches that carried each decision
+    python predict.py RECORD --plot --explain      into ID.png, with what carried the decisions (three in the picture)
     python predict.py A.hea B.hea --json           several recordings, for programs
     python predict.py RECORD --model RUN --all     every class of your own model, a run folder or a folder of them
 
@@ -49,6 +49,7 @@ ENDINGS = (".hea", ".mat", ".dat")
 PICTURES = (".png", ".pdf", ".svg")
 SHOWN = 0.1  # probability from which a class that is not called is in the table without --all
 LEADS_TOLD = 3  # of an explanation
+SHADED = 3  # classes in a picture, the most probable called ones: more colours cannot be told apart
 
 
 def parse_args(argv=None):
@@ -94,9 +95,10 @@ def plot(args, answer, class_set, explanations):
     """Draw a recording into its file, and return that."""
     from engine.plots import save
 
+    columns = sorted(explanations or {}, key=lambda column: -answer.y_score[column])[:SHADED]
     shading = [
-        (class_set.abbreviations[column] or class_set.codes[column], found["stretches"])
-        for column, found in (explanations or {}).items()
+        (class_set.abbreviations[column] or class_set.codes[column], explanations[column]["stretches"])
+        for column in columns
     ]
     file = picture_file(args, answer)
     save(draw(answer, called_text(answer, class_set), args.start, shading), file)

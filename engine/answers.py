@@ -95,8 +95,8 @@ def explain(predictor: Predictor, answer: Answer, start: float = 0.0) -> dict:
 def diagnoses(answer: Answer, class_set: ClassSet, explanations: dict | None = None) -> list[dict]:
     """A row for each class, by group in the order in which an ECG is read, the called and probable ones first.
 
-    Keys: code (the column's name), snomed (its SNOMED CT code, or None), abbreviation, name, group, probability, called,
-    and, for called classes if there are `explanations`, explanation.
+    Keys: code (name of the column), snomed (SNOMED CT code, or None), abbreviation, name, group, probability, called;
+    and of called classes, if there are `explanations`, explanation.
     """
     rows = []
     for column in clinical_order(class_set.members):
@@ -156,7 +156,7 @@ def called_text(answer: Answer, class_set: ClassSet) -> str:
 
 
 def fine_signal(answer: Answer) -> tuple[np.ndarray, float]:
-    """(signal (12, T) float32 mV, Hz) for pictures: at the recording's own rate, or the model's where it is very long."""
+    """(signal (12, T) float32 mV, Hz) for pictures: at its own rate, or at the model's if it is very long."""
     header = answer.header
     if header.n_samples > DRAWN_FINE or header.sample_freq <= answer.sample_freq:
         return to_millivolts(answer.signal), answer.sample_freq

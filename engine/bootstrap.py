@@ -21,7 +21,7 @@ def draw_weights(n_records: int, n_draws: int = N_DRAWS, seed: int = 0) -> np.nd
 
 
 def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Limits of the middle LEVEL of the draws, values (n_draws, ...) -> two arrays (...); NaN where half of them are."""
+    """Limits of the middle LEVEL of the draws, (n_draws, ...) -> two arrays (...); NaN where most of them are."""
     with np.errstate(invalid="ignore"):
         usable = np.isfinite(values).mean(0) >= 0.5
         filled = np.where(usable, values, 0.0)

@@ -31,7 +31,7 @@ def attribute(
         n_steps: points of the integral; more are more exact and take as much longer.
 
     Returns:
-        (12, T) float64; its sum is the recording's logit less that of a silent recording. Positive speaks for the class.
+        (12, T) float64; its sum is the recording's logit less that of a silent one. Positive speaks for the class.
     """
     total = np.zeros(signal.shape)
     for model, seq_length in zip(predictor.models, predictor.seq_lengths):

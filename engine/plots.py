@@ -28,7 +28,7 @@ SECONDS = 10.0  # on a page
 N_ROWS, N_COLUMNS = 3, 4  # of leads; under them the rhythm strip
 PULSE = 10.0  # mm before the leads, for a calibration pulse of 5 mm
 MARGIN, TITLE, FOOT = 8.0, 17.0, 11.0  # mm around the paper
-ROW_LEAST, ROW_MOST = 20.0, 60.0  # mm between the zero lines of neighbouring rows
+ROW_LEAST, ROW_MOST = 20.0, 90.0  # mm between the zero lines of neighbouring rows
 PAPER, FINE, COARSE, INK = "#fff8f6", "#f6d9d4", "#eab0a8", "#000000"
 SHADES = ("#3b6fd4", "#d98a00", "#2f9e5b", "#a34ac1", "#c23b5a", "#4a4a4a")  # of explanations, told apart in grey too
 FORMATS = (".png", ".pdf", ".svg")
@@ -50,7 +50,7 @@ def plot_ecg(
 ) -> Figure:
     """Draw ten seconds of a 12-lead ECG on paper, 25 mm/s and 10 mm/mV when printed at full size.
 
-    Three rows of four leads of 2.5 s each, read from left to right in time, over a rhythm strip of lead II. Each lead is
+    Three rows of four leads of 2.5 s each, from left to right in time, over a rhythm strip of lead II. Each lead is
     drawn about its median. The page grows with high voltages, so that neighbours do not cross; a recording that is
     shorter leaves the rest of the page blank.
 
@@ -76,7 +76,7 @@ def plot_ecg(
     part = slice(first, first + round(SECONDS * sample_freq))
     middle = np.median(signal[:, part], axis=1, keepdims=True)  # (12, 1)
     page = signal[:, part] - middle  # (12, n <= 10 s)
-    offsets, height = _rows(page, missing)
+    offsets, height = _rows(page, sample_freq, missing)
     figure, axes = _sheet(PULSE + SECONDS * MM_PER_S, height)
     colors = [SHADES[i % len(SHADES)] for i in range(len(shading))]
     for color, (_, places) in zip(colors, shading):
@@ -88,10 +88,11 @@ def plot_ecg(
             if is_missing:
                 _dotted(axes, begin, end, offset)
             else:
-                _line(axes, page[lead], sample_freq, begin, end, offset, color=INK)
+                _line(axes, page[lead], sample_freq, begin, end, offset, color=INK, linewidth=0.7)
             if overlay is not None:
                 ahead = overlay[lead, part] - middle[lead]
-                _line(axes, ahead, sample_freq, begin, end, offset, color=SHADES[0], linestyle=(0, (3, 1.5)))
+                dashes = {"color": SHADES[0], "linewidth": 1.1, "linestyle": (0, (2, 0.7))}
+                _line(axes, ahead, sample_freq, begin, end, offset, **dashes)
             _name(axes, LEADS[lead], begin, offset, is_missing)
     _texts(axes, title, subtitle, _note(signal.shape[1] / sample_freq, start))
     _legend(axes, colors, [label for label, _ in shading])
@@ -146,23 +147,35 @@ def _cells(row):
     return [(column * N_ROWS + row, column * step, (column + 1) * step) for column in range(N_COLUMNS)]
 
 
-def _rows(page, missing):
+def _rows(page, sample_freq, missing):
     """Heights of the rows' zero lines above the paper's lower edge in mm, and the paper's height, multiples of 5.
 
-    Neighbours are parted by what the upper one goes down and the lower one up, within bounds: page (12, n) mV.
+    Neighbours are parted by what the upper one goes down and the lower one up at the same time, within bounds: page
+    (12, n) mV.
     """
-    up, down = page.max(1) * MM_PER_MV, -page.min(1) * MM_PER_MV  # (12,)
-    hidden = np.isin(LEADS, missing)
-    up[hidden], down[hidden] = 0, 0
-    rows = [[lead for lead, _, _ in _cells(row)] for row in range(N_ROWS + 1)]
-    above = [max(10.0, up[leads].max()) for leads in rows]  # no less than the calibration pulse
-    below = [max(2.0, down[leads].max()) for leads in rows]
-    offset = _to_grid(min(below[-1], ROW_MOST) + 3)
+    above, below = _extents(page, sample_freq, missing)  # (rows, columns) mm
+    offset = _to_grid(min(below[-1].max(), ROW_MOST) + 3)
     offsets = [offset]
     for row in reversed(range(N_ROWS)):
-        offset += _to_grid(min(max(below[row] + above[row + 1] + 2, ROW_LEAST), ROW_MOST))
+        need = (below[row] + above[row + 1]).max() + 2
+        offset += _to_grid(min(max(need, ROW_LEAST), ROW_MOST))
         offsets.insert(0, offset)
-    return offsets, offset + _to_grid(min(above[0], ROW_MOST) + 4)
+    return offsets, offset + _to_grid(min(above[0].max(), ROW_MOST) + 4)
+
+
+def _extents(page, sample_freq, missing):
+    """How far each row goes up and down from its zero line in each column of time, in mm: two arrays (4, 4)."""
+    above = np.full((N_ROWS + 1, N_COLUMNS), 10.0)  # no less than the calibration pulse and the name
+    below = np.full((N_ROWS + 1, N_COLUMNS), 2.0)
+    edges = [round(column * SECONDS / N_COLUMNS * sample_freq) for column in range(N_COLUMNS + 1)]
+    for row in range(N_ROWS + 1):
+        for column in range(N_COLUMNS):
+            lead = _cells(row)[column if row < N_ROWS else 0][0]
+            part = page[lead, edges[column] : edges[column + 1] + 1] * MM_PER_MV
+            if part.size and LEADS[lead] not in missing:
+                above[row, column] = max(above[row, column], part.max())
+                below[row, column] = max(below[row, column], -part.min())
+    return above, below
 
 
 def _to_grid(mm):
@@ -207,7 +220,7 @@ def _line(axes, lead, sample_freq, begin, end, offset, **style):
     first, last = round(begin * sample_freq), round(end * sample_freq) + 1
     y = lead[first:last] * MM_PER_MV + offset
     x = PULSE + (first + np.arange(len(y))) / sample_freq * MM_PER_S
-    axes.plot(x, y, linewidth=0.7, solid_joinstyle="round", **style)
+    axes.plot(x, y, solid_joinstyle="round", **style)
 
 
 def _name(axes, name, begin, offset, is_missing):
@@ -286,6 +299,7 @@ HISTORY_COLORS = ("#3b6fd4", "#d98a00", "#2f9e5b", "#a34ac1")
 def history_panel(axes, rows: Sequence[Mapping], keys: Sequence[str], colors: Sequence[str] = HISTORY_COLORS) -> None:
     """Curves of the columns `keys` by epoch into an Axes; one line a member of an ensemble."""
     members = list(dict.fromkeys(row.get("member", "") for row in rows))
+    keys = [key for key in keys if any(row.get(key) not in (None, "") for row in rows)]
     for key, color in zip(keys, colors):
         for i, member in enumerate(members):
             own = [row for row in rows if row.get("member", "") == member and row.get(key) not in (None, "")]

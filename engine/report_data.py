@@ -66,7 +66,8 @@ class Scores:
     positives: np.ndarray  # (C,)
     classes: dict  # {auroc, auprc, sensitivity, ppv, f: three arrays (C,)}
     macro: dict  # {the same: three floats}, the mean over the classes where the score is defined
-    reward: tuple | None  # Challenge metric, three floats
+    reward: tuple | None  # Challenge metric, three floats; None where the class set has no rewards
+    reward_aliases: tuple | None  # the same, clinical aliases of a class counted
 
 
 def score(p: Predictions, class_set: ClassSet, rows: np.ndarray | None = None) -> Scores:
@@ -80,8 +81,8 @@ def score(p: Predictions, class_set: ClassSet, rows: np.ndarray | None = None) -
     whole |= {name: value[0] for name, value in _decided(*counts(y_true, y_pred, np.ones((1, len(rows))))).items()}
     found = {name: (whole[name], *interval(drawn[name])) for name in whole}
     macro = {name: _macro(whole[name], drawn[name]) for name in whole}
-    reward = _challenge(p.y_official[rows], y_pred, weights, class_set)
-    return Scores(len(rows), y_true.sum(0), found, macro, reward)
+    rewards = [_challenge(labels, y_pred, weights, class_set) for labels in (p.y_official[rows], y_true)]
+    return Scores(len(rows), y_true.sum(0), found, macro, *rewards)
 
 
 def _decided(tp, fp, fn):

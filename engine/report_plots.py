@@ -67,7 +67,7 @@ def svg(figure: Figure, prefix: str, themed: bool = True) -> str:
 def learning_curves(rows: Sequence[Mapping]) -> str:
     """Losses and scores by epoch."""
     panels = [panel for panel in HISTORY_PANELS if any(key in row for row in rows for key in panel[1])]
-    figure = new_figure(3.6 * len(panels), 2.8)
+    figure = new_figure(12.6, 3.0)
     for axes, (name, keys) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         history_panel(axes, rows, keys, COLORS)
         axes.set_title(name)
@@ -76,14 +76,17 @@ def learning_curves(rows: Sequence[Mapping]) -> str:
 
 
 def small_multiples(panels: Sequence[tuple[str, dict]], key: str, labels: tuple[str, str]) -> str:
-    """One small curve a class: (its name and number of positives, curves of `report_data.curves`); key 'roc' or 'pr'."""
+    """One small curve a class: (its title, what `report_data.curves` gives); key is 'roc' or 'pr'."""
     n_down = -(-len(panels) // N_ACROSS)
-    figure = new_figure(11.4, 1.75 * n_down + 0.3)
+    figure = new_figure(12.6, 1.85 * n_down + 0.3)
     grid = figure.subplots(n_down, N_ACROSS, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, (name, found) in zip(grid, panels):
         if key == "roc":
             axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.6, linestyle=(0, (2, 2)))
-        axes.plot(*found[key], color=COLORS[0], linewidth=1.3, drawstyle="default")
+        steps = (
+            "steps-pre" if key == "pr" else "default"
+        )  # precision is that of the threshold reached, as AUPRC counts it
+        axes.plot(*found[key], color=COLORS[0], linewidth=1.3, drawstyle=steps)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], title=name)
         style(axes)
     for axes in grid[len(panels) :]:

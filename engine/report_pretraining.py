@@ -1,11 +1,11 @@
-"""Sections of a report on a pre-training run: how well it foresees samples, against both baselines, and three examples."""
+"""Sections of a report on a pre-training run: how well it foresees samples, and three examples."""
 
 import numpy as np
 import torch
 
 from data.inputs import read_input
 from data.page import Facts, Picture, Section, Table
-from data.preprocess import LEADS, SignalConfig, to_millivolts
+from data.preprocess import SignalConfig, to_millivolts
 from data.records import RecordError
 from engine import report_plots as plots
 from engine.handover import FORMAT, KEYS, read_pretrained
@@ -25,8 +25,8 @@ def pretraining_sections(run: RunFolder, folders: list[str]) -> list[Section]:
     rows = read_history(run, "pretrain_history.csv")
     sections = [settings_section(config, pretrained)]
     if rows:
-        label = "By epoch; the dashed baselines of the validation loss do not learn."
-        picture = Picture(plots.learning_curves(rows), label.replace("dashed ", ""), "wide")
+        label = "By epoch, on the validation recordings; the baselines do not learn."
+        picture = Picture(plots.learning_curves(rows), label, "wide")
         sections.append(Section("pretraining-curves", "Pre-training curves", [], [picture]))
         sections.append(distance_section(config, rows))
     sections.append(examples_section(run, config, pretrained, folders))
@@ -93,8 +93,8 @@ def load_model(run: RunFolder, config: dict) -> NextSampleModel:
 
 
 def foreseen(model: NextSampleModel, signal: np.ndarray, seen: int, seq_length: int) -> np.ndarray:
-    """What the model expects after the first `seen` samples: signal (12, T) mV -> (12, max steps + 1), from the last seen
-    sample on; between the distances that it predicts a straight line.
+    """What the model expects after the first `seen` samples: signal (12, T) mV -> (12, max steps + 1), from the last
+    seen sample on; between the distances that it predicts a straight line.
     """
     stride = model.encoder.stride
     begin = max(0, seen - seq_length // stride * stride)
@@ -142,7 +142,5 @@ def examples_section(run: RunFolder, config: dict, pretrained, folders: list[str
             continue
         overlay = foreseen_page(model, signal, signal_config.sample_freq, config["training"]["seq_length"])
         figure = plot_ecg(signal, signal_config.sample_freq, title=name, overlay=overlay)
-        pictures.append(
-            Picture(plots.svg(figure, f"foreseen{i}", themed=False), f"{name}, {len(LEADS)} leads", "paper", name)
-        )
+        pictures.append(Picture(plots.svg(figure, f"foreseen{i}", themed=False), "25 mm/s, 10 mm/mV", "paper", name))
     return Section("foreseen", "The future, foreseen", [text], pictures)

@@ -1,6 +1,7 @@
 """Sections of a report on a trained classifier."""
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -84,13 +85,18 @@ def settings_section(run: RunFolder, config: dict, predictor: Predictor) -> Sect
         ("Reads", f"windows of {seconds:g} s of 12 leads at {signal['sample_freq']:g} Hz, half overlapping, averaged"),
         ("Answers", f"{len(predictor.class_set)} classes of the set {predictor.class_set.name}"),
         ("Calls", decision),
-        ("Data", f"{_number(data.get('n_train'))} recordings trained, {_number(data.get('n_valid'))} validated"),
+        ("Data", _data(data)),
         ("Sources", ", ".join(source or "(one folder)" for source in data.get("sources", []))),
         ("Training", _settings(settings)),
         ("Software", ", ".join(f"{name} {value}" for name, value in config["versions"].items() if value)),
         ("Commit", config["git_commit"] or "unknown"),
     ]
     return Section("trained", "What was trained", [], [Facts(facts)])
+
+
+def _data(data):
+    text = f"{_number(data.get('n_train'))} recordings trained, {_number(data.get('n_valid'))} validated"
+    return text + (", each by members that had not trained on it" if "out_of_fold" in data else "")
 
 
 def _settings(settings):
@@ -118,23 +124,24 @@ def curves_section(rows: list[dict]) -> Section:
 
 
 def with_interval(values) -> str:
-    """'0.902 (0.893 to 0.932)', or a dash where the value is not defined."""
+    """'0.902 (0.893–0.932)', or a dash where the value is not defined."""
     value, low, high = (float(v) for v in values)
     if np.isnan(value):
         return "–"
-    return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} ({low:.3f} to {high:.3f})"
+    return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} ({low:.3f}–{high:.3f})"
 
 
 def scores_section(p: Predictions, scores: Scores) -> Section:
     """Averages over the classes."""
     rows = [[f"{NAMES[name]}, mean over classes", with_interval(values)] for name, values in scores.macro.items()]
     if scores.reward is not None:
-        rows.append(["Challenge metric", with_interval(scores.reward)])
+        rows.append(["Challenge metric, labels as the scorer counts them", with_interval(scores.reward)])
+        rows.append(["Challenge metric, further names of a finding count too", with_interval(scores.reward_aliases)])
     rows.append(["expected calibration error", f"{expected_calibration_error(p.y_true, p.y_score):.4f}"])
     text = (
         f"{scores.n_records:,} recordings: {p.where}. In brackets 95 % bootstrap intervals over recordings. A label "
         "counts for its class if the Challenge's scorer counts it or if it names the same finding in other words "
-        "(ventricular ectopics for PVC); the Challenge metric counts the scorer's labels only."
+        "(ventricular ectopics for PVC)."
     )
     return Section("scores", "Scores", [text], [Table(["", "value"], rows)])
 
@@ -190,8 +197,8 @@ def ranking_section(p: Predictions, scores: Scores, class_set: ClassSet, order: 
     shown = [k for k in order if scores.positives[k] >= MIN_POSITIVES]
     found = [(short_label(class_set, k), scores.positives[k], curves(p.y_true[:, k], p.y_score[:, k])) for k in shown]
     panels = [(f"{name} ({n})", curve) for name, n, curve in found if curve]
-    left_out = len(order) - len(panels)
-    texts = [f"{left_out} classes with fewer than {MIN_POSITIVES} positives are not drawn."] if left_out else []
+    rare = [short_label(class_set, k) for k in order if k not in shown]
+    texts = [f"Not drawn, for they have fewer than {MIN_POSITIVES} positives: {', '.join(rare)}."] if rare else []
     if not panels:
         return Section("ranking", "ROC and precision-recall curves", texts)
     roc = plots.small_multiples(panels, "roc", ("false positive rate", "sensitivity"))
@@ -263,23 +270,25 @@ def thresholds_section(p: Predictions, predictor: Predictor, order: list[int]) -
 
 
 def find_drawn(names: list[str], folders: list[str]) -> dict[str, Record]:
-    """Records by name, 'source/record_id' or the id alone where it is the only one, in the first folder that has any."""
+    """{name: its Record} of the recordings that lie in one of the folders, the first that has it, as 'source/record_id'
+    or by the id alone where the folder has it once.
+    """
+    found = {}
     for folder in folders:
-        if not Path(folder).is_dir():
+        missing = [name for name in names if name not in found]
+        if not missing or not Path(folder).is_dir():
             continue
         try:
             records = find_records(folder)
         except RecordError:
             continue
-        by_name = {record.name: record for record in records}
-        by_id = {}
+        by_name, by_id = {}, {}
         for record in records:
+            by_name[record.name] = record
             by_id[record.record_id] = None if record.record_id in by_id else record
-        found = {name: by_name.get(name) or by_id.get(name.rpartition("/")[2]) for name in names}
+        found |= {name: by_name.get(name) or by_id.get(name.rpartition("/")[2]) for name in missing}
         found = {name: record for name, record in found.items() if record}
-        if found:
-            return found
-    return {}
+    return {name: found[name] for name in names if name in found}
 
 
 def worst_section(p: Predictions, predictor: Predictor, folders: list[str]) -> Section:
@@ -295,28 +304,27 @@ def worst_section(p: Predictions, predictor: Predictor, folders: list[str]) -> S
         rows.append([p.names[i], f"{wrong[i]:.2f}", truth, answer])
         record = records.get(p.names[i])
         if record:
-            pictures += _drawn(predictor, record, place, p.names[i], truth, answer)
-    texts = ["Largest cross-entropy over the classes. Labels are wrong too at times."]
+            texts = [f"Labelled: {truth}.", f"Called: {answer}."]
+            short = [
+                ", ".join(short_label(class_set, k) for k in np.flatnonzero(of)) for of in (p.y_true[i], p.y_pred[i])
+            ]
+            subtitle = f"labelled {short[0] or 'none of the classes'}; called {short[1] or 'nothing'}"
+            pictures.append(drawn(predictor, record, f"{place}. {p.names[i]}", subtitle, texts))
+    notes = ["Largest cross-entropy over the classes. Labels are wrong too at times."]
     if not records:
-        texts.append("The recordings were not found, so they are not drawn: add --input_folder DIR.")
+        notes.append("The recordings were not found, so they are not drawn: add --input_folder DIR.")
     elif len(records) < len(worst):
-        texts.append(f"{len(worst) - len(records)} of them were not found and are not drawn.")
+        lost = ", ".join(p.names[i] for i in worst if p.names[i] not in records)
+        notes.append(f"Not found and therefore not drawn: {lost}.")
     table = Table(["recording", "loss", "labelled", "called"], rows, n_text=4)
-    return Section("worst", "Most wrong", texts, [table, *pictures])
+    return Section("worst", "Most wrong", notes, [table, *pictures])
 
 
-def _drawn(predictor, record, place, name, truth, answer):
+def drawn(predictor: Predictor, record: Record, heading: str, subtitle: str, texts: list[str]) -> Picture:
+    """A recording on ECG paper, or why it cannot be read."""
     try:
-        figure = draw(answer_of(predictor, record), f"labelled: {truth}"[:150], fine=False)
+        figure = draw(answer_of(predictor, record), subtitle, fine=False)
     except RecordError as error:
-        return [Picture("", str(error), heading=f"{place}. {name}")]
-    texts = [f"Labelled: {truth}.", f"Called: {answer}."]
-    return [
-        Picture(
-            plots.svg(figure, f"worst{place}", themed=False),
-            f"{name}, 25 mm/s, 10 mm/mV",
-            "paper",
-            f"{place}. {name}",
-            texts,
-        )
-    ]
+        return Picture("", str(error), heading=heading, texts=texts)
+    prefix = re.sub(r"\W", "-", heading)
+    return Picture(plots.svg(figure, prefix, themed=False), "25 mm/s, 10 mm/mV", "paper", heading, texts)
