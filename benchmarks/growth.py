@@ -20,9 +20,9 @@ import torch
 from benchmarks.timing import machine
 from data.cache import open_cache
 from data.dataset import TrainBatches, unlabelled_dataset
+from data.metadata import read_metadata
 from data.preprocess import SignalConfig
 from data.records import find_records, read_header
-from data.splits import read_metadata
 
 SIZES = 1000, 10_000, 100_000
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"

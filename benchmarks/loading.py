@@ -15,10 +15,10 @@ from benchmarks.reference import load_recording
 from benchmarks.timing import compare, report
 from data.cache import open_cache
 from data.dataset import TrainBatches, unlabelled_dataset
+from data.metadata import read_metadata
 from data.preprocess import SignalConfig, preprocess
 from data.records import find_records, read_header, read_record
 from data.resample import resample
-from data.splits import read_metadata
 
 N_HEADERS, N_FEW, N_READ, N_CACHE, N_CACHE_TOGETHER = 88_253, 200, 200, 2000, 20_000
 

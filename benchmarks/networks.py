@@ -11,7 +11,8 @@ from engine.allocator import keep_freed_memory
 from engine.augment import DEFAULT_AUGMENT, augment
 from engine.forecasting import error_unit, huber
 from engine.inference import in_threads, load_predictor
-from engine.loop import EMA, Trainer, make_optimizer, make_schedule
+from engine.distributed import ProcessGroup
+from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.options import cpu_has_bf16
 from models import build_encoder, build_model
 from models.next_sample import NextSampleModel
@@ -26,12 +27,20 @@ class Step:
 
     def __init__(self, model, loss_fn, bf16):
         optimizer = make_optimizer(model, 1e-3, 0.01)
-        self.trainer = Trainer(model, optimizer, make_schedule(optimizer, 1000), EMA(model, 0.99), loss_fn, "cpu", bf16)
+        quiet = ProcessGroup(rank=1)  # only the main process shows a progress bar
+        self.trainer = Trainer(model, optimizer, make_schedule(optimizer, 1000), loss_fn, group=quiet, bf16=bf16)
 
     def __call__(self):
-        self.trainer.train_one_epoch([self])
+        self.trainer.train_one_epoch(self, 1)
 
+    batch_size = 1
     index = ()
+
+    def __len__(self):
+        return 1
+
+    def epoch(self, number):
+        return [self]
 
 
 def our_classifier(config, n, length, bf16):

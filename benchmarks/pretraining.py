@@ -139,7 +139,7 @@ def table(summary):
 
 def settings_of(args, pretrained):
     """What all runs of a folder have in common; the encoder by the checksum of its weights."""
-    weights = (pretrained.run / "pretrain_model.pth").read_bytes()
+    weights = (pretrained.run / "model.pth").read_bytes()
     return {
         "flags": list(map(str, args.flags)),
         "lr": args.lr,

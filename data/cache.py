@@ -1,13 +1,19 @@
 """Preprocessed signals of a whole folder in int16 memory maps, in microvolts.
 
-The first run over a folder reads, resamples and stores every recording; later runs start at once. A cache lives in
-`CACHE_FOLDER/KEY/`, where KEY is a hash of the format version, the signal configuration and every file's name, size and
-time of change: a changed folder or another configuration has another key, so a stale cache is never read.
+The first run over a folder reads, resamples and stores every recording; later runs start at once. A cache lies in
+`CACHE_FOLDER/KEY-CONTENT/`. KEY is a hash of the format version, the signal configuration and the recordings' names.
+CONTENT is one of the size and time of change of every file that decides what a recording holds (those that its header
+names and its segments' ones included; a link counts as the file it leads to), and of which recordings were skipped.
 
     signals_00000.i16 ...   shards: some recordings each, one after another, each (12, T) int16 in microvolts, C order
-    index.npz               offsets, CRC-32 and covariates (age, sex, rhythm) of every recording; with which recordings the shards
-                            begin; names, diagnoses, skipped recordings and warnings as JSON
+    index.npz               by recording: offset, CRC-32, hash of the signal, stamp of its files, covariates (age, sex,
+                            rhythm); with which recordings the shards begin; names, diagnoses, files, skipped recordings
+                            and warnings as JSON
     meta.json               magic word, version, key and sizes; written last, so its absence means a half-written cache
+
+At each start the stamps are compared, and recordings that were skipped are tried again. If a file has changed, or a
+skipped recording can be read by now, a new cache is written beside the old one, from which somebody may be training; of
+recordings that are as they were, the old one's signals are taken.
 
 Checksums are compared before a signal is given out: at once where the cache is small, shard by shard where it is large.
 """
@@ -19,24 +25,61 @@ import os
 import secrets
 import shutil
 import zipfile
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from data.covariates import N_COVARIATES
 from data.files import open_regular, written
+from data.inputs import read_input
 from data.locks import locked
-from data.shards import ShardError, Shards, write_shards
+from data.preprocess import SignalConfig
+from data.records import Record, RecordError
+from data.shards import (
+    HASH_BYTES,
+    STAMP_BYTES,
+    Kept,
+    ShardError,
+    Shards,
+    file_stamp,
+    shard_file,
+    skipped_row,
+    write_shards,
+)
 
-MAGIC, VERSION = "ecg-signal-cache", 5
+MAGIC, VERSION = "ecg-signal-cache", 6
 SMALL = 2**31  # bytes of signals that are compared with their checksums at once, which takes a second or two
-TEXTS = ("names", "dx", "skipped", "warnings")  # kept as JSON: an array is as wide as its longest text
-MAX_META, MAX_INDEX = 2**20, 2**31  # bytes; the index of a million recordings has a tenth of it
+MAX_META, MAX_INDEX = 2**20, 2**31  # bytes; the index of a million recordings has a fifth of it
+N_REASONS = 3  # that are shown where no recording can be read
+MAX_REASON = 200  # characters of each
+
+# What the index holds by recording: {name: (shape of a row, type)}.
+ARRAYS = {
+    "crc": ((), np.uint32),
+    "hashes": ((HASH_BYTES,), np.uint8),
+    "stamps": ((STAMP_BYTES,), np.uint8),
+    "constant": ((), np.bool_),
+    "covariates": ((N_COVARIATES,), np.float32),
+}
+TEXTS = ("names", "dx", "files", "skipped", "warnings")  # kept as JSON: an array is as wide as its longest text
 
 
 class CacheError(RuntimeError):
     """The cache folder cannot be used; the message says which file and why."""
+
+
+class NothingReadable(CacheError):
+    """Not one recording could be read. `skipped_rows`: as those of a SignalCache, to be written before the end."""
+
+    def __init__(self, skipped_rows: list[dict], records: Sequence[Record]):
+        self.skipped_rows = skipped_rows
+        faults = _most_frequent_faults(skipped_rows, records)
+        super().__init__(f"none of {len(skipped_rows)} recordings could be read: {faults}")
 
 
 @dataclass(frozen=True)
@@ -46,16 +89,20 @@ class SignalCache:
     path: Path  # of its folder
     shards: Shards  # the signals' files
     offsets: np.ndarray  # (R + 1,) int64, of the signals one after another, in samples of any lead
-    names: list  # R strings 'source/record_id'
-    dx: list  # R tuples of diagnosis codes
+    names: list[str]  # R names 'source/record_id'
+    dx: list[tuple[str, ...]]  # R tuples of diagnosis codes
     covariates: np.ndarray  # (R, N_COVARIATES) float32, see data.covariates
-    skipped_rows: list  # of recordings that could not be read: {"record": name, "stage": ..., "reason": ...}
-    warnings: list  # (name, remark) of readable but suspicious recordings
+    skipped_rows: list[dict]  # of recordings that could not be read: {"record": name, "stage": ..., "reason": ...}
+    warnings: list[tuple[str, str]]  # (name, remark) of readable but suspicious recordings
+    hashes: list[str]  # R hexadecimal hashes of the signals: equal ones mean equal signals, whatever the names
+    constant: np.ndarray  # (R,) bool, no lead changes from first to last sample
+    files: list[list[str]]  # R lists of file names, all in the recording's folder, its header first
+    stamps: np.ndarray  # (R, STAMP_BYTES) uint8, of those files when they were read
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.names)
 
-    def signal(self, i):
+    def signal(self, i: int) -> np.ndarray:
         """(12, T_i) int16 view in microvolts. A CacheError if its file was damaged; the cache is then built anew the
         next time.
         """
@@ -67,84 +114,180 @@ class SignalCache:
             raise CacheError(f"{self.path}: {error}; start again to have the cache rebuilt") from None
 
     @property
-    def n_bytes(self):
+    def n_bytes(self) -> int:
         return 2 * int(self.offsets[-1])
 
     @property
-    def sources(self):
+    def sources(self) -> list[str]:
         """Folder of each recording relative to the input folder ('' at its top)."""
         return [name.rpartition("/")[0] for name in self.names]
 
     @property
-    def skipped(self):
+    def skipped(self) -> list[tuple[str, str]]:
         """(name, reason) of recordings that could not be read."""
         return [(row["record"], row["reason"]) for row in self.skipped_rows]
 
+    @cached_property
+    def duplicates(self) -> list[tuple[str, ...]]:
+        """Groups of names whose signals are identical. Constant signals are left out: what a recorder without a patient
+        writes is equal everywhere and says nothing about whose it is; they are remarked upon as flat leads.
+        """
+        groups = defaultdict(list)
+        for name, signal_hash, is_constant in zip(self.names, self.hashes, self.constant.tolist()):
+            if not is_constant:
+                groups[signal_hash].append(name)
+        return [tuple(names) for names in groups.values() if len(names) > 1]
 
-def open_cache(records, config, folder, workers=2, quiet=False):
-    """SignalCache of `records` (from `find_records`) preprocessed by `config` (SignalConfig); built if it is not there.
-    Raises CacheError if the folder cannot be written."""
+
+def open_cache(
+    records: Sequence[Record],
+    config: SignalConfig,
+    folder: str | os.PathLike,
+    workers: int = 2,
+    quiet: bool = False,
+    retry: bool = True,
+) -> SignalCache:
+    """The cache of some recordings, built if it is not there.
+
+    Args:
+        records: from `find_records`.
+        config: how they are preprocessed.
+        folder: where caches lie.
+        workers: processes that read recordings.
+        quiet: whether to show no progress.
+        retry: whether recordings that were skipped are tried again. Of processes that open one cache together, only
+            the first one may, so that all see the same recordings.
+
+    Returns:
+        SignalCache of the recordings that can be read, in the order of `records`.
+
+    Raises:
+        NothingReadable: if that is none of them.
+        CacheError: if the folder cannot be written.
+    """
     key = cache_key(records, config)
-    path, names = Path(folder) / key, [record.name for record in records]
+    earlier = None
     try:
-        return _load(path, key, names)
-    except CacheError as error:
-        reason = error
-    try:
-        if path.exists():
-            print(f"Cache {path} is rebuilt: {reason}")
-            shutil.rmtree(path)
-        _remove_abandoned(path)
-        _build(records, config, path, key, workers, quiet)
+        for path in _candidates(folder, key):
+            cache = _loaded_or_removed(path, key, records)
+            if cache is None:
+                continue
+            skipped_rows = cache.skipped_rows
+            current = is_current(cache, records)
+            if current and retry and skipped_rows:
+                skipped_rows = _still_skipped(cache, records, config)
+            if current and skipped_rows is not None:
+                return replace(cache, skipped_rows=skipped_rows)
+            earlier = cache
+        _remove_abandoned(folder, key)
+        path = _build(records, config, Path(folder), key, workers, quiet, earlier)
     except OSError as error:
         raise CacheError(
-            f"{path}: the cache cannot be written ({error.strerror or error}); name a writable folder with --cache"
+            f"{Path(folder) / key}: the cache cannot be written ({error.strerror or error}); "
+            f"name a writable folder with --cache"
         ) from error
-    return _load(path, key, names)
+    return _load(path, key, records)
 
 
-def cache_key(records, config):
-    """Hash of everything that decides the cache's content."""
+def cache_key(records: Sequence[Record], config: SignalConfig) -> str:
+    """Hash of what the recordings are called and how they are preprocessed."""
     digest = hashlib.sha256(json.dumps([MAGIC, VERSION, config.to_dict()], sort_keys=True).encode())
     for record in records:
-        digest.update(record.name.encode("utf-8", "surrogateescape"))
-        for ending in (".hea", ".mat", ".dat"):
-            try:
-                stat = os.stat(record.path + ending)
-            except OSError:
-                continue  # not there or not readable: reading the recording will say so
-            digest.update(f"{ending} {stat.st_size} {stat.st_mtime_ns}".encode())
+        digest.update(record.name.encode("utf-8", "surrogateescape") + b"\n")
     return digest.hexdigest()[:24]
 
 
-def _load(path, key, names):
-    """SignalCache at `path` of recordings with these names. Raises CacheError with the reason if it cannot be
-    trusted.
-    """
+def is_current(cache: SignalCache, records: Sequence[Record]) -> bool:
+    """Whether every file of the recordings in the cache is as it was when it was read."""
+    path_of = {record.name: record.path for record in records}
+    for name, files, stamp in zip(cache.names, cache.files, cache.stamps):
+        folder = os.path.dirname(path_of[name])
+        if file_stamp([os.path.join(folder, file) for file in files]) != stamp.tobytes():
+            return False
+    return True
+
+
+def _candidates(folder: str | os.PathLike, key: str) -> list[Path]:
+    """Folders of caches with this key, those with the fewest skipped recordings first."""
+    paths = sorted(Path(folder).glob(f"{key}-*"))
+    return sorted(paths, key=_n_skipped)
+
+
+def _n_skipped(path: Path) -> float:
+    """What meta.json says; infinite where there is none that can be read."""
+    try:
+        return float(_read_meta(path)["n_skipped"])
+    except (CacheError, LookupError, TypeError, ValueError):
+        return float("inf")
+
+
+def _loaded_or_removed(path: Path, key: str, records: Sequence[Record]) -> SignalCache | None:
+    """The SignalCache at `path`; or None where it cannot be trusted, and then it is cleared away."""
+    try:
+        return _load(path, key, records)
+    except CacheError as error:
+        print(f"Cache {path} is rebuilt: {error}")
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
+        return None
+
+
+def _still_skipped(cache: SignalCache, records: Sequence[Record], config: SignalConfig) -> list[dict] | None:
+    """Rows of the skipped recordings as they are today; or None if one of them can be read."""
+    skipped = {row["record"] for row in cache.skipped_rows}
+    rows = []
+    for record in records:
+        if record.name not in skipped:
+            continue
+        try:
+            read_input(record, config)
+        except RecordError as error:
+            rows.append(skipped_row(record, error))
+        else:
+            return None
+    return rows
+
+
+def _read_meta(path: Path) -> dict:
+    """Content of meta.json."""
     try:
         with open(path / "meta.json", "rb", opener=open_regular) as file:
             meta = json.loads(file.read(MAX_META))
     except (OSError, ValueError, RecursionError):
         raise CacheError("it is not there or half-written") from None
-    if not isinstance(meta, dict) or (meta.get("magic"), meta.get("version"), meta.get("key")) != (MAGIC, VERSION, key):
+    if not isinstance(meta, dict):
+        raise CacheError("it is not a cache of this format")
+    return meta
+
+
+def _load(path: Path, key: str, records: Sequence[Record]) -> SignalCache:
+    """SignalCache at `path`. Raises CacheError with the reason if it cannot be trusted."""
+    meta = _read_meta(path)
+    if (meta.get("magic"), meta.get("version"), meta.get("key")) != (MAGIC, VERSION, key):
         raise CacheError("it is not a cache of this format")
     try:
         with open(path / "index.npz", "rb", opener=open_regular) as file:
-            first, offsets, crc, covariates, texts = _read_index(file)
-        _check_index(first, offsets, crc, covariates, texts, names)
+            index, texts = _read_index(file)
+        _check_index(index, texts, [record.name for record in records])
     except CacheError:
         raise
     except Exception as error:  # there is no end to what numpy, zipfile and json may raise on a foreign file
         raise CacheError(f"its index cannot be read ({error!r:.200})") from None
     cache = SignalCache(
-        path,
-        Shards(path, first, offsets, crc),
-        offsets,
-        texts["names"],
-        [tuple(codes) for codes in texts["dx"]],
-        covariates,
-        texts["skipped"],
-        [tuple(row) for row in texts["warnings"]],
+        path=path,
+        shards=Shards(path, index["first"], index["offsets"], index["crc"]),
+        offsets=index["offsets"],
+        names=texts["names"],
+        dx=[tuple(codes) for codes in texts["dx"]],
+        covariates=index["covariates"],
+        skipped_rows=texts["skipped"],
+        warnings=[tuple(row) for row in texts["warnings"]],
+        hashes=[row.tobytes().hex() for row in index["hashes"]],
+        constant=index["constant"],
+        files=texts["files"],
+        stamps=index["stamps"],
     )
     try:
         cache.shards.check_sizes()
@@ -155,8 +298,8 @@ def _load(path, key, names):
     return cache
 
 
-def _read_index(file):
-    """Contents of an open index.npz; no more is unpacked than it has bytes."""
+def _read_index(file: BinaryIO) -> tuple[dict[str, np.ndarray], Any]:
+    """Arrays and texts of an open index.npz; no more is unpacked than it has bytes."""
     size = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -164,101 +307,167 @@ def _read_index(file):
         raise CacheError(f"its index of {size} bytes unpacks to {unpacked}")
     file.seek(0)
     with np.load(file, allow_pickle=False) as index:
-        return *(index[name] for name in ("first", "offsets", "crc", "covariates")), json.loads(
-            index["texts"].tobytes()
-        )
+        arrays = {name: index[name] for name in ("first", "offsets", *ARRAYS)}
+        return arrays, json.loads(index["texts"].tobytes())
 
 
-def _check_index(first, offsets, crc, covariates, texts, names):
+def _check_index(index: dict[str, np.ndarray], texts: Any, names: Sequence[str]) -> None:
     """Raises CacheError, or whatever a foreign index leads to, unless this is what `_index` makes of recordings with
     these names.
     """
-    n, skipped = len(texts["names"]), texts["skipped"]
-    sound = (
-        first.ndim == 1
-        and first.dtype == np.int64
-        and first[0] == 0
-        and first[-1] == n
-        and (np.diff(first) >= 0).all()
-        and offsets.shape == (n + 1,)
-        and offsets.dtype == np.int64
-        and offsets[0] == 0
-        and (np.diff(offsets) >= 0).all()
-        and not (offsets % 12).any()
-        and crc.shape == (n,)
-        and crc.dtype == np.uint32
-        and covariates.shape == (n, N_COVARIATES)
-        and covariates.dtype == np.float32
-        and np.isfinite(covariates).all()
-        and sorted(texts["names"] + [row["record"] for row in skipped]) == sorted(names)
-        and len(texts["dx"]) == n
-        and _hold_texts(texts["dx"])
-        and all(list(row) == ["record", "stage", "reason"] for row in skipped)
-        and _hold_texts([list(row.values()) for row in skipped])
-        and all(len(row) == 2 for row in texts["warnings"])
-        and _hold_texts(texts["warnings"])
-    )
-    if not sound:
-        raise CacheError("its index does not fit together or not to the recordings")
+    n = len(texts["names"])
+    _check_steps(index, "first", last=n)
+    _check_array(index, "offsets", (n + 1,), np.int64)
+    _check_steps(index, "offsets")
+    if (index["offsets"] % 12).any():
+        raise CacheError("its index does not fit: offsets within a recording")
+    for name, (shape, dtype) in ARRAYS.items():
+        _check_array(index, name, (n, *shape), dtype)
+    if not np.isfinite(index["covariates"]).all():
+        raise CacheError("its index does not fit: covariates that are not finite")
+    _check_texts(texts, n)
+    if sorted(texts["names"] + [row["record"] for row in texts["skipped"]]) != sorted(names):
+        raise CacheError("its index does not fit: names of other recordings")
 
 
-def _hold_texts(rows):
+def _check_array(index: dict[str, np.ndarray], name: str, shape: tuple[int, ...], dtype: Any) -> None:
+    if index[name].shape != shape or index[name].dtype != dtype:
+        raise CacheError(f"its index does not fit: {name} of another form")
+
+
+def _check_steps(index: dict[str, np.ndarray], name: str, last: int | None = None) -> None:
+    """Whole numbers that begin with 0 and never fall; they end with `last`, if that is given."""
+    steps = index[name]
+    if steps.ndim != 1 or steps.dtype != np.int64 or not len(steps):
+        raise CacheError(f"its index does not fit: {name} of another form")
+    if steps[0] != 0 or (np.diff(steps) < 0).any() or last not in (None, steps[-1]):
+        raise CacheError(f"its index does not fit: {name} in disorder")
+
+
+def _check_texts(texts: dict, n: int) -> None:
+    for name in ("dx", "files"):
+        if len(texts[name]) != n or not _hold_texts(texts[name]):
+            raise CacheError(f"its index does not fit: {name} that are not a list of texts by recording")
+    if any(list(row) != ["record", "stage", "reason"] for row in texts["skipped"]):
+        raise CacheError("its index does not fit: skipped recordings without a reason")
+    if not _hold_texts([list(row.values()) for row in texts["skipped"]]):
+        raise CacheError("its index does not fit: skipped recordings that are not texts")
+    if any(len(row) != 2 for row in texts["warnings"]) or not _hold_texts(texts["warnings"]):
+        raise CacheError("its index does not fit: warnings that are not pairs of texts")
+
+
+def _hold_texts(rows: Any) -> bool:
     """Whether this is a list of lists of str."""
     return type(rows) is list and all(type(row) is list and all(type(text) is str for text in row) for row in rows)
 
 
-def _remove_abandoned(path):
+def _remove_abandoned(folder: str | os.PathLike, key: str) -> None:
     """Clear away what builders of this cache left that were killed; one that is still at work holds the lock. A
     folder without shards is left alone, for its builder may be about to lock it.
     """
-    for partial in {shard.parent for shard in path.parent.glob(f"{path.name}.partial-*/signals_*")}:
+    for partial in {shard.parent for shard in Path(folder).glob(f"{key}.partial-*/signals_*")}:
         with locked(partial) as abandoned:
             if abandoned:
                 shutil.rmtree(partial, ignore_errors=True)
 
 
-def _build(records, config, path, key, workers, quiet):
-    """Read all recordings and write the cache."""
-    partial = path.with_name(
-        f"{key}.partial-{secrets.token_hex(8)}"
-    )  # a process number is not unique where containers share a folder
+def _build(
+    records: Sequence[Record],
+    config: SignalConfig,
+    folder: Path,
+    key: str,
+    workers: int,
+    quiet: bool,
+    earlier: SignalCache | None,
+) -> Path:
+    """Write the cache, from an earlier one what has not changed; -> its folder."""
+    # A process number would not be unique where containers share a folder.
+    partial = folder / f"{key}.partial-{secrets.token_hex(8)}"
     partial.mkdir(parents=True)
     try:
         with locked(partial):
-            index = _index(write_shards(records, config, partial, workers, quiet))
+            kept = {} if earlier is None else _kept(earlier)
+            index, texts = _index(write_shards(records, config, partial, workers, quiet, kept))
+            if not texts["names"]:
+                raise NothingReadable(texts["skipped"], records)
             with written(partial / "index.npz") as out:
-                np.savez(out, **index)
+                np.savez(out, **index, texts=np.frombuffer(json.dumps(texts).encode(), np.uint8))
             meta = {
                 "magic": MAGIC,
                 "version": VERSION,
                 "key": key,
-                "n_records": len(index["crc"]),
+                "n_records": len(texts["names"]),
+                "n_skipped": len(texts["skipped"]),
                 "signal": config.to_dict(),
             }
             with written(partial / "meta.json") as out:
                 out.write(json.dumps(meta, indent=1).encode())
+            path = folder / f"{key}-{_content(index, texts)}"
             try:
                 partial.rename(path)
             except OSError:
                 if not (path / "meta.json").exists():  # or else another process was faster
                     raise
+            return path
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _index(parts):
-    """Arrays of the index, of what the shards hold."""
+def _kept(cache: SignalCache) -> dict[str, Kept]:
+    """{name: recording} of a cache, for the next one."""
+    remarks = defaultdict(list)
+    for name, remark in cache.warnings:
+        remarks[name].append(remark)
+    kept = {}
+    for i, name in enumerate(cache.names):
+        shard = cache.shards.shard_of(i)
+        kept[name] = Kept(
+            file=shard_file(cache.path, shard),
+            start=2 * int(cache.offsets[i] - cache.offsets[cache.shards.first[shard]]),
+            size=int(cache.offsets[i + 1] - cache.offsets[i]),
+            stamp=cache.stamps[i].tobytes(),
+            crc=int(cache.shards.crc[i]),
+            signal_hash=bytes.fromhex(cache.hashes[i]),
+            constant=bool(cache.constant[i]),
+            covariates=cache.covariates[i],
+            dx=cache.dx[i],
+            remarks=remarks[name],
+        )
+    return kept
 
-    def together(name):
-        return [value for part in parts for value in part[name]]
 
-    texts = json.dumps({name: together(name) for name in TEXTS}).encode()
-    return {
-        "first": np.cumsum([0] + [len(part["crc"]) for part in parts], dtype=np.int64),
-        "offsets": np.cumsum([0] + together("sizes"), dtype=np.int64),
-        "crc": np.array(together("crc"), np.uint32),
-        "covariates": np.concatenate(
-            [np.empty((0, N_COVARIATES), np.float32)] + [part["covariates"] for part in parts]
-        ),
-        "texts": np.frombuffer(texts, np.uint8),
+def _content(index: dict[str, np.ndarray], texts: dict) -> str:
+    """Hash of the files that were read and of the recordings that were not."""
+    skipped = json.dumps([row["record"] for row in texts["skipped"]])
+    return hashlib.sha256(index["stamps"].tobytes() + skipped.encode()).hexdigest()[:16]
+
+
+def _index(parts: list[dict]) -> tuple[dict[str, np.ndarray], dict[str, list]]:
+    """Arrays and texts of the index, of what the shards hold."""
+    index = {
+        "first": np.cumsum([0] + [len(part["names"]) for part in parts], dtype=np.int64),
+        "offsets": np.cumsum([0] + [size for part in parts for size in part["sizes"]], dtype=np.int64),
     }
+    for name, (shape, dtype) in ARRAYS.items():
+        index[name] = np.concatenate([np.empty((0, *shape), dtype)] + [part[name] for part in parts])
+    texts = {name: [value for part in parts for value in part[name]] for name in TEXTS}
+    return index, texts
+
+
+def _most_frequent_faults(skipped_rows: list[dict], records: Sequence[Record]) -> str:
+    """The most frequent reasons with their counts. A reason is the same for two recordings if it differs in their names
+    and folders only.
+    """
+    record_of = {record.name: record for record in records}
+    faults = Counter(_without_name(row["reason"], record_of.get(row["record"])) for row in skipped_rows)
+    shown = [f"{n} times '{fault}'" for fault, n in faults.most_common(N_REASONS)]
+    further = len(faults) - len(shown)
+    return ", ".join(shown) + (f", and {further} other reasons" if further > 0 else "")
+
+
+def _without_name(reason: str, record: Record | None) -> str:
+    if record is not None:
+        reason = reason.replace(os.path.join(os.path.dirname(record.path), ""), "")
+        reason = reason.removeprefix(record.header_path).removeprefix(record.path)
+        reason = reason.replace(record.record_id, "ID")
+    return reason[:MAX_REASON]

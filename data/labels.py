@@ -1,8 +1,9 @@
 """SNOMED CT codes <-> columns: class sets, equivalent classes and names, from the Challenge's official tables."""
 
 import csv
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -47,11 +48,11 @@ class ClassSet:
     further codes of the same clinical meaning, which are training targets only."""
 
     name: str
-    codes: tuple
-    abbreviations: tuple
-    names: tuple
-    members: tuple
-    training_aliases: tuple
+    codes: tuple[str, ...]
+    abbreviations: tuple[str, ...]
+    names: tuple[str, ...]
+    members: tuple[tuple[str, ...], ...]
+    training_aliases: tuple[tuple[str, ...], ...]
 
     def __post_init__(self):
         columns = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
@@ -66,31 +67,46 @@ class ClassSet:
         for code in taken:
             if taken.count(code) > 1:
                 raise ValueError(f"class set {self.name!r}: code {code!r} stands for two columns, or twice for one")
-        scored = {code: column for column, group in enumerate(self.members) for code in group}
-        taught = scored | {code: column for column, group in enumerate(self.training_aliases) for code in group}
-        for name, value in (("_scored", scored), ("_taught", taught), ("_lookup", self._words(scored))):
-            object.__setattr__(self, name, value)
 
-    def _words(self, scored):
+    @cached_property
+    def scored_codes(self) -> dict[str, int]:
+        """{code: column} as the official scorer counts."""
+        return {code: column for column, group in enumerate(self.members) for code in group}
+
+    @cached_property
+    def taught_codes(self) -> dict[str, int]:
+        """{code: column} of training: those, and further codes of the same clinical meaning."""
+        aliases = {code: column for column, group in enumerate(self.training_aliases) for code in group}
+        return self.scored_codes | aliases
+
+    @cached_property
+    def _columns_by_word(self) -> dict[str, int]:
         """{every word for a column: column}. The first meaning wins: codes, the set's own words, the official tables'
-        words for the members, the textual CPSC classes."""
+        words for the members, the textual CPSC classes.
+        """
         table = diagnosis_table()
+        scored = self.scored_codes
         words = [*scored.items(), *zip(self.abbreviations, range(len(self))), *zip(self.names, range(len(self)))]
         words += [(word, column) for code, column in scored.items() for word in table.get(code, ())]
         words += [(word, scored[code]) for word, codes in CPSC2018.items() for code in codes if code in scored]
         return {word.casefold(): column for word, column in reversed(words) if word}
 
-    def __len__(self):
+    @property
+    def year(self) -> int | None:
+        """Of the Challenge whose classes these are; None if they are of none."""
+        return YEARS.get(self.name)
+
+    def __len__(self) -> int:
         return len(self.codes)
 
-    def encode(self, dx, training=False):
+    def encode(self, dx: Iterable[str], training: bool = False) -> np.ndarray:
         """Diagnosis codes of one recording -> (C,) float32 of 0 and 1. Codes outside the set are left out."""
         return self.encode_all([dx], training)[0]
 
-    def encode_all(self, dx_lists, training=False):
+    def encode_all(self, dx_lists: Sequence[Iterable[str]], training: bool = False) -> np.ndarray:
         """R lists of diagnosis codes -> (R, C) float32. `training=True` counts the training aliases too.
         Raises ValueError for a string in place of a list of codes."""
-        table = self._taught if training else self._scored
+        table = self.taught_codes if training else self.scored_codes
         targets = np.zeros((len(dx_lists), len(self)), np.float32)  # (R, C)
         for row, dx in enumerate(dx_lists):
             if isinstance(dx, str):
@@ -100,13 +116,13 @@ class ClassSet:
                     targets[row, table[code]] = 1
         return targets
 
-    def column(self, label):
+    def column(self, label: object) -> int | None:
         """Column of a code, an equivalent code, an abbreviation, a name or a textual CPSC class, in any case; or
         None.
         """
-        return self._lookup.get(str(label).strip().casefold())
+        return self._columns_by_word.get(str(label).strip().casefold())
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """Plain lists and strings, for JSON."""
         return {
             key: value if isinstance(value, str) else [list(v) if isinstance(v, tuple) else v for v in value]
@@ -114,7 +130,7 @@ class ClassSet:
         }
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: dict) -> "ClassSet":
         """Inverse of `to_dict`. Raises ValueError for a missing or unknown key, a wrong type or an inconsistent set."""
         names = [field.name for field in fields(cls)]
         if not isinstance(values, dict) or set(values) != set(names):
@@ -131,7 +147,7 @@ class ClassSet:
         return cls(values["name"], **flat, **nested)
 
 
-def load_class_set(name, dx_lists=None):
+def load_class_set(name: str | Path, dx_lists: Iterable[Iterable[str]] | None = None) -> ClassSet:
     """ClassSet of a name: 'cinc2020' (27 codes scored as 24), 'cinc2021' (30 as 26), 'cpsc2018' (nine textual classes),
     'dset' (every code in `dx_lists`, sorted), or the path of a CSV file with the column `code` and, if wanted,
     `abbreviation`, `name` and `equivalents` (codes separated by |). Raises ValueError saying what is wrong."""
@@ -155,7 +171,7 @@ def load_class_set(name, dx_lists=None):
 
 
 @cache
-def read_matrix(year):
+def read_matrix(year: int) -> tuple[tuple[str, ...], np.ndarray]:
     """Reward matrix of the Challenge of `year` as it stands in its table: (column names, (N, N) float64)."""
     if year not in YEARS.values():
         raise ValueError(f"there is no reward matrix of {year}, only of {', '.join(map(str, YEARS.values()))}")
@@ -168,7 +184,7 @@ def read_matrix(year):
     return tuple(columns), values
 
 
-def code_groups(year):
+def code_groups(year: int) -> tuple[tuple[str, ...], ...]:
     """The scored codes of `year`, in the matrix's order: one tuple per column, equivalents together, first one
     first.
     """
@@ -177,7 +193,7 @@ def code_groups(year):
     return tuple(dict.fromkeys(groups))
 
 
-def diagnosis_table():
+def diagnosis_table() -> dict[str, tuple[str, str]]:
     """{code: (abbreviation, name)} of every diagnosis in the official tables; where they differ, the later one
     holds.
     """

@@ -4,8 +4,8 @@ import os
 from operator import attrgetter
 from typing import NamedTuple
 
-from data.files import open_regular
-from data.headers import Header, Lead, RecordError, parse_header, printable
+from data.files import FolderError, walk_files
+from data.headers import Header, Lead, RecordError, files_named, header_path, parse_header, printable, read_header
 from data.signal_files import read_samples, read_segments
 
 __all__ = [
@@ -18,56 +18,55 @@ __all__ = [
     "read_header",
     "read_record",
     "read_signal",
+    "record_files",
+    "recording_headers",
 ]
-
-MAX_HEADER_BYTES = 2**20
-MAX_FOLDERS = 100_000  # in a scan: folders that link to each other may have endlessly many paths
-_USUAL_HEADER_BYTES = 2**14  # read first, for a buffer of the full size would cost more time than the file
 
 
 class Record(NamedTuple):
-    """One WFDB recording: `path + '.hea'` is its header. Or, with a `fault`, a folder that may hold some."""
+    """One WFDB recording: `path + ending` is its header. Or, with a `fault`, a folder that may hold some."""
 
     record_id: str
     path: str
     source: str  # folder relative to the one scanned, with forward slashes; '' for that folder itself
     fault: str = ""  # why reading it is in vain
+    ending: str = ".hea"  # as it is spelt
 
     @property
-    def name(self):
+    def name(self) -> str:
         """'source/record_id': unique within a scan, while an id alone may occur in several folders."""
         return f"{self.source}/{self.record_id}" if self.source else self.record_id
 
+    @property
+    def header_path(self) -> str:
+        return self.path + self.ending
 
-def find_records(folder):
-    """All recordings below `folder`, at any depth: list of Record, sorted by source and id.
 
-    Names that begin with a dot are skipped. Linked folders are followed, except into one that contains them. A folder
-    below that cannot be listed stands in the list, its id ending in '/', and reading it says why: so it is skipped
-    like a recording. Raises RecordError if the folder is missing, is not a folder, has too many folders in it, or if
-    no header is found. Characters of a name that cannot be printed are escapes in the id and the source.
+def find_records(folder: str | os.PathLike) -> list[Record]:
+    """All recordings below `folder`, at any depth, sorted by source and id.
+
+    Names that begin with a dot are skipped, and so are the segments of a multi-segment record. Linked folders are
+    followed, except into one that contains them. A folder below that cannot be listed stands in the list, its id ending
+    in '/', and reading it says why: so it is skipped like a recording. Raises RecordError if the folder is missing, is
+    not a folder, has too many folders in it, or if no header is found. Characters of a name that cannot be printed are
+    escapes in the id and the source.
     """
     folder = os.fspath(folder)
     if not os.path.isdir(folder):
         raise RecordError(f"{folder}: {'is no folder' if os.path.lexists(folder) else 'folder is missing'}")
     records, unlisted = [], []
-    pending = [(folder, "", ())]
-    n_folders = 0
-    while pending:
-        path, source, above = pending.pop()
-        n_folders += 1
-        if n_folders > MAX_FOLDERS:
-            raise RecordError(f"{folder}: more than {MAX_FOLDERS} folders in it: do links lead from one to another?")
-        try:
-            identity = _identity(path)
-            if identity not in above:
-                pending += [
-                    (entry.path, f"{source}/{entry.name}" if source else entry.name, above + (identity,))
-                    for entry in _scan(path, source, records)
-                ]
-        except OSError as error:
-            above_it, _, name = printable(source).rpartition("/")
-            unlisted.append(Record(f"{name or '.'}/", path, above_it, f"folder cannot be listed: {error.strerror}"))
+    try:
+        for listing in walk_files(folder):
+            if listing.fault:
+                unlisted.append(_unlisted(listing))
+                continue
+            source = printable(listing.inside)
+            prefix = os.path.join(listing.path, "")
+            for name in recording_headers(listing.path, listing.names):
+                stem = name[:-4]
+                records.append(Record(printable(stem), prefix + stem, source, "", name[-4:]))
+    except FolderError as error:
+        raise RecordError(str(error)) from None
     if not records:
         found = "".join(f"; {record.path}: {record.fault}" for record in unlisted[:1])
         raise RecordError(f"{folder}: holds no WFDB header (*.hea), at any depth{found}")
@@ -76,65 +75,56 @@ def find_records(folder):
     return records
 
 
-def _scan(path, source, records):
-    """Appends the records of one folder; -> its subfolders."""
-    subfolders = []
-    source = printable(source)
-    with os.scandir(path) as entries:
-        for entry in entries:
-            name = entry.name
-            if name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-                subfolders.append(entry)
-            elif name.endswith(".hea"):  # a broken link as well: reading it will say so, nothing is lost silently
-                records.append(Record(printable(name[:-4]), entry.path[:-4], source))
-    return subfolders
+def _unlisted(listing):
+    above, _, name = printable(listing.inside).rpartition("/")
+    return Record(f"{name or '.'}/", listing.path, above, listing.fault)
 
 
-def _identity(path):
-    info = os.stat(path)
-    return info.st_dev, info.st_ino
+def recording_headers(path: str | os.PathLike, names: list[str]) -> list[str]:
+    """Those of the file names in the folder `path` that are headers of recordings: the one rule for which files are.
 
+    A header ends in `.hea`, in small or capital letters. The segments and the layout header of a multi-segment record
+    are no recordings of their own as long as the header that names them lies beside them. A broken link or an
+    unreadable header counts: reading it will say so, and nothing is lost silently.
 
-def read_header(path):
-    """-> Header of the recording at `path` (with or without `.hea`). Raises RecordError if it is missing or not valid.
-
-    Text is UTF-8 or latin-1, with any line ends and with or without a byte order mark.
+    Headers are opened only where they may name segments: where no signal file has their name, or where another header's
+    name is theirs and an underscore more. So nothing is opened in the folders of the Challenges.
     """
-    path = _stem(path) + ".hea"
-    try:
-        file = open_regular(path)
-        try:
-            content = os.read(file, _USUAL_HEADER_BYTES)
-            if len(content) == _USUAL_HEADER_BYTES:
-                content += os.read(file, MAX_HEADER_BYTES)
-        finally:
-            os.close(file)
-    except FileNotFoundError:
-        raise RecordError(f"{path}: header is missing") from None
-    except OSError as error:
-        raise RecordError(f"{path}: header cannot be read: {error.strerror}") from None
-    if not content.strip():
-        raise RecordError(f"{path}: header is empty")
-    if len(content) > MAX_HEADER_BYTES:
-        raise RecordError(f"{path}: header exceeds {MAX_HEADER_BYTES} bytes")
-    if b"\0" in content:
-        raise RecordError(f"{path}: header holds zero bytes: it is binary or UTF-16, WFDB headers are plain text")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    try:
-        return parse_header(text.split("\n"), path)
-    except RecordError:
-        if os.path.realpath(path).endswith(".hea"):
-            raise
-        raise RecordError(
-            f"{path}: is a link to a file that is no valid header"
-        ) from None  # and its content is shown to nobody
+    headers = [name for name in names if name.endswith(".hea") or name[-4:].lower() == ".hea"]
+    files = set(names)
+    roots = {name[:-4].rpartition("_")[0] for name in headers if "_" in name}
+    multi_segment, segments = set(), set()
+    for name in headers:
+        stem = name[:-4]
+        has_signal = f"{stem}.mat" in files or f"{stem}.dat" in files
+        if has_signal and stem not in roots:
+            continue
+        segmented, named = files_named(os.path.join(path, name))
+        if segmented:
+            multi_segment.add(stem)
+            segments.update(named)
+    segments -= multi_segment  # one that names itself or another such record is found, and refused with its reason
+    return [name for name in headers if name[:-4] not in segments] if segments else headers
+
+
+def record_files(record: Record) -> list[str]:
+    """Paths of all files that decide what a recording holds, its header first: the signal files that the header names,
+    and for a multi-segment record its segments' headers and their signal files. They need not exist, nothing is
+    refused here, and nothing outside of the record's folder is named.
+    """
+    if record.fault:
+        return [record.path]
+    folder = os.path.dirname(record.path)
+    segmented, names = files_named(record.header_path)
+    if not segmented:
+        return [record.header_path, *(os.path.join(folder, name) for name in names)]
+    paths = [record.header_path]
+    for name in names:
+        segment = header_path(os.path.join(folder, name))
+        nested, files = files_named(segment)
+        paths.append(segment)
+        paths += [] if nested else [os.path.join(folder, file) for file in files]
+    return list(dict.fromkeys(paths))
 
 
 def read_signal(path, header, warnings=None):
@@ -161,9 +151,10 @@ def read_record(record, warnings=None):
     if isinstance(record, Record):
         if record.fault:
             raise RecordError(f"{record.path}: {record.fault}")
-        record = record.path
-    path = _stem(record)
+        record = record.header_path
+    path = header_path(record)
     header = read_header(path)
+    path = path[:-4]
     if header.segments:
         return read_segments(path, header, read_header)
     adc = read_samples(path, header, warnings)
@@ -171,4 +162,4 @@ def read_record(record, warnings=None):
 
 
 def _stem(path):
-    return os.fspath(path).removesuffix(".hea")
+    return header_path(path)[:-4]

@@ -4,14 +4,18 @@ A recording lies in one shard as a whole. A shard is opened when the first of it
 checksums are compared then; so a process that trains on some of the recordings never touches the others' files.
 """
 
+import hashlib
 import multiprocessing
 import os
 import signal
 import threading
 import zlib
 from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,10 +24,14 @@ from tqdm import tqdm
 from data.covariates import N_COVARIATES
 from data.files import open_regular, written
 from data.inputs import chunks, read_input
-from data.records import RecordError
+from data.preprocess import SignalConfig
+from data.records import Record, RecordError, record_files
 
-N_RECORDS, N_BYTES = 1024, 2**27  # in a shard: recordings, and bytes of their signal files (or a single recording)
+N_RECORDS = 1024  # in a shard at most
+N_BYTES = 2**27  # of the signal files of its recordings (or a single recording)
 FEW = 4  # shards; so many are written here, for another process takes seconds to start
+HASH_BYTES = 16  # of a signal's hash: no two of any number of recordings share it by chance
+STAMP_BYTES = 8  # of the hash of its files' sizes and times
 
 
 class ShardError(RuntimeError):
@@ -31,59 +39,135 @@ class ShardError(RuntimeError):
 
 
 class Shards:
-    """Signal files of a cache. first (S + 1,): rows of the recordings with which they begin; offsets (R + 1,): of all
-    recordings one after another, in samples; crc (R,).
+    """Signal files of a cache.
+
+    Args:
+        folder: where they lie.
+        first: (S + 1,) rows of the recordings with which they begin, and the number of all.
+        offsets: (R + 1,) of all recordings one after another, in samples of any lead.
+        crc: (R,) CRC-32 of the recordings.
     """
 
-    def __init__(self, folder, first, offsets, crc):
-        self.folder, self.first, self.offsets, self.crc = folder, first.tolist(), offsets, crc
+    def __init__(self, folder: Path, first: np.ndarray, offsets: np.ndarray, crc: np.ndarray):
+        self.folder = folder
+        self.first = first.tolist()
+        self.offsets = offsets
+        self.crc = crc
         self.maps = [None] * (len(first) - 1)
 
-    def signal(self, i):
+    def signal(self, i: int) -> np.ndarray:
         """(12, T_i) int16 view in microvolts. Raises ShardError."""
-        shard = bisect_right(self.first, i) - 1
+        shard = self.shard_of(i)
         if self.maps[shard] is None:
             self.maps[shard] = self._opened(shard)
         start = self.offsets[self.first[shard]]
         return self.maps[shard][self.offsets[i] - start : self.offsets[i + 1] - start].reshape(12, -1)
 
-    def open_all(self):
+    def shard_of(self, i: int) -> int:
+        return bisect_right(self.first, i) - 1
+
+    def open_all(self) -> None:
         for shard, (first, last) in enumerate(zip(self.first, self.first[1:])):
             if first < last and self.maps[shard] is None:
                 self.maps[shard] = self._opened(shard)
 
-    def check_sizes(self):
+    def check_sizes(self) -> None:
         """Raises ShardError, or OSError, unless every file is there and as long as its recordings."""
         for shard, (first, last) in enumerate(zip(self.first, self.first[1:])):
             file = shard_file(self.folder, shard)
             if os.stat(file).st_size != 2 * (self.offsets[last] - self.offsets[first]):
                 raise ShardError(f"{file.name} has another size than when it was written")
 
-    def _opened(self, shard):
-        file, (first, last) = shard_file(self.folder, shard), self.first[shard : shard + 2]
+    def _opened(self, shard: int) -> np.ndarray:
+        file = shard_file(self.folder, shard)
+        first, last = self.first[shard : shard + 2]
         try:
-            with open(
-                file, "rb", opener=open_regular
-            ) as stored:  # read rather than mapped: mapped pages would count as this process's memory
+            with open(file, "rb", opener=open_regular) as stored:
+                # Read rather than mapped: mapped pages would count as this process's memory.
                 for i, size in enumerate(np.diff(self.offsets[first : last + 1]).tolist(), first):
                     if zlib.crc32(stored.read(2 * size)) != self.crc[i]:
                         raise ShardError(f"recording {i} in {file.name} has another checksum than when it was written")
-                return np.memmap(stored, dtype="<i2", mode="r").view(
-                    np.ndarray
-                )  # slices of a plain array take half the time
+                # Slices of a plain array take half the time of a memmap's.
+                return np.memmap(stored, dtype="<i2", mode="r").view(np.ndarray)
         except (OSError, ValueError) as error:
             raise ShardError(f"{file.name} cannot be read ({error})") from None
 
 
-def shard_file(folder, shard):
+class Kept(NamedTuple):
+    """A recording in an earlier cache, for the new one if its files are as they were."""
+
+    file: Path  # of the shard
+    start: int  # of the signal in it, in bytes
+    size: int  # samples of all leads
+    stamp: bytes
+    crc: int
+    signal_hash: bytes
+    constant: bool
+    covariates: np.ndarray  # (N_COVARIATES,)
+    dx: Sequence[str]
+    remarks: Sequence[str]
+
+
+class Entry(NamedTuple):
+    """What a cache holds of a recording."""
+
+    signal: np.ndarray  # (12, T) or (12 * T,) '<i2', microvolts
+    crc: int
+    signal_hash: bytes
+    constant: bool
+    covariates: np.ndarray  # (N_COVARIATES,)
+    dx: Sequence[str]
+    remarks: Sequence[str]
+
+
+def shard_file(folder: Path, shard: int) -> Path:
     return folder / f"signals_{shard:05d}.i16"
 
 
-def write_shards(records, config, folder, workers, quiet):
-    """Write all recordings, in as many processes as `workers`; -> list of what `_write_shard` returns, one a shard."""
-    tasks = [
-        (chunk, config, shard_file(folder, shard)) for shard, chunk in enumerate(chunks(records, N_RECORDS, N_BYTES))
-    ]
+def file_stamp(paths: Sequence[str]) -> bytes:
+    """STAMP_BYTES bytes that change with the size or the time of change of any of the files, or if one goes. Links are
+    followed.
+    """
+    facts = []
+    for path in paths:
+        try:
+            stat = os.stat(path)
+            facts.append(f"{stat.st_size} {stat.st_mtime_ns}")
+        except OSError:
+            facts.append("-")
+    return hashlib.blake2b("\n".join(facts).encode(), digest_size=STAMP_BYTES).digest()
+
+
+def skipped_row(record: Record, error: RecordError) -> dict:
+    """Row of a recording in the list of those that could not be read."""
+    return {"record": record.name, "stage": error.stage, "reason": str(error)}
+
+
+def write_shards(
+    records: Sequence[Record],
+    config: SignalConfig,
+    folder: Path,
+    workers: int,
+    quiet: bool,
+    kept: Mapping[str, Kept],
+) -> list[dict]:
+    """Write the signals of all recordings.
+
+    Args:
+        records: what to read.
+        config: how it is preprocessed.
+        folder: where the shards are written.
+        workers: processes, this one included.
+        quiet: whether to show no progress.
+        kept: recordings of an earlier cache by name, which need not be read again if their files have not changed.
+
+    Returns:
+        what `_write_shard` returns, one a shard.
+    """
+    tasks = []
+    for shard, chunk in enumerate(chunks(records, N_RECORDS, N_BYTES)):
+        known = {record.name: kept[record.name] for record in chunk if record.name in kept}
+        tasks.append((chunk, config, shard_file(folder, shard), known))
     parts = [None] * len(tasks)
     threads = torch.get_num_threads()
     with tqdm(total=len(records), desc="Reading recordings", unit="rec", disable=quiet) as bar:
@@ -129,25 +213,78 @@ def _begin_worker():
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def _write_shard(records, config, file):
-    """Write the signals of a shard one after another; -> dict of lists: names, dx, sizes and crc of the recordings
-    that could be read and covariates (an array), skipped and warnings.
+def _write_shard(
+    records: Sequence[Record], config: SignalConfig, file: Path, kept: Mapping[str, Kept]
+) -> dict[str, list | np.ndarray]:
+    """Write the signals of a shard one after another.
+
+    Args:
+        records: what to read.
+        config: how it is preprocessed.
+        file: the shard.
+        kept: recordings of an earlier cache by name.
+
+    Returns:
+        names, dx, files and sizes of the n recordings that could be read, skipped and warnings (lists); crc (n,),
+        hashes (n, HASH_BYTES), stamps (n, STAMP_BYTES), constant (n,) and covariates (n, N_COVARIATES).
     """
-    part = {name: [] for name in ("names", "dx", "sizes", "crc", "skipped", "warnings")}
-    kept = np.empty(
-        (len(records), N_COVARIATES), np.float32
-    )  # not a list: small arrays between large ones would scatter the memory
+    part = {name: [] for name in ("names", "dx", "files", "sizes", "skipped", "warnings")}
+    # Arrays, not lists of them: small arrays between large ones would scatter the memory.
+    arrays = {
+        "crc": np.empty(len(records), np.uint32),
+        "hashes": np.empty((len(records), HASH_BYTES), np.uint8),
+        "stamps": np.empty((len(records), STAMP_BYTES), np.uint8),
+        "constant": np.empty(len(records), bool),
+        "covariates": np.empty((len(records), N_COVARIATES), np.float32),
+    }
     with written(file) as out:
         for record in records:
-            try:
-                microvolts, covariates, header, remarks = read_input(record, config)
-            except RecordError as error:
-                part["skipped"].append({"record": record.name, "stage": error.stage, "reason": str(error)})
-                continue
-            data = np.ascontiguousarray(microvolts, "<i2")
-            out.write(data)
-            kept[len(part["names"])] = covariates
-            for name, value in zip(part, (record.name, header.dx, microvolts.size, zlib.crc32(data))):
-                part[name].append(value)
-            part["warnings"] += [(record.name, remark) for remark in remarks]
-    return part | {"covariates": kept[: len(part["names"])]}
+            paths = record_files(record)
+            stamp = file_stamp(paths)  # before reading: what changes meanwhile is read again the next time
+            entry = _kept_entry(kept.get(record.name), stamp)
+            if entry is None:
+                try:
+                    entry = _new_entry(record, config)
+                except RecordError as error:
+                    part["skipped"].append(skipped_row(record, error))
+                    continue
+            out.write(entry.signal)
+            row = len(part["names"])
+            arrays["crc"][row] = entry.crc
+            arrays["hashes"][row] = np.frombuffer(entry.signal_hash, np.uint8)
+            arrays["stamps"][row] = np.frombuffer(stamp, np.uint8)
+            arrays["constant"][row] = entry.constant
+            arrays["covariates"][row] = entry.covariates
+            part["names"].append(record.name)
+            part["dx"].append(list(entry.dx))
+            part["files"].append([os.path.basename(path) for path in paths])
+            part["sizes"].append(entry.signal.size)
+            part["warnings"] += [[record.name, remark] for remark in entry.remarks]
+    return part | {name: values[: len(part["names"])] for name, values in arrays.items()}
+
+
+def _new_entry(record: Record, config: SignalConfig) -> Entry:
+    microvolts, covariates, header, remarks = read_input(record, config)
+    signal = np.ascontiguousarray(microvolts, "<i2")  # (12, T)
+    return Entry(
+        signal=signal,
+        crc=zlib.crc32(signal),
+        signal_hash=hashlib.blake2b(signal, digest_size=HASH_BYTES).digest(),
+        constant=not (signal != signal[:, :1]).any(),
+        covariates=covariates,
+        dx=header.dx,
+        remarks=remarks,
+    )
+
+
+def _kept_entry(kept: Kept | None, stamp: bytes) -> Entry | None:
+    """The recording as an earlier cache has it; None if that has none, an older one or a damaged one."""
+    if kept is None or kept.stamp != stamp:
+        return None
+    try:
+        signal = np.fromfile(kept.file, "<i2", kept.size, offset=kept.start)
+    except (OSError, ValueError):
+        return None
+    if signal.size != kept.size or zlib.crc32(signal) != kept.crc:
+        return None
+    return Entry(signal, kept.crc, kept.signal_hash, kept.constant, kept.covariates, kept.dx, kept.remarks)

@@ -1,59 +1,210 @@
 """Which recordings train and which validate: by patient, stratified over all classes, by fold table or by hospital."""
 
-import csv
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from data.metadata import Metadata, NameIndex
+
+WAYS = {"fold": "cv", "valid_fold": "fold", "hold_out": "hold_out"}  # {flag: Split.by}
+
 
 @dataclass(frozen=True)
-class Metadata:
-    """Facts of recordings beside their headers, one row per recording in the order asked for."""
+class Split:
+    """How recordings are divided into training and validation.
 
-    patients: np.ndarray  # (R,) str, the recording's own name where the table does not know it
-    folds: np.ndarray  # (R,) int, 0 where the table does not know it
-    axis_unknown: np.ndarray  # (R,) bool, the heart axis was not annotated (an empty `heart_axis` field)
-
-
-def read_metadata(file, names):
-    """Metadata of recordings `names` ('source/record_id') from a CSV with the columns `record` (or PTB-XL's `ecg_id`)
-    and any of `patient_id`, `strat_fold`, `heart_axis`. Without a file every recording is its own patient. Raises
-    ValueError.
+    by           value                                            validates
+    "patient"    share of the patients, e.g. 0.2                  patients dealt so that each class has its share
+    "cv"         number of the fold, 1 to `n_folds`               the same, in `n_folds` folds
+    "fold"       a strat_fold of the metadata, or None            that fold; None: the highest one
+    "hold_out"   a folder below the input folder (a hospital)     the recordings in it, at any depth
     """
-    rows = {} if file is None else _read_rows(file)
-    found = [rows.get(name, rows.get(name.rpartition("/")[2], {})) for name in names]
-    try:
-        folds = np.array([int(row.get("strat_fold") or 0) for row in found], int)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{file}: a strat_fold is no whole number ({error})") from error
-    return Metadata(
-        patients=np.array([row.get("patient_id") or name for row, name in zip(found, names)], str),
-        folds=folds,
-        axis_unknown=np.array(["heart_axis" in row and not row["heart_axis"] for row in found], bool),
-    )
+
+    by: str = "patient"
+    value: float | int | str | None = 0.2
+    n_folds: int | None = None  # with "cv" only
+
+    @classmethod
+    def from_flags(cls, flags: Mapping[str, Any], explicit: Collection[str] = ()) -> "Split":
+        """The Split that flags ask for.
+
+        Args:
+            flags: values of --split, --valid_split, --valid_fold, --fold, --n_folds and --hold_out by name, defaults
+                filled in (`vars(args)`).
+            explicit: names of the flags that were typed.
+
+        Raises:
+            ValueError: if they contradict each other, or a value is out of range.
+        """
+        chosen = [name for name in WAYS if flags[name] is not None]
+        if "valid_split" in explicit:
+            chosen.append("valid_split")
+        if len(chosen) > 1:
+            shown = " and ".join(f"--{name} {flags[name]}" for name in chosen)
+            raise ValueError(f"{shown} are different ways to choose the validation recordings: give only one of them")
+        if "n_folds" in explicit and flags["fold"] is None:
+            raise ValueError(f"--n_folds {flags['n_folds']} needs --fold K, the one of them that validates")
+        if flags["split"] == "fold" and chosen and chosen != ["valid_fold"]:
+            raise ValueError(
+                f"--split fold takes the folds of the metadata and contradicts --{chosen[0]} {flags[chosen[0]]}: "
+                f"leave one of them out (--valid_fold K chooses a fold of the metadata)"
+            )
+        if "split" in explicit and flags["split"] == "patient" and chosen == ["valid_fold"]:
+            raise ValueError(
+                f"--split patient contradicts --valid_fold {flags['valid_fold']}, a fold of the metadata: leave one of "
+                f"them out"
+            )
+        if flags["split"] == "fold":
+            return cls._checked("fold", flags["valid_fold"])
+        if chosen and chosen[0] in WAYS:
+            return cls._checked(WAYS[chosen[0]], flags[chosen[0]], flags["n_folds"])
+        return cls._checked("patient", flags["valid_split"])
+
+    @classmethod
+    def _checked(cls, by: str, value: Any, n_folds: int | None = None) -> "Split":
+        if by == "patient" and not 0 < value < 1:
+            raise ValueError(f"--valid_split {value} is not between 0 and 1")
+        if by == "fold" and value is not None and value < 1:
+            raise ValueError(f"--valid_fold {value} is not 1 or more")
+        if by == "cv" and n_folds < 2:
+            raise ValueError(f"--n_folds {n_folds}: there must be 2 or more, one of which validates")
+        if by == "cv" and not 1 <= value <= n_folds:
+            raise ValueError(f"--fold {value} is not within 1 and --n_folds {n_folds}")
+        if by == "hold_out":
+            value = "/".join(part for part in value.split("/") if part not in ("", "."))
+            if not value:
+                raise ValueError("--hold_out names no folder below the input folder")
+        return cls(by, value, n_folds if by == "cv" else None)
+
+    def rows(
+        self, targets: np.ndarray, sources: Sequence[str], metadata: Metadata, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Divide R recordings.
+
+        Args:
+            targets: (R, C) 0/1 labels, over which patients are stratified.
+            sources: R folders relative to the input folder.
+            metadata: of the same recordings; identical signals have one patient in it.
+            seed: decides which patients validate, where chance does.
+
+        Returns:
+            rows that train and rows that validate, sorted. Recordings of a folder or fold that trains, but which are
+            linked by identical signals to one that validates, are in neither, and a line says so.
+
+        Raises:
+            ValueError: if a patient would be on both sides, or a side is empty; it says why and what to do.
+        """
+        validates = self._validates(targets, sources, metadata, seed)
+        train, valid = np.flatnonzero(~validates), np.flatnonzero(validates)
+        shared = set(metadata.patient_ids[train]) & set(metadata.patient_ids[valid])
+        if shared:
+            patient = sorted(shared)[0]
+            raise ValueError(
+                f"{len(shared)} patients would be in training and validation, e.g. {patient} (see patient_id in "
+                f"{metadata.file}): choose another split, or leave these recordings out"
+            )
+        copied = np.isin(metadata.patients[train], metadata.patients[valid])
+        if copied.any():
+            print(
+                f"{copied.sum()} recordings do not train: they, or others of their patients, have the same signals as "
+                f"recordings that validate"
+            )
+            train = train[~copied]
+        if not len(train) or not len(valid):
+            raise ValueError(
+                f"the split leaves {len(train)} recordings for training and {len(valid)} for validation: "
+                f"{self._why_empty(metadata, copied.any())}"
+            )
+        return train, valid
+
+    def _validates(self, targets, sources, metadata, seed) -> np.ndarray:
+        """(R,) bool, the recordings that validate."""
+        if self.by == "hold_out":
+            valid = np.array([source == self.value or source.startswith(f"{self.value}/") for source in sources], bool)
+            if not valid.any():
+                raise ValueError(f"no recording lies in the folder {self.value!r}; there are: {sorted(set(sources))}")
+            return valid
+        if self.by == "fold":
+            fold = _highest_fold(metadata) if self.value is None else self.value
+            valid = metadata.folds == fold
+            if not valid.any():
+                raise ValueError(_no_such_fold(fold, metadata))
+            return valid
+        if self.by == "cv":
+            proportions, part = np.full(self.n_folds, 1 / self.n_folds), self.value - 1
+        else:
+            proportions, part = np.array([1 - self.value, self.value]), 1
+        return stratified_by_patient(targets, metadata.patients, proportions, seed) == part
+
+    def _why_empty(self, metadata: Metadata, copied: bool) -> str:
+        """Why a side has no recordings, and what to do."""
+        n, patients = len(metadata), np.unique(metadata.patients)
+        if n == 1:
+            return "there is only one recording; give more"
+        if len(patients) == 1:
+            same_id = len(np.unique(metadata.patient_ids)) == 1
+            cause = (
+                f"patient_id {str(patients[0])!r} in {metadata.file}"
+                if same_id
+                else "their signals are identical or linked"
+            )
+            return f"all {n} are of one patient ({cause}), who is never divided; add recordings of other patients"
+        if copied:
+            return "all that would train have the same signals as those that validate; choose another split"
+        if self.by == "hold_out":
+            return f"all lie in {self.value!r}, the folder held out; add other sources, or split with --valid_split"
+        if self.by == "fold":
+            return f"all have the same strat_fold in {metadata.file}; split with --valid_split or --fold"
+        if self.by == "cv":
+            return f"{len(patients)} patients do not fill {self.n_folds} folds; give a smaller --n_folds"
+        return (
+            f"{len(patients)} patients cannot be divided with --valid_split {self.value:g}; "
+            f"give one nearer to 0.5, or more patients"
+        )
 
 
-def _read_rows(file):
-    """{record name or id: row} of a metadata file."""
-    rows = {}
-    with open(file, newline="", encoding="utf-8-sig") as lines:
-        reader = csv.DictReader(lines)
-        try:
-            if not {"record", "ecg_id"} & set(reader.fieldnames or ()):
-                raise ValueError("neither a column 'record' nor 'ecg_id'")
-            for row in reader:
-                rows[row.get("record") or f"HR{int(row.get('ecg_id') or ''):05d}"] = row
-        except (ValueError, csv.Error) as error:  # a text that is no UTF-8 is a ValueError too
-            raise ValueError(f"{file}, line {reader.line_num}: {error}") from None
-    return rows
+def _highest_fold(metadata: Metadata) -> int:
+    if metadata.file is None:
+        raise ValueError("--split fold needs --metadata FILE.csv with a column strat_fold")
+    if "strat_fold" not in metadata.columns:
+        raise ValueError(
+            f"--split fold needs a column strat_fold, which {metadata.file} does not have; its columns are: "
+            f"{', '.join(metadata.columns)}"
+        )
+    if not metadata.folds.any():
+        raise ValueError(
+            f"--split fold: {metadata.file} has a column strat_fold, but it is empty for all {metadata.found.sum()} "
+            f"recordings that have a row"
+        )
+    return int(metadata.folds.max())
 
 
-def stratified_by_patient(y, patients, proportions, seed):
-    """Deal patients into len(proportions) parts so that each part holds its share of every class; -> part (R,) int.
+def _no_such_fold(fold: int, metadata: Metadata) -> str:
+    if metadata.file is None:
+        return f"--valid_fold {fold} needs --metadata FILE.csv with a column strat_fold"
+    if "strat_fold" not in metadata.columns:
+        columns = ", ".join(metadata.columns)
+        return f"--valid_fold {fold} needs a column strat_fold, which {metadata.file} does not have; it has: {columns}"
+    folds = sorted(set(metadata.folds[metadata.folds > 0].tolist()))
+    return f"--valid_fold {fold}: {metadata.file} names no recording of this fold; there are: {folds}"
+
+
+def stratified_by_patient(y: np.ndarray, patients: np.ndarray, proportions: np.ndarray, seed: int) -> np.ndarray:
+    """Deal patients into parts so that each part holds its share of every class.
 
     Greedy iterative stratification (Sechidis et al., ECML 2011) on patients: the class with the fewest recordings
-    left is dealt first, each of its patients to the part that still lacks most of that class. y (R, C) 0/1, patients
-    (R,) any.
+    left is dealt first, each of its patients to the part that still lacks most of that class.
+
+    Args:
+        y: (R, C) 0/1 labels.
+        patients: (R,) any.
+        proportions: (P,) shares of the parts, which sum up to 1.
+        seed: decides the order of the patients.
+
+    Returns:
+        (R,) int, the part of each recording.
     """
     _, group = np.unique(patients, return_inverse=True)  # (R,)
     counts = np.zeros((group.max() + 1, y.shape[1] + 1))  # (G, C + 1)
@@ -72,45 +223,88 @@ def stratified_by_patient(y, patients, proportions, seed):
     return part[group]
 
 
-def train_valid_split(
-    y, sources, metadata, valid_split, seed, fold=None, n_folds=None, hold_out=None, valid_fold=None, split="patient"
-):
-    """(train, valid) indices. In this order of precedence: hold out a source; the metadata's own fold `valid_fold`
-    (with split="fold" its highest fold, if none is named); fold `fold` of `n_folds` (1-based, patient-wise and
-    stratified); a share `valid_split` of the patients.
+def rows_with_hash(hashes: Sequence[str], wanted: Collection[str]) -> np.ndarray:
+    """(R,) bool, the recordings of a cache (`SignalCache.hashes`) whose signals have one of the wanted hashes."""
+    return np.isin(np.array(hashes, str), np.array(sorted(wanted), str))
+
+
+def rows_named(names: Sequence[str], ids: Sequence[str]) -> np.ndarray:
+    """The recordings that another run called `ids`, when its input folder may have been another level of the tree.
+
+    Args:
+        names: R names 'source/record_id' as they are now.
+        ids: names as they were; 'R00' and 'hospital/R00' are the same where no other recording fits.
+
+    Returns:
+        (R,) bool, the recordings that were found.
+
+    Raises:
+        ValueError: if one may mean several recordings, or if none of them is found.
     """
-    if split == "fold" and valid_fold is None:
-        valid_fold = int(metadata.folds.max())
-        if valid_fold == 0:
-            raise ValueError("--split fold needs --metadata with a column strat_fold")
-    if hold_out is not None:
-        valid = np.array([source == hold_out or source.startswith(hold_out + "/") for source in sources])
-        if not valid.any():
-            raise ValueError(f"no recording lies in the folder {hold_out!r}; there are: {sorted(set(sources))}")
-    elif valid_fold is not None:
-        valid = metadata.folds == valid_fold
-        if not valid.any():
-            raise ValueError(
-                f"the metadata names no recording of fold {valid_fold}; there are: {sorted(set(metadata.folds.tolist()))}"
-            )
-    elif fold is not None:
-        if not 1 <= fold <= n_folds:
-            raise ValueError(f"fold {fold} is not within 1 and n_folds = {n_folds}")
-        valid = stratified_by_patient(y, metadata.patients, np.full(n_folds, 1 / n_folds), seed) == fold - 1
-    else:
-        valid = stratified_by_patient(y, metadata.patients, np.array([1 - valid_split, valid_split]), seed) == 1
-    train, valid = np.flatnonzero(~valid), np.flatnonzero(valid)
-    shared = set(metadata.patients[train]) & set(metadata.patients[valid])
-    if shared:
-        raise ValueError(f"{len(shared)} patients would be in training and validation, e.g. {sorted(shared)[0]}")
-    if not len(train) or not len(valid):
-        raise ValueError(f"the split leaves {len(train)} recordings for training and {len(valid)} for validation")
-    return train, valid
+    found = np.zeros(len(names), bool)
+    index = NameIndex(names)
+    for name in ids:
+        rows = index.rows(name)
+        if len(rows) > 1:
+            shown = " or ".join(names[row] for row in rows[:3])
+            raise ValueError(f"recording {name!r} may be {shown}: give the same input folder as then")
+        found[rows] = True
+    if len(ids) and not found.any():
+        raise ValueError(
+            f"none of its {len(ids)} recordings is found among the data: they were called e.g. {ids[0]!r}, "
+            f"the data have e.g. {names[0]!r}; give the same input folder as then"
+        )
+    return found
 
 
-def share_of(rows, share, seed):
-    """A share of some recordings, at least one, drawn by seed; a smaller share is part of a larger one. -> rows,
-    sorted.
+def split_like(
+    was_train: np.ndarray, was_valid: np.ndarray, patients: np.ndarray, train: np.ndarray, valid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Move recordings to the side that they, or others of their patients, had in an earlier split.
+
+    Args:
+        was_train, was_valid: (R,) bool, the recordings that trained and validated then (`rows_with_hash`, or
+            `rows_named` where only names are known).
+        patients: (R,) of `Metadata.patients`.
+        train, valid: rows of the present split.
+
+    Returns:
+        rows that train and rows that validate, sorted.
+
+    Raises:
+        ValueError: if a patient was on both sides, or if a side is empty; it says why and what to do.
+    """
+    both = set(patients[was_train]) & set(patients[was_valid])
+    if both:
+        raise ValueError(
+            f"patient {sorted(both)[0]} has recordings on both sides of the split: pre-train with the same --metadata"
+        )
+    sides = np.zeros(len(patients), bool)  # (R,) True: validation
+    sides[valid] = True
+    sides[np.isin(patients, patients[was_train])] = False
+    sides[np.isin(patients, patients[was_valid])] = True
+    rows = np.union1d(train, valid)
+    new_train, new_valid = rows[~sides[rows]], rows[sides[rows]]
+    if not len(new_train) or not len(new_valid):
+        then = "trained" if not len(new_valid) else "validated"
+        raise ValueError(
+            f"the split leaves {len(new_train)} recordings for training and {len(new_valid)} for validation: all, or "
+            f"others of their patients, {then} in pre-training; add recordings that it has not seen, or give the input "
+            f"folder that it had"
+        )
+    return new_train, new_valid
+
+
+def share_of(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """A share of some recordings, at least one, drawn by seed; a smaller share is part of a larger one.
+
+    Args:
+        rows: of the recordings.
+        share: above 0, at most 1; a ValueError otherwise.
+        seed: decides which.
+
+    Returns:
+        rows, sorted.
     """
     if not 0 < share <= 1:
         raise ValueError(f"a share of {share} of the recordings is not within 0 and 1")

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 
 from data.cache import CacheError
 from data.records import RecordError
@@ -23,7 +24,7 @@ def _terminate(number, frame):
 
 
 @contextlib.contextmanager
-def clean_exit(name, advice):
+def clean_exit(name: str, advice: str) -> Iterator[None]:
     """Around a script's main: input that cannot be used or a full disk end it with status 1, Ctrl-C with 130, SIGTERM
     (what clusters send before they kill) with 143. `advice` tells how to go on after an interruption.
     """
@@ -44,5 +45,5 @@ def clean_exit(name, advice):
             signal.signal(signal.SIGTERM, before)
 
 
-def _say(text):
+def _say(text: str) -> None:
     print(f"\n{text}", file=sys.stderr, flush=True)

@@ -13,9 +13,9 @@ from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING, kill_after_first_epoch
 
 from data.cache import open_cache
 from data.dataset import PrefetchBatches, ResidentBatches, TrainBatches, unlabelled_dataset
+from data.metadata import read_metadata
 from data.preprocess import SignalConfig
 from data.records import find_records
-from data.splits import read_metadata
 from engine.distributed import ProcessGroup
 from engine.run_folder import RunFolder
 from engine.validation import predict_together

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import SameBatch
 
 from data.labels import load_class_set
 from data.preprocess import SignalConfig, window_starts
 from engine.inference import BATCH, in_threads, predict, window_batches
-from engine.loop import EMA, NanLossError, Trainer, make_optimizer, make_schedule
+from engine.loop import Trainer, make_optimizer, make_schedule, moving_average
 from engine.run_folder import RunError, RunFolder, load_run, make_config, new_run_path
 from models import build_model
 
@@ -46,30 +47,25 @@ def test_vectors_are_not_decayed():
 
 def test_ema_is_the_weighted_mean_of_the_weights():
     model = torch.nn.Linear(1, 1, bias=False)
-    ema, expected = EMA(model, 0.9), model.weight.item()
+    ema, expected = moving_average(model, 0.9), model.weight.item()
     for step in range(1, 50):
         with torch.no_grad():
             model.weight.fill_(step)
-        ema.update(model)
+        ema.update_parameters(model)
         decay = min(0.9, step / (step + 10))
         expected = decay * expected + (1 - decay) * step
-    assert ema.model.weight.item() == pytest.approx(expected, rel=1e-5)
-
-
-class OneBatch:
-    index = [4, 7]
+    assert ema.module.weight.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_nan_loss_stops_before_the_weights_change():
     model = torch.nn.Linear(2, 1)
     before = model.weight.detach().clone()
     optimizer = make_optimizer(model, 0.1, 0)
-    trainer = Trainer(
-        model, optimizer, make_schedule(optimizer, 10), EMA(model, 0.9), lambda m, b: m.weight.sum() * math.nan, "cpu"
-    )
-    with pytest.raises(NanLossError) as caught:
-        trainer.train_one_epoch([OneBatch()])
-    assert caught.value.rows == [4, 7] and (model.weight == before).all()
+    trainer = Trainer(model, optimizer, make_schedule(optimizer, 10), lambda m, b: m.weight.sum() * math.nan)
+    trainer.names = list("abcdefgh")
+    with pytest.raises(RunError, match="epoch 3: the loss or its gradient is NaN or infinite.* held e, h$"):
+        trainer.train_one_epoch(SameBatch(2, [4, 7]), 3)
+    assert (model.weight == before).all()
 
 
 @pytest.fixture
@@ -223,20 +219,15 @@ def test_memory_is_kept_where_the_c_library_can():
 
 def test_an_infinite_gradient_ends_training_before_it_reaches_the_weights():
     """The root of zero: the loss is a number, its derivative is not."""
-
-    class OneBatch:
-        index = [4, 7]
-
     model = torch.nn.Linear(2, 1)
     before, optimizer = model.weight.detach().clone(), make_optimizer(model, 0.1, 0)
     trainer = Trainer(
         model,
         optimizer,
         make_schedule(optimizer, 10),
-        EMA(model, 0.9),
         lambda m, batch: (0 * m.weight.sum()).sqrt(),
-        "cpu",
+        names=list("abcdefgh"),
     )
-    with pytest.raises(NanLossError) as caught:
-        trainer.train_one_epoch([OneBatch()])
-    assert caught.value.rows == [4, 7] and torch.equal(model.weight, before)
+    with pytest.raises(RunError, match="held e, h$"):
+        trainer.train_one_epoch(SameBatch(2, [4, 7]), 1)
+    assert torch.equal(model.weight, before)

@@ -74,7 +74,8 @@ def test_random_folder_equals_the_plain_loops(tmp_path):
 
 def test_official_text_and_files(tmp_path, run_script):
     labels, outputs = CASES / "plain_1" / "labels", CASES / "plain_1" / "outputs"
-    values = "AUROC,AUPRC,Accuracy,F-measure,Fbeta-measure,Gbeta-measure,Challenge metric\n0.903,0.576,0.000,0.186,0.223,0.090,-0.175"
+    names = "AUROC,AUPRC,Accuracy,F-measure,Fbeta-measure,Gbeta-measure,Challenge metric"
+    values = f"{names}\n0.903,0.576,0.000,0.186,0.223,0.090,-0.175"
     assert run_script("evaluate_12ECG_score.py", labels, outputs, cwd=tmp_path).stdout == values + "\n"
     done = run_script("evaluate_12ECG_score.py", labels, outputs, "s.csv", "c.csv", cwd=tmp_path)
     assert done.stdout == done.stderr == "" and (tmp_path / "s.csv").read_text() == values
@@ -182,7 +183,7 @@ def _break(folder, fault):
         ("no diagnosis line", "R00000.hea: no line with the diagnoses"),
         ("output is a folder", "R00000.csv: no output file"),
         ("first phase", "R00000.csv: the classes must be AF,I-AVB"),
-        ("first phase score", "R00000.csv: a decision or score is no number .*high"),
+        ("first phase score", "R00000.csv: a decision or score is not a number .*high"),
     ],
 )
 def test_wrong_input_is_named_and_nothing_is_written(tmp_path, capsys, fault, named):

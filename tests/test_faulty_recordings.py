@@ -185,7 +185,7 @@ def test_an_output_that_is_no_folder_is_a_clear_error(output, run, tmp_path):
 
 def test_folders_that_link_to_each_other_end(tmp_path, monkeypatch):
     """Twelve folders with links to all the others have more than a billion paths."""
-    monkeypatch.setattr("data.records.MAX_FOLDERS", 3000)
+    monkeypatch.setattr("data.files.MAX_FOLDERS", 3000)
     for i in range(12):
         (tmp_path / str(i)).mkdir()
         for j in range(12):

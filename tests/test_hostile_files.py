@@ -146,7 +146,8 @@ def test_random_output_files_are_scored_or_reported(lines, tmp_path_factory):
     (folder / "a.csv").write_bytes("\n".join(["#a", "1,0", *lines]).encode())
     (folder / "b.hea").write_text("b 1 1 1\n#Dx: 1\n")
     (folder / "b.csv").write_bytes(b"#b\n1,0\n1,0\n0.25,0.75\n")
-    y_pred, y_score, malformed = read_outputs(find_pairs(folder, folder).outputs, [("1",), ("0",)])
+    outputs = read_outputs(find_pairs(folder, folder).outputs, [("1",), ("0",)])
+    y_pred, y_score, malformed = outputs.y_pred, outputs.y_score, outputs.malformed
     assert y_pred.shape == y_score.shape == (2, 2) and not np.isnan(y_score).any()
     assert y_pred[1].tolist() == [True, False] and y_score[1].tolist() == [0.25, 0.75]  # whatever its neighbour holds
     assert not malformed or not (y_pred[0].any() or y_score[0].any())

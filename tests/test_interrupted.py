@@ -1,9 +1,11 @@
 """Trainings that were interrupted, changed in between or went wrong: what is gone on with, and what is said."""
 
+import csv
 import errno
 import fcntl
 import json
 import os
+import shutil
 import stat
 
 import numpy as np
@@ -14,7 +16,7 @@ from conftest import TINY_PRETRAINING, fake_ecg, write_record
 import pretrain
 import train
 from data.locks import LOCK_FILE, locked
-from data.splits import read_metadata
+from data.metadata import read_metadata
 from engine.run_folder import RunFolder
 from engine.script import TERMINATED, Terminated
 
@@ -42,6 +44,15 @@ def arguments(recordings, run, *flags, sizes=TINY):
         *sizes,
         *flags,
     ]
+
+
+def scores(run):
+    """Rows of a run's history.csv without its timing."""
+    with open(run / "history.csv", newline="") as lines:
+        return [
+            {name: value for name, value in row.items() if name not in ("seconds", "records_per_second")}
+            for row in csv.DictReader(lines)
+        ]
 
 
 def stop_before_epoch(monkeypatch, epoch, error):
@@ -115,19 +126,22 @@ def test_two_trainings_do_not_mix_their_output(script, sizes, recordings, tmp_pa
         ),
         (
             lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"history": [{"epoch": 1}, 5]}),
-            "no table",
+            "not a table",
         ),
         (lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"best": "high"}), "no best score"),
         (
             lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"trainer": {"model": {}}}),
-            "no checkpoint of this training",
+            "not a checkpoint of this training",
         ),
         (
             lambda run: run.save("checkpoint.pth", run.load("model.pth")),
             "other things than a checkpoint of this version",
         ),
         (lambda run: (run / "checkpoint.pth").write_bytes((run / "checkpoint.pth").read_bytes()[:-1000]), "damaged"),
-        (lambda run: run.write_text("train_ids.txt", "R00\n"), "names other recordings"),
+        (
+            lambda run: run.save("checkpoint.pth", run.load("checkpoint.pth") | {"recordings": "0" * 64}),
+            "name other recordings",
+        ),
     ],
 )
 def test_what_cannot_be_gone_on_with_is_refused_by_name(change, message, stopped, recordings):
@@ -136,6 +150,72 @@ def test_what_cannot_be_gone_on_with_is_refused_by_name(change, message, stopped
     with pytest.raises(SystemExit, match=message):
         train.main(arguments(recordings, stopped.path, "--resume"))
     assert (stopped / "history.csv").read_text() == before
+
+
+def test_resuming_takes_its_flags_from_the_run(recordings, stopped, tmp_path):
+    train.main(arguments(recordings, tmp_path / "whole"))
+    train.main(["--folder", f"{stopped.path}/", "--resume"])
+    assert scores(stopped) == scores(RunFolder(tmp_path / "whole"))
+    assert json.loads((stopped / "config.json").read_text())["training"]["widths"] == [8, 8]
+
+
+def test_a_finished_run_is_extended(recordings, tmp_path, capsys):
+    run = RunFolder(tmp_path / "run")
+    train.main(arguments(recordings, run.path))
+    first = scores(run)
+    train.main(["--folder", str(run.path), "--resume"])
+    assert "Nothing to resume" in capsys.readouterr().out and scores(run) == first
+    train.main(["--folder", str(run.path), "--resume", "--epochs", "6"])
+    assert len(scores(run)) == 6 and scores(run)[:4] == first
+    assert json.loads((run / "config.json").read_text())["training"]["epochs"] == 6
+    with pytest.raises(SystemExit, match="6 epochs already, more than --epochs 5"):
+        train.main(["--folder", str(run.path), "--resume", "--epochs", "5"])
+
+
+def test_recordings_that_moved_are_the_same_and_changed_ones_are_not(recordings, stopped, tmp_path):
+    shutil.copytree(recordings / "in", tmp_path / "elsewhere" / "hospital")
+    header = tmp_path / "elsewhere" / "hospital" / "R05.hea"
+    text = header.read_text()
+    header.write_text(text.replace("#Dx: ", "#Dx: 427084000,"))
+    moved = ["--folder", str(stopped.path), "--resume", "--input_folder", str(tmp_path / "elsewhere")]
+    with pytest.raises(SystemExit, match="name other recordings, or other diagnoses"):
+        train.main(moved)
+    header.write_text(text)
+    train.main(moved)
+    assert len(scores(stopped)) == 4
+
+
+def test_a_checkpoint_of_the_version_before_is_gone_on_with(recordings, stopped, tmp_path):
+    train.main(arguments(recordings, tmp_path / "whole"))
+    state = stopped.load("checkpoint.pth")
+    ema = state["trainer"].pop("ema")
+    state["trainer"]["ema_updates"] = int(ema.pop("n_averaged")) - 1
+    state["trainer"]["ema"] = {name.removeprefix("module."): value for name, value in ema.items()}
+    del state["version"], state["recordings"]
+    state["settings"]["hide_context"] = state["settings"].pop("hide_covariates")
+    stopped.save("checkpoint.pth", state)
+    train.main(["--folder", str(stopped.path), "--resume"])
+    assert scores(stopped) == scores(RunFolder(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--encoder_lr_factor", "0.1"), "--encoder_lr_factor needs a --folder with a pre-trained encoder"),
+        (("--n_folds", "4"), "--n_folds 4 needs --fold"),
+        (("--fold", "1", "--hold_out", "a"), "--fold 1 and --hold_out a are different ways"),
+        (("--lead_dropout", "7"), "--lead_dropout 7.0 is not between 0 and 1"),
+        (("--batch_size", "1"), "--batch_size 1"),
+        (("--seq_length", "1"), "--seq_length 1"),
+        (("--kernel", "5", "--width", "8"), "--width is not a size of --encoder xresnet"),
+        (("--resume", "--overwrite"), "--overwrite begins anew"),
+        (("--resume",), "--resume needs --folder"),
+    ],
+)
+def test_flags_that_are_ignored_or_contradict_are_refused(flags, message, recordings, capsys):
+    with pytest.raises(SystemExit) as caught:
+        train.main(["--input_folder", str(recordings / "in"), *flags])
+    assert caught.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_architecture_says_so(stopped, recordings):
@@ -173,7 +253,7 @@ def test_strict_training_stops_and_lists_what_is_wrong(recordings, tmp_path, cap
     write_record(tmp_path / "in", "flat", signal)
     write_record(tmp_path / "in", "good", fake_ecg(np.random.default_rng(2)))
     (tmp_path / "in" / "bad.hea").write_text("nonsense")
-    with pytest.raises(SystemExit, match="--strict: 1 recordings skipped, 1 remarks"):
+    with pytest.raises(SystemExit, match="--strict: 1 recordings skipped, 1 warnings"):
         train.main(arguments(tmp_path, tmp_path / "run", "--strict"))
     said = capsys.readouterr().out
     assert "flat: flat: V3" in said and "bad.hea, line 1" in said and not list((tmp_path / "run").iterdir())
@@ -202,12 +282,11 @@ def test_where_folders_cannot_be_locked_a_file_is(refused, left, tmp_path, monke
     "text, message",
     [
         ("record,patient_id\nR00," + "x" * 200_000, "field larger"),
-        ("ecg_id\nR00\n", "line 2: invalid literal"),
-        ("ecg_id,record\n,\n", "line 2: invalid"),
-        ("name\nR00\n", "neither a column"),
-        ("", "neither a column"),
+        ("ecg_id,patient_id\nR00,5\n", "line 2"),
+        ("name,patient_id\nR00,5\n", "needs a column that names the recording"),
+        ("", "needs a column that names the recording"),
         (b"record\n\xff\n", "utf-8"),
-        ("record,strat_fold\nR00," + "9" * 30, "no whole number"),
+        ("record,strat_fold\nR00," + "9" * 30, "is not a whole number"),
     ],
 )
 def test_metadata_that_cannot_be_read_are_a_clear_error(text, message, tmp_path):
