@@ -44,8 +44,8 @@ def demographics(age: float, sex: str | None) -> np.ndarray:
     )
 
 
-def subset_covariates(signal, sample_freq, covariates):
-    """(S, N_COVARIATES) float32, the covariates of the same recording when it has the leads of each of LEAD_SUBSETS only.
+def subset_covariates(signal: np.ndarray, sample_freq: float, covariates: np.ndarray) -> np.ndarray:
+    """(S, N_COVARIATES) float32, the covariates of a recording if it had the leads of each of LEAD_SUBSETS only.
 
     Args:
         signal: (12, T) int16 microvolts, all leads.

@@ -106,8 +106,8 @@ def with_auxiliary(data: Dataset, class_set: ClassSet, train_rows: np.ndarray, m
 
 
 def with_lead_subsets(data: Dataset, rows: np.ndarray, sample_freq: float) -> Dataset:
-    """The same Dataset, with the covariates that its recordings `rows` would have with the leads of each of LEAD_SUBSETS
-    only: what the rhythm looks like depends on the leads that are read. Takes about a millisecond a recording.
+    """The same Dataset, with the covariates that its recordings `rows` would have if they had the leads of each of
+    LEAD_SUBSETS only: the beats that are found depend on the leads. Takes about a millisecond a recording.
     """
     found = np.zeros((len(data), len(LEAD_SUBSETS), N_COVARIATES), np.float32)
     for row in np.unique(rows):

@@ -34,8 +34,8 @@ class Teacher:
     y_score: dict[str, np.ndarray]  # {recording: probabilities (C,)}
 
     def soften(self, data: Dataset, rows: np.ndarray, share: float) -> Dataset:
-        """The same Dataset, whose recordings `rows` have targets (1 - share) * label + share * probability, as far as the
-        teacher knows them; the others keep their labels. What is unknown (mask) stays so.
+        """The same Dataset with targets (1 - share) * label + share * probability for those of the recordings `rows`
+        that the teacher knows; the others keep their labels. What is unknown (mask) stays so.
 
         Args:
             data: targets (R, C + A); the C classes come first.

@@ -90,9 +90,9 @@ class ECGModel(nn.Module):
 
     def _with_lead_flags(self, x: Tensor, covariates: Tensor | None) -> Tensor:
         missing = -(x == 0).all(2).to(x.dtype)  # (B, n_leads)
-        if covariates is None:
-            covariates = x.new_zeros(len(x), self.head.n_covariates - x.shape[1])
-        return torch.cat([covariates, missing], 1)  # (B, n_covariates + n_leads)
+        n_given = self.head.n_covariates - x.shape[1]  # 0: the head asks for the flags alone
+        given = x.new_zeros(len(x), n_given) if covariates is None else covariates[:, :n_given]
+        return torch.cat([given, missing], 1)  # (B, n_covariates + n_leads)
 
 
 def encoder_class(config: dict) -> tuple[type[nn.Module], dict]:

@@ -72,3 +72,5 @@ def test_the_head_is_told_which_leads_are_missing():
     assert torch.equal(flagged(x, None, covariates), plain(x, None, torch.cat([covariates, flags], 1)))
     nothing = torch.cat([torch.zeros(2, 3), flags], 1)
     assert torch.equal(flagged(x), plain(x, None, nothing))
+    alone = build_model({**TINY, "n_covariates": 0, "lead_flags": True}).eval()
+    assert torch.equal(alone(x, None, covariates), alone(x))
