@@ -14,6 +14,7 @@ FEW = 5  # recordings with a class; of fewer nothing is learned, and nothing is 
 MAX_SOURCES = 12  # lines of the table; of more, folders are put together
 MAX_CODES = 10  # that are shown
 MAX_NAMES = 3  # of recordings that are shown
+MAX_CLASSES = 30  # that are named as rare
 
 
 def overview(
@@ -83,15 +84,12 @@ def _grouped(sources: Sequence[str]) -> list[str]:
 
 def duplicate_lines(cache: SignalCache) -> list[str]:
     """A line on recordings with identical signals, if there are any."""
-    if not cache.duplicates:
-        return []
     n = sum(len(group) for group in cache.duplicates)
+    if not n:
+        return []
     shown = "; ".join(" = ".join(group[:MAX_NAMES]) for group in cache.duplicates[:MAX_NAMES])
     more = "; ..." if len(cache.duplicates) > MAX_NAMES else ""
-    return [
-        f"{n} recordings are copies of each other: {len(cache.duplicates)} different signals, one patient each: "
-        f"{shown}{more}"
-    ]
+    return [f"{n} recordings are copies of each other, one patient for all of a group: {shown}{more}"]
 
 
 def rare_class_lines(train_targets: np.ndarray, valid_y_true: np.ndarray, class_set: ClassSet) -> list[str]:
@@ -103,7 +101,7 @@ def rare_class_lines(train_targets: np.ndarray, valid_y_true: np.ndarray, class_
         class_set: the C classes.
 
     Returns:
-        no, one or two lines.
+        no line, or up to three.
     """
     lines = []
     for labels, what in ((train_targets, "not learned"), (valid_y_true, "not measured")):
@@ -111,7 +109,14 @@ def rare_class_lines(train_targets: np.ndarray, valid_y_true: np.ndarray, class_
         part = "training" if what == "not learned" else "validation"
         rare = [f"{_title(class_set, c)} ({counts[c]})" for c in np.flatnonzero(counts < FEW)]
         if rare:
-            lines.append(f"{what}, with fewer than {FEW} {part} recordings: {', '.join(rare)}")
+            more = [f"and {len(rare) - MAX_CLASSES} more"] if len(rare) > MAX_CLASSES else []
+            named = ", ".join(rare[:MAX_CLASSES] + more)
+            lines.append(f"{what}, for fewer than {FEW} {part} recordings have them: {named}")
+    one_sided = (valid_y_true > 0).all(0) | ~(valid_y_true > 0).any(0)  # (C,)
+    if one_sided.all():
+        lines.append(
+            "AUROC and AUPRC cannot be computed: of no class are there validation recordings with it and without it"
+        )
     return lines
 
 

@@ -16,7 +16,6 @@ from conftest import TINY_PRETRAINING, fake_ecg, write_record
 import pretrain
 import train
 from data.locks import LOCK_FILE, locked
-from data.metadata import read_metadata
 from engine.run_folder import RunFolder
 from engine.script import TERMINATED, Terminated
 
@@ -271,20 +270,3 @@ def test_where_folders_cannot_be_locked_a_file_is(refused, left, tmp_path, monke
         with locked(tmp_path) as first, locked(tmp_path) as second:
             assert first and second == (len(refused) == 2)
     assert [file.name for file in tmp_path.iterdir()] == left
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("record,patient_id\nR00," + "x" * 200_000, "field larger"),
-        ("ecg_id,patient_id\n,5\n", "line 2: the row does not name a recording"),
-        ("name,patient_id\nR00,5\n", "needs a column that names the recording"),
-        ("", "needs a column that names the recording"),
-        (b"record\n\xff\n", "utf-8"),
-        ("record,strat_fold\nR00," + "9" * 30, "is not a whole number"),
-    ],
-)
-def test_metadata_that_cannot_be_read_are_a_clear_error(text, message, tmp_path):
-    (tmp_path / "metadata.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ValueError, match=f"metadata.csv.*{message}"):
-        read_metadata(tmp_path / "metadata.csv", ["R00"])
