@@ -78,7 +78,8 @@ def parse_args(argv=None):
         parser.error("--k_steps_ahead must be positive: the model has seen the other samples")
     if max(args.k_steps_ahead) >= args.seq_length:
         parser.error(
-            f"--k_steps_ahead {max(args.k_steps_ahead)} is not within a window of --seq_length {args.seq_length} samples"
+            f"--k_steps_ahead {max(args.k_steps_ahead)} is not within a window of --seq_length {args.seq_length} "
+            "samples"
         )
     return args
 

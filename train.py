@@ -85,8 +85,8 @@ def parse_args(argv=None):
         "--train_share",
         type=float,
         default=1.0,
-        help="for learning curves: train on this share of the training recordings, drawn by --seed, in as many steps as "
-        "with all (default: %(default)s)",
+        help="for learning curves: train on this share of the training recordings, drawn by --seed, in as many steps "
+        "as with all (default: %(default)s)",
     )
     group.add_argument(
         "--auxiliary",

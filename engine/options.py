@@ -81,8 +81,8 @@ class TrainingParser(ArgumentParser):
         group = self.add_argument_group("most used")
         group.add_argument(
             "--input_folder",
-            help=f"WFDB records at any depth, e.g. --input_folder ~/ecg/georgia (default: {DEFAULT_INPUT}; if that does "
-            "not exist, the shipped sample data/sample)",
+            help=f"WFDB records at any depth, e.g. --input_folder ~/ecg/georgia (default: {DEFAULT_INPUT}; if that does"
+            " not exist, the shipped sample data/sample)",
         )
         group.add_argument(
             "--folder",

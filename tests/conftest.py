@@ -166,3 +166,24 @@ def kill_after_first_epoch(script, *args, cwd):
                 os.kill(pid, signal.SIGKILL)
                 break
         os.waitpid(pid, 0)
+
+
+@pytest.fixture(scope="session")
+def untrained_run(tmp_path_factory):
+    """A function that makes a run folder with a small, untrained model for the classes of a ClassSet."""
+    from data.preprocess import SignalConfig
+    from engine.run_folder import RunFolder, make_config
+    from models import DEFAULT_MODEL, build_model
+
+    def make(class_set):
+        n_classes = len(class_set)
+        sizes = {**DEFAULT_MODEL, "stem": 8, "widths": [8, 8], "depths": [1, 1], "n_classes": n_classes}
+        members = [{"model": sizes, "seq_length": 250}]
+        data = {"frequency": [0.1] * n_classes}
+        run = RunFolder(tmp_path_factory.mktemp("untrained"))
+        config = make_config(SignalConfig(), class_set, {"rule": "thresholds"}, members, {}, data)
+        run.write_json("config.json", config)
+        run.save("model.pth", {"members": [build_model(sizes).state_dict()]})
+        return run
+
+    return make

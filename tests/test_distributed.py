@@ -90,6 +90,8 @@ def test_two_processes_train_as_one(folder_of_records, tmp_path, run_script):
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
 
+    again = run_together(2, "train.py", *args, "--folder", "two", "--resume", cwd=tmp_path)
+    assert again.returncode == 0 and "Nothing to resume" in again.stdout, again.stderr
     uneven = run_together(2, "train.py", *args, "--batch_size", 7, "--folder", "seven", cwd=tmp_path)
     assert uneven.returncode != 0 and "cannot be shared evenly by 2 processes" in uneven.stderr
 

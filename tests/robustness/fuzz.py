@@ -343,7 +343,9 @@ def main():
     for target in args.target:
         end = time.monotonic() + args.seconds / len(args.target)
         with tempfile.TemporaryDirectory() as folder:
-            outcomes, failures = fuzz(target, folder, random.Random(args.seed), lambda n: time.monotonic() > end)
+            outcomes, failures = fuzz(
+                target, folder, random.Random(args.seed), lambda n, end=end: time.monotonic() > end
+            )
         print(f"{target}: {outcomes.total()} inputs, {dict(outcomes)}, {len(failures)} failures", flush=True)
         for i, (files, text) in enumerate(failures[:20]):
             kept = Path("fuzz_failures") / f"{target}_{args.seed}_{i}"
