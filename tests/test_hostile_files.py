@@ -45,6 +45,7 @@ def test_a_short_run_of_the_fuzzer(target, tmp_path):
     assert outcomes.total() == 150 and len(outcomes) > 1  # some read, some refused: it is no test of one kind
 
 
+@pytest.mark.slow
 def test_a_short_run_of_the_coverage_guided_fuzzer(tmp_path, run_script):
     pytest.importorskip("atheris", reason="it is not built for every platform: pip install atheris")
     resource.setrlimit(
