@@ -4,9 +4,12 @@ import os
 from operator import attrgetter
 from typing import NamedTuple
 
+import numpy as np
+
 from data.files import FolderError, walk_files
 from data.headers import Header, Lead, RecordError, files_named, header_path, parse_header, printable, read_header
-from data.signal_files import read_samples, read_segments
+from data.segments import read_segments
+from data.signal_files import read_samples
 
 __all__ = [
     "Header",
@@ -17,7 +20,6 @@ __all__ = [
     "parse_header",
     "read_header",
     "read_record",
-    "read_signal",
     "record_files",
     "recording_headers",
 ]
@@ -53,7 +55,7 @@ def find_records(folder: str | os.PathLike) -> list[Record]:
     """
     folder = os.fspath(folder)
     if not os.path.isdir(folder):
-        raise RecordError(f"{folder}: {'is no folder' if os.path.lexists(folder) else 'folder is missing'}")
+        raise RecordError(f"{folder}: {'is not a folder' if os.path.lexists(folder) else 'folder is missing'}")
     records, unlisted = [], []
     try:
         for listing in walk_files(folder):
@@ -127,26 +129,20 @@ def record_files(record: Record) -> list[str]:
     return list(dict.fromkeys(paths))
 
 
-def read_signal(path, header, warnings=None):
-    """-> adc (n_leads, n_samples): the stored ADC values, int16 where the file is of format 16.
+def read_record(record: Record | str | os.PathLike, check_sums: bool = False) -> tuple[np.ndarray, Header]:
+    """Read a recording.
 
-    Args: path of the record, without extension; its Header; `warnings`, a list that receives a text per lead whose
-    stored first value or checksum is not that of the samples read (the check is made only if a list is given).
+    Args:
+        record: A Record, or a path with or without `.hea`.
+        check_sums: Whether to compare first values and checksums with those in the header.
 
-    Raises RecordError if a signal file is missing, is shorter (or, in format 16, longer) than the header announces,
-    lies outside the folder, or is no file that WFDB knows.
-    """
-    path = _stem(path)
-    if header.segments:
-        return read_segments(path, header, read_header)[0]
-    return read_samples(path, header, warnings)
+    Returns:
+        adc (n_leads, n_samples), the stored ADC values, int16 where the file is of format 16; and its Header, which is
+        complete: rate and length are those of adc where leads have several samples a frame or the file left the length
+        open, a multi-segment record has the leads of its segments, and what was odd stands in `warnings`.
 
-
-def read_record(record, warnings=None):
-    """-> adc (n_leads, n_samples), Header, of a Record or a path without extension. Errors as in `read_signal`.
-
-    The header is complete: the length is filled in where the file left it open, and a multi-segment record, put
-    together, has the leads of its segments.
+    Raises:
+        RecordError: Header or signal files are missing, not valid, or not what the other announces.
     """
     if isinstance(record, Record):
         if record.fault:
@@ -154,12 +150,6 @@ def read_record(record, warnings=None):
         record = record.header_path
     path = header_path(record)
     header = read_header(path)
-    path = path[:-4]
-    if header.segments:
-        return read_segments(path, header, read_header)
-    adc = read_samples(path, header, warnings)
-    return adc, header if header.n_samples else header._replace(n_samples=adc.shape[1])
-
-
-def _stem(path):
-    return header_path(path)[:-4]
+    stem = path[: -len(".hea")]
+    read = read_segments if header.segments else read_samples
+    return read(stem, header, check_sums)

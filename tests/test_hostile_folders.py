@@ -160,7 +160,7 @@ def test_a_pipe_in_place_of_a_list_is_not_waited_for(name, run, tmp_path):
     record(tmp_path / "in", "a")
     (tmp_path / "out").mkdir()
     os.mkfifo(tmp_path / "out" / name)
-    with pytest.raises(SystemExit, match=f"no regular file: '.*{name}'"):
+    with pytest.raises(SystemExit, match=f"not a regular file: '.*{name}'"):
         drive(run, tmp_path, "--skip_existing")
 
 
