@@ -137,6 +137,7 @@ def test_two_rows_of_one_recording_must_agree(second, fault, table):
         ("name,patient_id\nR00,p\n", "line 1: needs a column that names the recording .*: name, patient_id"),
         ("record\nR00\n", "one of patient_id"),
         ("", "its columns are: none"),
+        ("record,patient_id" + "x" * 200_000, "line 1: field larger"),
         ("record,patient_id,Patient_ID\nR00,p,q\n", "two columns 'patient_id'"),
         ("record;patient_id;a,record,patient_id\n", "columns may be separated by commas or semicolons"),
         ("record,patient_id\nR00,p,q\n", "line 2: has 3 fields for 2 columns"),
