@@ -1,74 +1,81 @@
 """Classify every recording of a folder: one CSV each.
 
-    python driver.py IN OUT                   with the model shipped in mdl/
-    python driver.py MODEL IN OUT             with a run folder, or a folder of run folders (an ensemble)
-    python driver.py IN OUT --skip_existing   go on where an earlier call stopped
-    python driver.py IN OUT --adapt           estimate how frequent each class is in IN, and adapt the probabilities to it
+    python driver.py IN OUT                          with the model shipped in mdl/
+    python driver.py RUN IN OUT                      with your own run folder, or a folder of run folders (an ensemble)
+    python driver.py IN OUT --summary table.csv      also one table of all recordings, for pandas and spreadsheets
+    python driver.py IN OUT --skip_existing          go on where an earlier call stopped
+    python driver.py IN OUT --adapt                  estimate how frequent each class is in IN, and adapt to it
+    python driver.py IN OUT --strict                 exit status 1 also if a readable recording is suspicious
 
 IN is searched at any depth for WFDB records. OUT/ID.csv has four lines: `#Record ID`, classes, 0/1 labels,
 probabilities. Where an ID occurs in several sub-folders, those records are written to OUT/SUBFOLDER/ID.csv. A
 recording that cannot be read is skipped and named at the end and in OUT/skipped_records.csv, with the reason; the
 exit status is then 1. What is suspicious about readable recordings is listed in OUT/record_warnings.txt, and with
 --strict the exit status is then 1 too.
+
+The table of --summary has one row per recording that has an answer (with --skip_existing also from earlier calls):
+
+    record           its name, with the sub-folder: unique within IN
+    diagnoses        abbreviations of the classes that were called, separated by |, as in AF|RBBB; empty if none was
+    one per class    the probability, under the name of the diagnosis, as in `atrial fibrillation`
 """
 
 import argparse
-import contextlib
-import csv
-import errno
-import os
 import sys
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.files import open_regular
 from data.headers import printable
 from data.inputs import chunks, read_input
-from data.records import RecordError, find_records
+from data.preprocess import SignalConfig
+from data.records import Record, RecordError, find_records
 from engine.adapt import adapt_to_frequencies
-from engine.inference import load_predictor
-from engine.run_folder import RunError, RunFolder
+from engine.arguments import path_argument
+from engine.inference import Predictor, load_predictor
+from engine.output_folder import WARNINGS, OutputFolder, open_output_folder
+from engine.run_folder import RunError
 from engine.script import clean_exit
+from engine.summary import prepare_summary_file, write_summary
 from run_12ECG_classifier import DEFAULT_MODEL
 
 BATCH = 64  # recordings
-SKIPPED, WARNINGS = "skipped_records.csv", "record_warnings.txt"
-JOURNAL = ".record_warnings.partial"  # what a call that is killed leaves of the second list
-UNUSABLE_NAME = (
-    errno.ENAMETOOLONG,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.ELOOP,
-)  # of one file: the others can be written
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "folders", nargs="+", metavar="[MODEL] IN OUT", help="model folder (optional), input folder, output folder"
+        "folders",
+        nargs="+",
+        type=path_argument,
+        metavar="[RUN] IN OUT",
+        help="model folder (optional), input folder, output folder",
     )
-    parser.add_argument(
+    answers = parser.add_argument_group("what is written")
+    answers.add_argument(
+        "--summary", type=path_argument, metavar="FILE.csv", help="also write one table of all recordings"
+    )
+    answers.add_argument(
         "--skip_existing", action="store_true", help="leave recordings alone that already have an output"
     )
-    parser.add_argument(
+    answers.add_argument(
         "--adapt",
         action="store_true",
         help="adapt the probabilities to the class frequencies of IN, estimated without labels",
     )
-    parser.add_argument(
+    answers.add_argument(
         "--strict", action="store_true", help="exit status 1 also if a readable recording is suspicious"
     )
-    parser.add_argument("--cuda", action="store_true", help="use a GPU")
-    parser.add_argument("--workers", type=int, default=2, help="reading threads (default: 2)")
+    speed = parser.add_argument_group("how fast")
+    speed.add_argument("--cuda", action="store_true", help="use a GPU")
+    speed.add_argument("--workers", type=int, default=2, help="reading threads (default: %(default)s)")
     args = parser.parse_args(argv)
     if len(args.folders) not in (2, 3):
-        parser.error("name IN OUT or MODEL IN OUT")
+        parser.error("name IN OUT or RUN IN OUT")
     if args.adapt and args.skip_existing:
         parser.error("--adapt needs all recordings of IN at once: leave out --skip_existing")
     if args.cuda and not torch.cuda.is_available():
@@ -78,209 +85,119 @@ def parse_args(argv=None):
     return args
 
 
-def output_files(records, output):
-    """Where each record's answer goes: OUT/ID.csv, or OUT/SUBFOLDER/ID.csv if the ID occurs more than once."""
-    times = Counter(record.record_id for record in records)
-    return [Path(output, f"{r.record_id if times[r.record_id] == 1 else r.name}.csv") for r in records]
+@dataclass
+class Batch:
+    """Recordings that were read together. The first three lists have an entry for each readable one."""
+
+    records: list[Record] = field(default_factory=list)
+    signals: list[np.ndarray] = field(default_factory=list)  # (12, T_i) int16 microvolts
+    covariates: list[np.ndarray] = field(default_factory=list)  # (N_COVARIATES,)
+    warnings: list[dict[str, str]] = field(default_factory=list)  # rows (record, warning)
+    errors: list[tuple[Record, RecordError]] = field(default_factory=list)  # of those that cannot be read
+
+    def __len__(self) -> int:
+        return len(self.records) + len(self.errors)
 
 
-def output_conflicts(records, files, output):
-    """{index: row of skipped_records.csv} of records whose answer would be a list, another record's answer or outside
-    `output`.
-    """
-    root, lists, seen, inside, rows = (
-        Path(output).resolve(),
-        (Path(output, SKIPPED), Path(output, WARNINGS)),
-        set(),
-        {},
-        {},
-    )
-    for i, (record, file) in enumerate(zip(records, files)):
-        if file.parent not in inside:  # a link may lie in the output folder
-            inside[file.parent] = file.parent.resolve().is_relative_to(root)
-        fault = (
-            "the name of a list"
-            if file in lists
-            else "that of another record"
-            if file in seen
-            else ""
-            if inside[file.parent]
-            else "outside the output folder"
-        )
-        if fault:
-            rows[i] = {"record": record.name, "stage": "writing", "reason": f"its answer would be {file}, {fault}"}
-        seen.add(file)
-    return rows
-
-
-def read(predictor, record):
-    """(signal, covariates, warnings), or the RecordError that says why not."""
-    try:
-        signal, covariates, _, warnings = read_input(record, predictor.signal_config)
-    except RecordError as error:
-        return error
-    return signal, covariates, warnings
-
-
-def write_prediction(file, record_id, classes, y_pred, y_score):
-    """The official four lines, written atomically."""
-    lines = [
-        f"#{record_id}",
-        ",".join(classes),
-        ",".join(str(int(label)) for label in y_pred),
-        ",".join(repr(float(score)) for score in y_score),
-    ]
-    folder = RunFolder(file.parent)
-    folder.create()
-    folder.write_text(file.name, "\n".join(lines) + "\n")
-
-
-def read_ahead(predictor, records, workers):
-    """Yield the records batch by batch, each with what `read` says of it, while the next batch is being read."""
-    with ThreadPoolExecutor(max(1, workers), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        waiting = None
+def read_ahead(records: Sequence[Record], config: SignalConfig, workers: int) -> Iterator[Batch]:
+    """Yield the records batch by batch, each while the next one is being read by `workers` threads."""
+    with (
+        ThreadPoolExecutor(max(1, workers), initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        tqdm(total=len(records), desc="Classifying", unit="rec") as bar,
+    ):
+        waiting = []
         for chunk in chunks(records, BATCH):
-            before, waiting = waiting, [(record, pool.submit(read, predictor, record)) for record in chunk]
+            before = waiting
+            waiting = [(record, pool.submit(read_input, record, config)) for record in chunk]
             if before:
-                yield [(record, future.result()) for record, future in before]
+                yield gather(before)
+                bar.update(len(before))
         if waiting:
-            yield [(record, future.result()) for record, future in waiting]
+            yield gather(waiting)
+            bar.update(len(waiting))
 
 
-def classify(predictor, records, workers, done, remark):
-    """Call done(indices, y_score (b, C)) for one batch of recordings after another, and before it remark(rows) with
-    their warnings; returns the rows of the two lists: of recordings that could not be read or, says `done`, written,
-    and of warnings.
-    """
-    skipped, warnings, start = [], [], 0
-    with tqdm(total=len(records), desc="Classifying", unit="rec") as bar:
-        for batch in read_ahead(predictor, records, workers):
-            good, remarks = {}, []
-            for i, (record, item) in enumerate(batch, start):
-                if isinstance(item, RecordError):
-                    skipped.append({"record": record.name, "stage": item.stage, "reason": str(item)})
-                else:
-                    good[i] = item[:2]
-                    remarks += [{"record": record.name, "warning": text} for text in item[2]]
-            warnings += remarks
-            remark(remarks)
-            if good:
-                signals, covariates = zip(*good.values())
-                y_score = predictor.predict(signals, np.stack(covariates))  # (b, C)
-                if not np.isfinite(y_score).all():
-                    raise RunError("the model's answers are no numbers: its weights are damaged")
-                skipped += done(list(good), y_score) or ()
-            start += len(batch)
-            bar.update(len(batch))
-    return skipped, warnings
+def gather(waiting: Sequence[tuple[Record, Future]]) -> Batch:
+    """A batch of what the threads made of its records."""
+    batch = Batch()
+    for record, future in waiting:
+        try:
+            signal, covariates, _, warnings = future.result()
+        except RecordError as error:
+            batch.errors.append((record, error))
+            continue
+        batch.records.append(record)
+        batch.signals.append(signal)
+        batch.covariates.append(covariates)
+        batch.warnings += [{"record": record.name, "warning": text} for text in warnings]
+    return batch
 
 
-def classify_folder(predictor, records, files, workers, adapt, remark):
-    """Write all predictions, batch by batch, or at the end if they are adapted to the folder; returns what `classify`
-    does."""
-
-    def write(indices, y_score):
-        failed = []
-        for i, y_pred, score in zip(indices, predictor.decide(y_score), y_score):
-            try:
-                write_prediction(files[i], records[i].record_id, predictor.class_set.codes, y_pred, score)
-            except RunError as error:
-                if getattr(error.__cause__, "errno", None) not in UNUSABLE_NAME:
-                    raise
-                failed.append({"record": records[i].name, "stage": "writing", "reason": str(error)})
-        return failed
-
-    if not adapt:
-        return classify(predictor, records, workers, write, remark)
-    kept, scores = [], []
-
-    def keep(indices, y_score):
-        kept.extend(indices), scores.append(y_score)
-
-    skipped, warnings = classify(predictor, records, workers, keep, remark)
-    if kept:
-        y_score, frequency = adapt_to_frequencies(np.concatenate(scores), predictor.frequency)
-        skipped += write(kept, y_score)
-        for name, old, new in zip(predictor.class_set.abbreviations, predictor.frequency, frequency):
-            print(f"  {printable(name)}: frequency {old:.3f} in training, {new:.3f} here")
-    return skipped, warnings
+def classify(predictor: Predictor, batch: Batch) -> np.ndarray:
+    """Probabilities (b, C) of the readable recordings. Raises RunError where the model has none."""
+    if not batch.records:
+        return np.zeros((0, len(predictor.class_set)), np.float32)
+    y_score = predictor.predict(batch.signals, np.stack(batch.covariates))
+    if not np.isfinite(y_score).all():
+        raise RunError("the model's answers are not numbers: its weights are damaged")
+    return y_score
 
 
-def earlier_warnings(folder, answered):
-    """Rows of an earlier call's warnings on the records named in the set `answered`: of its list, and of its journal
-    if it was killed.
-    """
-    found = []
-    for name in (WARNINGS, JOURNAL):
-        with (
-            contextlib.suppress(FileNotFoundError),
-            open(folder / name, newline="", encoding="utf-8", opener=open_regular) as lines,
-        ):
-            try:
-                found += [(row[0], row[1]) for row in csv.reader(lines) if len(row) == 2 and row[0] in answered]
-            except (csv.Error, UnicodeDecodeError) as error:
-                raise RunError(f"{folder / name} is no list of warnings: {error}") from error
-    return [{"record": record, "warning": text} for record, text in dict.fromkeys(found)]
+def adapt(predictor: Predictor, y_score: np.ndarray) -> np.ndarray:
+    """Probabilities (R, C) of the whole folder, adapted to how frequent each class is in it."""
+    adapted, frequency = adapt_to_frequencies(y_score, predictor.frequency)
+    for name, old, new in zip(predictor.class_set.abbreviations, predictor.frequency, frequency):
+        print(f"  {printable(name)}: frequency {old:.3f} in training, {new:.3f} here")
+    return adapted
 
 
-@contextlib.contextmanager
-def journal(folder):
-    """Yields a function that keeps rows of warnings at once: they reach the disk before the answers of their batch
-    do.
-    """
-    with open(folder / JOURNAL, "a", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out, lineterminator="\n")
-
-        def remark(rows):
-            if rows:
-                writer.writerows([row["record"], row["warning"]] for row in rows)
-                out.flush()
-                os.fsync(out.fileno())
-
-        yield remark
-
-
-def write_list(folder, name, rows):
-    """A CSV of what went wrong; none where nothing did."""
-    if rows:
-        folder.write_rows(name, rows)
-    else:
-        (folder / name).unlink(missing_ok=True)
-
-
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
     with clean_exit("driver.py", "go on with --skip_existing"):
-        return run(parse_args(argv))
+        return run(args)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Everything that the flags ask for; returns the exit status."""
     predictor = load_predictor(args.model, "cuda" if args.cuda else "cpu")
     records = find_records(args.input)
-    files, out = output_files(records, args.output), RunFolder(args.output)
-    out.create()
-    with out.only_writer():
-        taken = output_conflicts(records, files, args.output)
-        answered = {i for i, file in enumerate(files) if args.skip_existing and i not in taken and os.path.isfile(file)}
+    if args.summary:
+        prepare_summary_file(args.summary)
+    with open_output_folder(args.output, records, predictor.class_set, args.skip_existing, args.summary) as output:
         if args.skip_existing:
-            print(f"{len(answered)} of {len(records)} recordings have an output already")
-        earlier = earlier_warnings(out, {records[i].name for i in answered})
-        todo = [i for i in range(len(records)) if i not in taken and i not in answered]
-        records, files = [records[i] for i in todo], [files[i] for i in todo]
-        write_list(out, WARNINGS, earlier)
-        out.remove(JOURNAL)
-        with journal(out) as remark:
-            skipped, warnings = classify_folder(predictor, records, files, args.workers, args.adapt, remark)
-        n_classified, skipped, warnings = len(records) - len(skipped), [*taken.values(), *skipped], earlier + warnings
-        write_list(out, SKIPPED, skipped)
-        write_list(out, WARNINGS, warnings)
-        out.remove(JOURNAL)
-    print(f"{n_classified} recordings classified into {args.output}, {len(skipped)} skipped, {len(warnings)} warnings")
-    for row in skipped:
+            print(f"{len(output.answered)} of {len(records)} recordings have an output already")
+        held_back = []  # with --adapt: batches whose probabilities depend on those of all the others
+        for batch in read_ahead(output.todo, predictor.signal_config, args.workers):
+            output.add_warnings(batch.warnings)
+            for record, error in batch.errors:
+                output.skip(record, error.stage, str(error))
+            y_score = classify(predictor, batch)  # (b, C)
+            if args.adapt:
+                held_back.append((batch.records, y_score))
+            else:
+                output.write(batch.records, predictor.decide(y_score), y_score)
+        if held_back:
+            records = [record for batch_records, _ in held_back for record in batch_records]
+            y_score = adapt(predictor, np.concatenate([scores for _, scores in held_back]))  # (R, C)
+            output.write(records, predictor.decide(y_score), y_score)
+        if args.summary:
+            for record, reason in write_summary(args.summary, output.answers(), predictor.class_set):
+                output.skip(record, "summary", reason)
+        output.finish()
+    return report(output, args.strict)
+
+
+def report(output: OutputFolder, strict: bool) -> int:
+    """Say what was done and what was not; returns the exit status."""
+    print(
+        f"{len(output.written)} recordings classified into {printable(str(output.path))}, "
+        f"{len(output.skipped)} skipped, {len(output.warnings)} warnings"
+    )
+    for row in output.skipped:
         print(f"  skipped {row['record']}: {row['reason']}")
-    if warnings:
-        print(f"  warnings on readable recordings: {out / WARNINGS}")
-    return 1 if skipped or (args.strict and warnings) else 0
+    if output.warnings:
+        print(f"  warnings on readable recordings: {printable(str(output.path / WARNINGS))}")
+    return 1 if output.skipped or (strict and output.warnings) else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Pre-train an encoder on ECGs without labels: it predicts samples that it has not seen yet.
 
     python pretrain.py                                     ./Training_WFDB, or the shipped sample if that is not there
-    python pretrain.py --input_folder DIR --folder RUN     your own recordings, into the folder RUN; diagnoses are never used
+    python pretrain.py --input_folder DIR --folder RUN     your own recordings, into the folder RUN, without diagnoses
     python pretrain.py --encoder causal_resnet
     python pretrain.py --k_steps_ahead 5 25 100            how far ahead, in samples at --sample_freq
     python pretrain.py --folder RUN --resume               go on after an interruption
@@ -11,13 +11,10 @@ After each patch of the signal the encoder's state predicts all leads at several
 gives the loss beside two baselines in the same unit, "nothing changes" (persistence) and a linear autoregressive
 predictor, and the skill, the share of a baseline's loss that the model saves. engine/forecasting.py defines the unit.
 
-The run folder holds pretrain_config.json, pretrain_model.pth (best epoch), pretrain_final_model.pth (last epoch),
-pretrain_history.csv, pretrain_train_ids.txt, pretrain_valid_ids.txt, pretrain_skipped_records.csv and
-pretrain_record_warnings.txt.
+The run folder holds these, each with the prefix pretrain_: config.json, model.pth (best epoch), final_model.pth (last
+epoch), checkpoint.pth (for --resume), history.csv and its picture history.png, train_ids.txt, valid_ids.txt,
+recordings.csv (the same by content), skipped_records.csv and record_warnings.txt.
 """
-
-import argparse
-import math
 
 import numpy as np
 import torch
@@ -26,36 +23,33 @@ from data.dataset import train_batches, unlabelled_dataset
 from data.metadata import read_metadata
 from data.overview import overview
 from data.preprocess import SignalConfig
-from data.splits import Split
 from engine.allocator import keep_freed_memory
 from engine.augment import change_gain
 from engine.baselines import Persistence, fit_linear, skill
 from engine.distributed import process_group
 from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
 from engine.handover import make_pretrain_config
-from engine.loop import EMA, Trainer, make_optimizer, make_schedule
-from engine.options import (
-    add_data_arguments,
-    add_run_arguments,
-    add_size_arguments,
-    check_arguments,
-    check_sizes,
-    chosen_sizes,
-    open_recordings,
-    open_run,
-    resume,
-    settings_of_run,
-    write_skipped_and_warnings,
-)
-from engine.run_folder import RunError
+from engine.loop import Trainer, make_optimizer, make_schedule
+from engine.options import IMPLIED_SIZES, TrainingParser
+from engine.recordings import open_recordings, split_recordings
+from engine.resume import open_run, start_or_resume
+from engine.run_folder import PRETRAIN, RunError
 from engine.script import clean_exit
-from models import CAUSAL_ENCODERS, ENCODERS, build_encoder
+from models import CAUSAL_ENCODERS, build_encoder
 from models.next_sample import NextSampleModel
+
+# Columns of pretrain_history.csv that are printed.
+SHOWN = {
+    "train_loss": "train",
+    "valid_loss": "valid",
+    "skill_persistence": "skill against persistence",
+    "skill_linear": "against linear",
+}
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_data_arguments(parser)
+    """The flags, checked. Encoders are offered without the size that would let them see the future."""
+    parser = TrainingParser(__doc__, 50, list(CAUSAL_ENCODERS), hidden_sizes=(*IMPLIED_SIZES, "bidirectional"))
     group = parser.add_argument_group("what the model reads and predicts")
     group.add_argument("--sample_freq", type=float, default=100.0, help="Hz (default: %(default)s)")
     group.add_argument("--seq_length", type=int, default=800, help="samples in a window (default: %(default)s)")
@@ -67,11 +61,7 @@ def parse_args(argv=None):
         metavar="K",
         help="samples ahead of the last seen one (default: %(default)s)",
     )
-    group = parser.add_argument_group("model")
-    group.add_argument("--encoder", choices=CAUSAL_ENCODERS, default="transformer", help="default: %(default)s")
-    sizes = add_size_arguments(group, {name: causal_sizes(name) for name in CAUSAL_ENCODERS})
     group = parser.add_argument_group("training")
-    group.add_argument("--epochs", type=int, default=50, help="default: %(default)s")
     group.add_argument("--batch_size", type=int, default=64, help="windows (default: %(default)s)")
     group.add_argument("--lr", type=float, default=2e-3, help="peak learning rate (default: %(default)s)")
     group.add_argument("--weight_decay", type=float, default=0.05, help="default: %(default)s")
@@ -82,27 +72,21 @@ def parse_args(argv=None):
         default=0.2,
         help="augmentation: spread of each window's amplification (default: %(default)s)",
     )
-    add_run_arguments(parser)
-    args = parser.parse_args(argv)
-    check_arguments(parser, args)
-    check_sizes(parser, args, sizes, causal_sizes(args.encoder))
+    args = parser.parse(argv, PRETRAIN)
+    parser.check_sizes(args)
     if min(args.k_steps_ahead) < 1:
         parser.error("--k_steps_ahead must be positive: the model has seen the other samples")
     if max(args.k_steps_ahead) >= args.seq_length:
         parser.error(
-            f"--k_steps_ahead {max(args.k_steps_ahead)} is not within a window of --seq_length {args.seq_length} samples"
+            f"--k_steps_ahead {max(args.k_steps_ahead)} is not within a window of --seq_length {args.seq_length} "
+            "samples"
         )
     return args
 
 
-def causal_sizes(encoder):
-    """Sizes of an encoder, without the one that would let it see the future."""
-    return {name: value for name, value in ENCODERS[encoder][1].items() if name != "bidirectional"}
-
-
 def make_loss(scale, gain, group, generator):
     """Robust error of the predictions for windows of random amplification, each distance ahead weighing the same.
-    Every process changes the whole batch of B windows alike, and computes its part of it, b = B / number of
+    Every process changes the whole batch of B windows alike, and computes its own rows of it, b = B / number of
     processes.
     """
     scale = torch.tensor(scale, device=group.device)
@@ -110,8 +94,9 @@ def make_loss(scale, gain, group, generator):
     def loss_fn(model, batch):
         x, lengths = (group.all_gather(t.to(group.device, non_blocking=True)) for t in (batch.x, batch.lengths))
         x = change_gain(x, gain, generator)
-        part = group.local_rows(len(x))
-        x, lengths = x[part], lengths[part]
+        own = group.local_rows(len(x))
+        x = x[own]
+        lengths = lengths[own]
         prediction, future, valid = model(x, lengths)  # (b, 12, K, T')
         error, n = huber(prediction, future, valid, error_unit(x, lengths, scale))  # (K,), (K,)
         return (error / group.all_reduce(n.clone()).clamp(min=1)).mean()
@@ -139,102 +124,100 @@ def save(run, name, model):
 
 
 def pretrain(args, run, group):
-    """The whole experiment. args: the flags, run: the RunFolder to fill, group: the processes that train together."""
-    device = group.device
+    """The whole experiment.
 
-    # Data: one memory map of preprocessed signals and a split by patient; no labels
+    Args:
+        args: the Flags.
+        run: the RunFolder to fill.
+        group: the ProcessGroup of the processes that train together.
+    """
+    # ---- data: one memory map of preprocessed signals and a split by patient; no labels
     signal_config = SignalConfig(sample_freq=args.sample_freq)
-    cache = open_recordings(args, signal_config, group, run, "pretrain_")
+    cache = open_recordings(args, signal_config, run, group)
     data = unlabelled_dataset(cache, read_metadata(args.metadata, cache.names, cache.duplicates))
-    train_rows, valid_rows = Split.from_flags(vars(args)).rows(data.targets, cache.sources, data.metadata, args.seed)
-    for line in [*data.metadata.warnings, *overview(data, None, train_rows, valid_rows)]:
-        print(line)
+    recordings = split_recordings(args, data)
     batches = train_batches(
-        data, train_rows, args.seq_length, args.batch_size, args.seed, group.rank, group.world_size, device
+        data,
+        recordings.train_windows,
+        args.seq_length,
+        args.batch_size,
+        args.seed,
+        group.rank,
+        group.world_size,
+        group.device,
     )
-    train_signals, valid_signals = ([cache.signal(i) for i in rows] for rows in (train_rows, valid_rows))
-    print(f"{len(train_rows)} recordings train, {len(valid_rows)} validate; {run.path}")
+    train_signals = [cache.signal(i) for i in recordings.train]
+    valid_signals = [cache.signal(i) for i in recordings.valid]
+    print(*overview(data, None, recordings.train, recordings.valid), sep="\n")
+    print(f"{len(train_signals)} recordings train, {len(valid_signals)} validate; {run.path}")
 
-    # Model, and what trains it
+    # ---- model
     torch.manual_seed(args.seed)
-    encoder_config = {"encoder": args.encoder, **chosen_sizes(args, ENCODERS[args.encoder][1]), "n_leads": 12}
-    scale = typical_spread(train_signals)
-    model = NextSampleModel(build_encoder(encoder_config), args.k_steps_ahead, scale).to(device)
+    encoder_config = {**args.encoder_config(), "n_leads": 12}
+    scale = typical_spread(train_signals)  # 12 numbers, mV
+    model = NextSampleModel(build_encoder(encoder_config), args.k_steps_ahead, scale).to(group.device)
+
+    # ---- optimizer, and what a step needs
     optimizer = make_optimizer(model, args.lr, args.weight_decay)
     schedule = make_schedule(optimizer, args.epochs * len(batches))
-    generator = torch.Generator(device)
+    generator = torch.Generator(group.device)
     trainer = Trainer(
         model,
         optimizer,
         schedule,
-        EMA(model, args.ema_decay),
         make_loss(scale, args.gain, group, generator),
-        device,
-        args.bf16,
-        group,
-        args.compile,
+        ema_decay=args.ema_decay,
+        seed=args.seed,
+        generator=generator,
+        group=group,
+        names=cache.names,
+        bf16=args.bf16,
+        compiled=args.compile,
     )
 
-    # Baselines
+    # ---- baselines, which the model must beat
     stride = model.encoder.stride
-    linear = fit_linear(train_signals, args.seq_length, args.k_steps_ahead, stride, scale, args.sample_freq, device)
 
     def validate(predict):
-        return losses_ahead(predict, valid_signals, args.seq_length, args.k_steps_ahead, stride, scale, device)  # (K,)
+        return losses_ahead(
+            predict, valid_signals, args.seq_length, args.k_steps_ahead, stride, scale, group.device
+        )  # (K,)
 
-    baselines = validate(Persistence(args.k_steps_ahead, stride)), validate(linear)
-    if np.isnan(baselines).any():
-        raise RunError(f"no validation recording shows {max(args.k_steps_ahead)} samples ahead")
-
-    train_ids = "".join(f"{cache.names[i]}\n" for i in train_rows)
-    resumed = resume(run, trainer, args, train_ids, "pretrain_")
-    history, best = resumed or ([], math.inf)
-    if resumed is None:
-        facts = {
-            "n_train": len(train_rows),
-            "n_valid": len(valid_rows),
-            "n_skipped": len(cache.skipped),
-            "sources": sorted(set(cache.sources)),
-        }
-        head = {"k_steps_ahead": args.k_steps_ahead, "scale": scale}
-        run.write_text("pretrain_train_ids.txt", train_ids)
-        run.write_text("pretrain_valid_ids.txt", "".join(f"{cache.names[i]}\n" for i in valid_rows))
-        write_skipped_and_warnings(run, cache, "pretrain_")
-        run.write_json(
-            "pretrain_config.json",
-            make_pretrain_config(signal_config, encoder_config, head, settings_of_run(args), facts),
+    persistence = validate(Persistence(args.k_steps_ahead, stride))
+    linear = validate(
+        fit_linear(train_signals, args.seq_length, args.k_steps_ahead, stride, scale, args.sample_freq, group.device)
+    )
+    if np.isnan([persistence, linear]).any():
+        raise RunError(
+            f"no validation recording shows {max(args.k_steps_ahead)} samples ahead: give a shorter --k_steps_ahead"
         )
 
-    for epoch, learned, speed in trainer.epochs(
-        batches, len(history) + 1, args.epochs, args.seed, generator, cache.names
-    ):
-        row = history_row(args.k_steps_ahead, validate(lambda x, lengths: trainer.ema.model(x, lengths)[0]), *baselines)
-        if row["valid_loss"] < best or epoch == 1:
-            best = row["valid_loss"]
-            save(run, "pretrain_model.pth", trainer.ema.model)
-        history.append({**learned, **row, **speed})
-        run.write_rows("pretrain_history.csv", history)
-        if epoch < args.epochs:
-            run.save(
-                "pretrain_checkpoint.pth",
-                {"trainer": trainer.state(), "history": history, "best": best, "settings": settings_of_run(args)},
-            )
-        else:  # last of all: it marks the run as finished
-            save(run, "pretrain_final_model.pth", trainer.ema.model)
-        print(
-            f"epoch {epoch:3d}  train {learned['train_loss']:.4f}  valid {row['valid_loss']:.4f}  skill against persistence {row['skill_persistence']:.3f}, "
-            f"linear {row['skill_linear']:.3f}  {speed['seconds']:.1f} s",
-            flush=True,
-        )
+    # ---- run folder: a new one, or what an interrupted run left
+    head = {"k_steps_ahead": args.k_steps_ahead, "scale": scale}
+    config = make_pretrain_config(signal_config, encoder_config, head, args.settings(), recordings.info())
+    history = start_or_resume(run, trainer, args, recordings, config, metric="valid_loss", shown=SHOWN)
+    recordings.write_hashes(run)
 
-    run.remove("pretrain_checkpoint.pth")
+    # ---- loop
+    for epoch in range(history.n_epochs + 1, args.epochs + 1):
+        train_stats = trainer.train_one_epoch(batches, epoch)
+        loss = validate(lambda x, lengths: trainer.ema_model(x, lengths)[0])  # (K,)
+        scores = history_row(args.k_steps_ahead, loss, persistence, linear)
+        if history.is_best(scores["valid_loss"]):
+            save(run, "model.pth", trainer.ema_model)
+        history.add(train_stats, scores)
+        if epoch == args.epochs:
+            save(run, "final_model.pth", trainer.ema_model)
+        history.save_checkpoint(trainer)
+        history.print_epoch()
+    print(history.summary(f"python train.py --input_folder {args.input_folder} --folder {run.path}"))
 
 
 def main(argv=None):
     with clean_exit("pretrain.py", "go on with --resume"):
         args = parse_args(argv)
         keep_freed_memory()
-        with process_group(args.cuda) as group, open_run(args, group, "pretrain_") as run:
+        with process_group(args.cuda) as group, open_run(args, group, PRETRAIN) as run:
             pretrain(args, run, group)
 
 

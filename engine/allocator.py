@@ -1,13 +1,18 @@
 """How the C library hands out memory while training."""
 
+from __future__ import annotations
+
 import ctypes
 import sys
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # names and numbers of glibc's malloc.h
-KEPT = 2**31 - 1  # mallopt takes an int
+# Names and numbers of glibc's malloc.h
+M_TRIM_THRESHOLD = -1
+M_TOP_PAD = -2
+M_MMAP_MAX = -4
+MAX_INT = 2**31 - 1  # mallopt takes an int
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> bool:
     """Let the process keep the memory that it frees, for its next step. -> whether the C library could be asked to.
 
     glibc gives every freed block above 32 MiB back to the system and gets it anew, page by page and zeroed, in the
@@ -19,6 +24,9 @@ def keep_freed_memory():
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return all(
-        mallopt(option, value) == 1 for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, KEPT), (M_TOP_PAD, 2**26))
-    )
+    settings = {
+        M_MMAP_MAX: 0,  # take large blocks from the heap, which is kept, rather than map and unmap each
+        M_TRIM_THRESHOLD: MAX_INT,  # never give the heap's free end back
+        M_TOP_PAD: 2**26,  # and let it grow by 64 MiB at once
+    }
+    return all(mallopt(option, value) == 1 for option, value in settings.items())

@@ -4,9 +4,13 @@ By batch and on any device; all randomness comes from the given generator. No fl
 level as a whole: they would change the diagnosis (axis, ST segment).
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Mapping
 
 import torch
+from torch import Generator, Tensor
 
 DEFAULT_AUGMENT = {
     "gain": 0.25,  # up to this relative change of amplitude
@@ -18,63 +22,109 @@ DEFAULT_AUGMENT = {
 }
 
 
-def uniform(shape, low, high, x, generator):
-    """Uniform numbers of `shape` with x's device and dtype."""
+def uniform(shape: tuple[int, ...], low: float, high: float, x: Tensor, generator: Generator) -> Tensor:
+    """Uniform numbers.
+
+    Args:
+        shape: of the result.
+        low, high: limits of the numbers.
+        x: the result has its device and dtype.
+        generator: what draws, on x's device.
+    """
     return torch.rand(shape, generator=generator, device=x.device, dtype=x.dtype) * (high - low) + low
 
 
-def chosen(probability, x, generator):
-    """Pick windows: (B, 1, 1) bool, each true with this probability."""
+def pick_windows(probability: float, x: Tensor, generator: Generator) -> Tensor:
+    """(B, 1, 1) bool for x (B, 12, L), each true with this probability."""
     return uniform((len(x), 1, 1), 0, 1, x, generator) < probability
 
 
-def change_gain(x, spread, generator):
-    """Scale each window as a whole, and each lead by a fifth of that; x (B, 12, L) -> same."""
+def change_gain(x: Tensor, spread: float, generator: Generator) -> Tensor:
+    """Scale each window as a whole by up to exp(+-spread), and each lead by a fifth of that; x (B, 12, L) -> same."""
     window = torch.exp(uniform((len(x), 1, 1), -spread, spread, x, generator))
-    return x * window * uniform((*x.shape[:2], 1), 1 - spread / 5, 1 + spread / 5, x, generator)
+    lead = uniform((*x.shape[:2], 1), 1 - spread / 5, 1 + spread / 5, x, generator)
+    return x * window * lead
 
 
-def change_band(x, probability, generator):
+def change_band(x: Tensor, probability: float, generator: Generator) -> Tensor:
     """Recorders differ in bandwidth. Pass some windows through a random high-pass (second order, 0.05 to 0.7 % of the
     sampling rate) and low-pass (fourth order, 12 to 50 %), both without phase; at 100 Hz these percentages are Hz.
-    x (B, 12, L) -> same."""
+    x (B, 12, L) -> same.
+    """
     frequency = torch.fft.rfftfreq(x.shape[2], 0.01, device=x.device)  # (F,) percent of the sampling rate
     high_pass = uniform((len(x), 1, 1), 0.05, 0.7, x, generator)
     low_pass = uniform((len(x), 1, 1), 12, 50, x, generator)
     response = frequency**2 / (frequency**2 + high_pass**2) / (1 + (frequency / low_pass) ** 4)  # (B, 1, F)
-    response = torch.where(chosen(probability, x, generator), response, torch.ones_like(response))
+    response = torch.where(pick_windows(probability, x, generator), response, torch.ones_like(response))
     return torch.fft.irfft(torch.fft.rfft(x) * response, n=x.shape[2])
 
 
-def add_wander(x, probability, generator, n_waves=3, amplitude=0.08):
-    """Add slow sines (0.05 to 0.5 % of the sampling rate; mV, normal with this spread by lead) to some windows;
-    x (B, 12, L) -> same."""
+def add_wander(
+    x: Tensor, probability: float, generator: Generator, n_waves: int = 3, amplitude: float = 0.08
+) -> Tensor:
+    """Add slow sines to some windows, as breathing does.
+
+    Args:
+        x: (B, 12, L) mV.
+        probability: share of the windows that change.
+        generator: what draws, on x's device.
+        n_waves: sines in a window, each of 0.05 to 0.5 % of the sampling rate.
+        amplitude: mV, standard deviation of a sine's height in each lead.
+
+    Returns:
+        same shape as x.
+    """
     time = torch.arange(x.shape[2], device=x.device, dtype=x.dtype) / 100
-    apply = chosen(probability, x, generator)
+    picked = pick_windows(probability, x, generator)
     for _ in range(n_waves):
-        phase = uniform((len(x), 1, 1), 0.05, 0.5, x, generator) * time + uniform((len(x), 1, 1), 0, 1, x, generator)
+        rate = uniform((len(x), 1, 1), 0.05, 0.5, x, generator)
+        start = uniform((len(x), 1, 1), 0, 1, x, generator)
         height = torch.randn((*x.shape[:2], 1), generator=generator, device=x.device, dtype=x.dtype) * amplitude
-        x = x + apply * height * torch.sin(2 * math.pi * phase)  # (B, 12, L)
+        x = x + picked * height * torch.sin(2 * math.pi * (rate * time + start))  # (B, 12, L)
     return x
 
 
-def add_noise(x, probability, generator, amplitude=0.04):
-    """Add white noise to some windows, in each lead of a strength up to `amplitude` mV; x (B, 12, L) -> same."""
-    strength = uniform((*x.shape[:2], 1), 0, amplitude, x, generator) * chosen(probability, x, generator)
+def add_noise(x: Tensor, probability: float, generator: Generator, amplitude: float = 0.04) -> Tensor:
+    """Add white noise to some windows.
+
+    Args:
+        x: (B, 12, L) mV.
+        probability: share of the windows that change.
+        generator: what draws, on x's device.
+        amplitude: mV, the largest standard deviation of a lead's noise.
+
+    Returns:
+        same shape as x.
+    """
+    largest = uniform((*x.shape[:2], 1), 0, amplitude, x, generator)
+    strength = largest * pick_windows(probability, x, generator)  # (B, 12, 1)
     return x + strength * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
 
-def drop_leads(x, probability, generator):
-    """Silence leads, as loose electrodes do, in every second window; x (B, 12, L) -> same."""
+def drop_leads(x: Tensor, probability: float, generator: Generator) -> Tensor:
+    """Silence leads with this probability, as loose electrodes do, in every second window; x (B, 12, L) -> same."""
     dropped = uniform((*x.shape[:2], 1), 0, 1, x, generator) < probability
-    return x * ~(dropped & chosen(0.5, x, generator))
+    return x * ~(dropped & pick_windows(0.5, x, generator))
 
 
-def mix(x, y, mask, lengths, alpha, generator):
+def mix(
+    x: Tensor, y: Tensor, mask: Tensor, lengths: Tensor, alpha: float, generator: Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """mixup (Zhang et al. 2018): add to each window a share w of another one, signal and targets alike.
 
     w = u^(1/alpha) / 2 with u uniform: the density w^(alpha - 1) of a Beta(alpha, alpha) near zero, cut at a half. A
-    label counts as far as both windows know it. x (B, 12, L), y (B, C), mask (B, C), lengths (B,) -> same.
+    label counts as far as both windows know it.
+
+    Args:
+        x: (B, 12, L) mV.
+        y: (B, C) targets.
+        mask: (B, C) loss weights.
+        lengths: (B,) samples before the zero padding.
+        alpha: shape of the mixing weights.
+        generator: what draws, on x's device.
+
+    Returns:
+        x, y, mask, lengths of the same shapes.
     """
     other = torch.randperm(len(x), generator=generator, device=x.device)
     share = uniform((len(x), 1), 0, 1, x, generator) ** (1 / alpha) / 2  # (B, 1)
@@ -82,11 +132,21 @@ def mix(x, y, mask, lengths, alpha, generator):
     return x, torch.lerp(y, y[other], share), torch.minimum(mask, mask[other]), torch.maximum(lengths, lengths[other])
 
 
-def augment(x, y, mask, lengths, config, generator):
+def augment(
+    x: Tensor, y: Tensor, mask: Tensor, lengths: Tensor, config: Mapping[str, float], generator: Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Augment one training batch; nothing is changed in place.
 
-    x (B, 12, L) mV, y (B, C) targets, mask (B, C) loss weights, lengths (B,) samples before the zero padding, config a
-    dict with (at least) the keys of DEFAULT_AUGMENT -> the same four, same shapes and dtypes, padding still zero.
+    Args:
+        x: (B, 12, L) mV.
+        y: (B, C) targets.
+        mask: (B, C) loss weights.
+        lengths: (B,) samples before the zero padding.
+        config: with (at least) the keys of DEFAULT_AUGMENT; 0 switches one off.
+        generator: what draws, on x's device.
+
+    Returns:
+        x, y, mask, lengths of the same shapes and dtypes, padding still zero.
     """
     if config["mixup"]:
         x, y, mask, lengths = mix(x, y, mask, lengths, config["mixup"], generator)

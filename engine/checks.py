@@ -4,6 +4,10 @@ The encoders' and the head's own defaults are the schema: a value must be of the
 limits below, and a network is first built without memory, to count its weights.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 import torch
 
 from data.covariates import N_COVARIATES
@@ -17,50 +21,45 @@ MAX_WINDOW = 2**17  # samples; 22 minutes at 100 Hz
 MAX_MEMBERS = 100  # models in one run folder
 
 
-def check_codes(codes):
+def check_codes(codes: Iterable[str]) -> None:
     """Refuse, with a ValueError, codes of classes that would break the lines and columns of an output file."""
     for code in codes:
         if not code.strip() or not code.isprintable() or "," in code or code.startswith("#"):
             raise ValueError(
-                f"{code[:80]!r} cannot be the code of a class: it is empty, begins with # or holds a comma or a line end"
+                f"{code[:80]!r} cannot be the code of a class: "
+                "it is empty, begins with # or holds a comma or a line end"
             )
 
 
-def check_members(members, n_leads):
+def check_members(members: list[dict], n_leads: int) -> int:
     """Refuse, with a ValueError, a list of {"model": config, "seq_length": samples} from which no model of moderate
     size for n_leads leads can be built; -> number of weights of all models.
     """
     if not isinstance(members, list) or not 1 <= len(members) <= MAX_MEMBERS:
-        raise ValueError(f"members is no list of 1 to {MAX_MEMBERS} models")
+        raise ValueError(f"members is not a list of 1 to {MAX_MEMBERS} models")
     n_weights = 0
     for member in members:
         if not isinstance(member, dict) or set(member) != {"model", "seq_length"}:
             raise ValueError("a member needs exactly the keys model and seq_length")
-        _check_number("seq_length", member["seq_length"], 1, 1, MAX_WINDOW)
+        _check_whole_number("seq_length", member["seq_length"], 1, MAX_WINDOW)
         n_weights += _check_model(member["model"], n_leads)
     return n_weights
 
 
 def _check_model(config, n_leads):
+    """Number of weights of a model config; ValueError for one that no model of moderate size can be built from."""
     if not isinstance(config, dict) or not isinstance(config.get("encoder"), str):
         raise ValueError("a model needs an encoder's name and its sizes")
-    defaults = {**encoder_class(config)[1], **HEAD}
-    for key, default in defaults.items():
-        value = config.get(key, default)
-        if not isinstance(default, (list, tuple)):
-            _check_number(
-                key, value, default, int(key != "n_covariates"), 1 if isinstance(default, float) else MAX_SIZE
-            )
-        elif not isinstance(value, (list, tuple)) or not 1 <= len(value) <= MAX_STAGES:
-            raise ValueError(f"{key} is no list of 1 to {MAX_STAGES} numbers")
-        else:
-            for entry in value:
-                _check_number(key, entry, 1, 1, MAX_SIZE)
-    n_blocks = config.get("depths", config.get("depth", 0))
-    if (n_blocks if isinstance(n_blocks, int) else sum(n_blocks)) > MAX_BLOCKS:
-        raise ValueError(f"more than {MAX_BLOCKS} blocks")
+    _, sizes = encoder_class(config)
+    for key, default in {**sizes, **HEAD}.items():
+        _check_value(key, config.get(key, default), default)
     if config.get("n_leads", n_leads) != n_leads or config.get("n_covariates", 0) not in (0, N_COVARIATES):
         raise ValueError(f"the model must read {n_leads} leads and 0 or {N_COVARIATES} numbers on the recording")
+    n_blocks = config.get("depths", config.get("depth", 0))
+    if isinstance(n_blocks, (list, tuple)):
+        n_blocks = sum(n_blocks)
+    if n_blocks > MAX_BLOCKS:
+        raise ValueError(f"more than {MAX_BLOCKS} blocks")
     try:
         with torch.device("meta"):  # shapes only
             n_weights = sum(weight.numel() for weight in build_model(config).parameters())
@@ -71,12 +70,23 @@ def _check_model(config, n_leads):
     return n_weights
 
 
-def _check_number(key, value, default, low, high):
-    if isinstance(default, bool):
+def _check_value(key, value, default):
+    """A value of a model config must be of the type of its default."""
+    if isinstance(default, (list, tuple)):
+        if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= MAX_STAGES:
+            raise ValueError(f"{key} is not a list of 1 to {MAX_STAGES} numbers")
+        for entry in value:
+            _check_whole_number(key, entry, 1, MAX_SIZE)
+    elif isinstance(default, bool):
         if not isinstance(value, bool):
             raise ValueError(f"{key} is {str(value)[:80]}, neither true nor false")
-    elif isinstance(default, float):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= high:
-            raise ValueError(f"{key} is {str(value)[:80]}, no number from 0 to {high}")
-    elif isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{key} is {str(value)[:80]}, no whole number from {low} to {high}")
+    elif isinstance(default, float):  # shares
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise ValueError(f"{key} is {str(value)[:80]}, not a number from 0 to 1")
+    else:
+        _check_whole_number(key, value, 0 if key == "n_covariates" else 1, MAX_SIZE)
+
+
+def _check_whole_number(key, value, low, high):
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{key} is {str(value)[:80]}, not a whole number from {low} to {high}")

@@ -1,10 +1,10 @@
-"""One training by several processes, as `torchrun` starts them: each trains on its rows of every batch, and all hold the
-same weights.
+"""One training by several processes, as `torchrun` starts them: each trains on its rows of every batch, and all hold
+the same weights.
 
-A batch is the same for any number of processes, and so is what becomes of it: every process reads its rows, the rows are
-gathered, every process augments the whole batch with the same random numbers and computes the network on its own rows.
-Gradients are summed, batch norm takes its statistics over the whole batch (Ioffe and Szegedy 2015; synchronised). What
-differs from one process is rounding, and dropout, which draws other numbers on each process.
+A batch is the same for any number of processes, and so is what becomes of it: every process reads its rows, the rows
+are gathered, every process augments the whole batch with the same random numbers and computes the network on its own
+rows. Gradients are summed, batch norm takes its statistics over the whole batch (Ioffe and Szegedy 2015;
+synchronised). What differs from one process is rounding, and dropout, which draws other numbers on each process.
 """
 
 from __future__ import annotations

@@ -8,107 +8,160 @@ whole data: the ensemble's thresholds are chosen on them, its scores are reporte
 valid_predictions.csv. `--odds SB=0.5` calls a class less (below 1) or more often (above 1) than its probability says.
 """
 
+from __future__ import annotations
+
 import argparse
 import copy
 import csv
 import sys
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from data.labels import ClassSet
 from engine.decision import decide
 from engine.metrics import choose_thresholds, compute_scores, expected_calibration_error
 from engine.run_folder import RunError, RunFolder, load_run, make_config
 from engine.validation import SCORES, official_weights, prediction_rows
 
+REPORTED = (*SCORES, "calibration_error")
 
-def read_predictions(run, class_set):
-    """valid_predictions.csv of a run: {record: (dx tuple, probabilities (C,))}."""
+
+def read_predictions(run: RunFolder, class_set: ClassSet) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """valid_predictions.csv of a run: {record: (its diagnoses, probabilities (C,))}; RunError if it cannot be read."""
     file = run / "valid_predictions.csv"
+    predictions = {}
     try:
         with open(file, newline="", encoding="utf-8") as lines:
-            return {
-                row["record"]: (
-                    tuple(filter(None, row["dx"].split("|"))),
-                    np.array([float(row[code]) for code in class_set.codes]),
-                )
-                for row in csv.DictReader(lines)
-            }
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+            for row in csv.DictReader(lines):
+                dx = tuple(code for code in row["dx"].split("|") if code)
+                y_score = np.array([float(row[code]) for code in class_set.codes])
+                predictions[row["record"]] = (dx, y_score)
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
         raise RunError(f"{file} cannot be read: {error!r}") from error
+    return predictions
 
 
-def out_of_fold(runs, class_set):
-    """(records, dx lists, y_score (R, C)): each recording's mean over the runs that validated it."""
-    scores, dx = defaultdict(list), {}
+def out_of_fold(runs: Iterable[RunFolder], class_set: ClassSet) -> tuple[list[str], list[tuple[str, ...]], np.ndarray]:
+    """Records, their diagnoses, and y_score (R, C): each recording's mean over the runs that validated it."""
+    scores = defaultdict(list)
+    dx = {}
     for run in runs:
         for record, (codes, y_score) in read_predictions(run, class_set).items():
             scores[record].append(y_score)
             dx[record] = codes
     records = sorted(scores)
-    return records, [dx[r] for r in records], np.array([np.mean(scores[r], axis=0) for r in records])
+    y_score = np.array([np.mean(scores[record], axis=0) for record in records])
+    return records, [dx[record] for record in records], y_score
 
 
-def join(out, folders, odds=()):
-    """Write the ensemble of the run `folders` into the folder `out`, with `odds`, pairs (class, factor), in its
-    decision rule; -> its out-of-fold scores.
+def with_odds(rule: dict, odds: Iterable[tuple[str, float]], class_set: ClassSet) -> dict:
+    """A copy of a decision rule with other factors for the odds of some classes.
+
+    Args:
+        rule: see engine.decision.
+        odds: pairs (class, factor).
+        class_set: the classes of the rule.
+
+    Returns:
+        the new rule.
+
+    Raises:
+        RunError: a class is unknown, or the rule has no odds.
     """
-    runs, loaded = [RunFolder(folder) for folder in folders], [load_run(folder) for folder in folders]
-    _, _, signal, class_set, first = loaded[0]
-    rule = copy.deepcopy(first["decision"])
-    for folder, (_, _, other_signal, other_classes, config) in zip(folders, loaded):
-        if (other_signal, other_classes, config["decision"]) != (signal, class_set, first["decision"]):
+    rule = copy.deepcopy(rule)
+    for name, factor in odds:
+        column = class_set.column(name)
+        if column is None or "odds" not in rule:
+            raise RunError(f"--odds {name}: no such class, or the runs decide by thresholds")
+        rule["odds"][column] = factor
+    return rule
+
+
+def read_histories(runs: Iterable[RunFolder]) -> list[dict[str, str]]:
+    """Rows of history.csv of all runs, each with the name of its run."""
+    history = []
+    for run in runs:
+        with open(run / "history.csv", newline="", encoding="utf-8") as lines:
+            history += [{"member": run.path.name, **row} for row in csv.DictReader(lines)]
+    return history
+
+
+def join(
+    out: str | Path, folders: Sequence[str | Path], odds: Iterable[tuple[str, float]] = ()
+) -> dict[str, float | np.ndarray]:
+    """Write an ensemble of runs.
+
+    Args:
+        out: folder of the ensemble.
+        folders: finished run folders.
+        odds: pairs (class, factor) for its decision rule.
+
+    Returns:
+        its out-of-fold scores, see engine.metrics.compute_scores, and calibration_error.
+
+    Raises:
+        RunError: a run cannot be read, or the runs do not fit together.
+    """
+    runs = [RunFolder(folder) for folder in folders]
+    models, configs, contracts = [], [], []
+    for folder in folders:
+        members, _, signal, class_set, config = load_run(folder)
+        models += members
+        configs.append(config)
+        contracts.append((signal, class_set, config["decision"]))
+        if contracts[-1] != contracts[0]:
             raise RunError(
                 f"{folder} has another signal configuration, other classes or another decision rule than {folders[0]}"
             )
-    for name, factor in odds:
-        if class_set.column(name) is None or "odds" not in rule:
-            raise RunError(f"--odds {name}: no such class, or the runs decide by thresholds")
-        rule["odds"][class_set.column(name)] = factor
+    signal, class_set, rule = contracts[0]
+    rule = with_odds(rule, odds, class_set)
+
+    # Thresholds and scores, from what every run predicted of recordings that it was not trained on
     records, dx, y_score = out_of_fold(runs, class_set)
-    y_true, (weights, normal) = class_set.encode_all(dx) > 0, official_weights(class_set)
-    thresholds = choose_thresholds(class_set.encode_all(dx, training=True) > 0, y_score, weights, normal)
+    y_true = class_set.encode_all(dx) > 0
+    targets = class_set.encode_all(dx, training=True)
+    weights, normal = official_weights(class_set)
+    thresholds = choose_thresholds(targets > 0, y_score, weights, normal)
+    for model in models:
+        model.head.thresholds.copy_(torch.from_numpy(thresholds))
     scores = compute_scores(y_true, decide(y_score, thresholds, rule), y_score, weights, normal)
     scores["calibration_error"] = expected_calibration_error(y_true, y_score)
 
-    models, history = [], []
-    for folder, run, (members, *_) in zip(folders, runs, loaded):
-        models += members
-        with open(run / "history.csv", newline="", encoding="utf-8") as lines:
-            history += [{"member": RunFolder(folder).path.name, **row} for row in csv.DictReader(lines)]
-    for model in models:
-        model.head.thresholds.copy_(torch.from_numpy(thresholds))
-    configs = [config for *_, config in loaded]
     config = make_config(
         signal,
         class_set,
         rule,
-        [member for c in configs for member in c["members"]],
-        {"members": [{"run": RunFolder(f).path.name, **c["training"]} for f, c in zip(folders, configs)]},
+        [member for config in configs for member in config["members"]],
+        {"members": [{"run": run.path.name, **config["training"]} for run, config in zip(runs, configs)]},
         {
             **configs[0]["data"],
             "n_train": len(records),
             "n_valid": len(records),
-            "frequency": class_set.encode_all(dx, training=True).mean(0).tolist(),
-            "out_of_fold": {name: scores[name] for name in (*SCORES, "calibration_error")},
+            "frequency": targets.mean(0).tolist(),
+            "out_of_fold": {name: scores[name] for name in REPORTED},
         },
     )
     target = RunFolder(out)
-    target.path.mkdir(parents=True, exist_ok=True)
-    target.write_rows("history.csv", history)
+    target.create()
+    target.write_rows("history.csv", read_histories(runs))
     target.write_rows("valid_predictions.csv", prediction_rows(records, dx, class_set, y_score))
     target.save("model.pth", {"members": [model.state_dict() for model in models]})
     target.write_json("config.json", config)
     return scores
 
 
-def class_and_factor(text):
+def class_and_factor(text: str) -> tuple[str, float]:
+    """CLASS=FACTOR of the command line."""
     name, _, factor = text.partition("=")
     return name, float(factor)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
+    """Join the runs that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", help="folder of the ensemble")
     parser.add_argument("runs", nargs="+", help="finished run folders")
@@ -125,7 +178,7 @@ def main(argv=None):
         scores = join(args.out, args.runs, args.odds)
     except (RunError, OSError, ValueError, csv.Error) as error:
         sys.exit(f"ensemble: {error}")
-    print("Out of fold: " + ", ".join(f"{name} {scores[name]:.4f}" for name in (*SCORES, "calibration_error")))
+    print("Out of fold: " + ", ".join(f"{name} {scores[name]:.4f}" for name in REPORTED))
 
 
 if __name__ == "__main__":

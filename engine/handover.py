@@ -1,38 +1,50 @@
 """From pre-training to fine-tuning: what `train.py --folder RUN` takes over when RUN holds a pre-trained encoder.
 
-pretrain_config.json   format, signal, encoder, head, training (flags), data, versions, git commit
-pretrain_model.pth     {"encoder": state dict, "head": state dict} of the best epoch
+    pretrain_config.json       format, signal, encoder, head, training (flags), data, versions, git commit
+    pretrain_model.pth         {"encoder": state dict, "head": state dict} of the best epoch
+    pretrain_train_ids.txt     recordings that the encoder was trained on
+    pretrain_valid_ids.txt     recordings that it was validated on
+    pretrain_recordings.csv    the same with a hash of what they contain, for they may be found under other names
+
+The first two files are enough: without the others nothing is known of the split.
 """
 
+from __future__ import annotations
+
+import csv
 import os
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from data.cache import SignalCache
+from data.files import open_regular
 from data.preprocess import SignalConfig
+from data.splits import rows_named, rows_with_hash, split_like
 from engine.checks import check_members
-from engine.run_folder import VERSION, RunError, RunFolder, provenance
+from engine.run_folder import FORMATS, PRETRAIN, VERSION, RunError, RunFolder, load_strictly, provenance
 from models import CAUSAL_ENCODERS, build_encoder
 
-FORMAT = "12ecg-pretraining"
-KEYS = {"format", "version", "signal", "encoder", "head", "training", "data", "versions", "git_commit"}
-MAY_DIFFER = (
-    "bidirectional",
-    "dropout",
-    "n_leads",
-)  # sizes of an encoder that its weights do not depend on, or that no flag sets
-FINE_TUNING_LR = 0.002  # five times that, as for the xresnet from scratch, forgets: see the README
-SPLIT = ("split", "valid_split", "valid_fold", "fold", "n_folds", "hold_out")
+# Sizes of an encoder that its weights do not depend on, or that no flag sets.
+MAY_DIFFER = ("bidirectional", "dropout", "n_leads")
+FINE_TUNING_LR = 0.002  # five times that, as for the xresnet from scratch, forgets what was learned before
+SPLIT_FLAGS = ("valid_split", "split", "valid_fold", "fold", "n_folds", "hold_out")
 
 
-def make_pretrain_config(signal, encoder, head, training, data):
-    """Content of pretrain_config.json: SignalConfig, encoder config, {"k_steps_ahead", "scale"}, flags and facts of
-    the data.
+def make_pretrain_config(signal: SignalConfig, encoder: dict, head: dict, training: dict, data: dict) -> dict:
+    """Content of pretrain_config.json.
+
+    Args:
+        signal: the data contract.
+        encoder: config, as models.build_encoder takes it.
+        head: {"k_steps_ahead", "scale"}.
+        training: the flags.
+        data: facts of the recordings.
     """
     return {
-        "format": FORMAT,
+        "format": FORMATS[PRETRAIN][0],
         "version": VERSION,
         "signal": signal.to_dict(),
         "encoder": encoder,
@@ -52,109 +64,130 @@ class Pretrained:
     encoder: dict  # encoder config, as models.build_encoder takes it
     state: dict  # the encoder's state dict
     settings: dict  # flags of the pre-training
-    train_ids: list  # recordings 'source/record_id' that the encoder was trained on
-    valid_ids: list  # and those that it was validated on
+    recordings: dict[str, list[tuple[str, str | None]]]  # {"train" or "valid": (name, hash if known)}; may be empty
 
-    def apply(self, args, given):
+    def apply(self, args: Namespace) -> None:
         """Set the flags that pre-training decides: encoder, its sizes, sample_freq; and the learning rate, if none is
-        given. `given`, from engine.options.explicit_flags, are those on the command line: one that contradicts raises
-        RunError.
+        given. Raises RunError for a flag of the command line that contradicts.
         """
-        decided = {
-            "sample_freq": self.signal.sample_freq,
-            **{k: v for k, v in self.encoder.items() if k not in MAY_DIFFER},
-        }
-        for name, value in {**decided, **{name: self.settings.get(name) for name in SPLIT}}.items():
-            if name in given and getattr(args, name) != value:
+        decided = {"sample_freq": self.signal.sample_freq}
+        decided |= {name: value for name, value in self.encoder.items() if name not in MAY_DIFFER}
+        split = {name: self.settings[name] for name in SPLIT_FLAGS if name in self.settings}
+        for name, value in {**decided, **split}.items():
+            if name in args.explicit and getattr(args, name) != value:
                 raise RunError(
-                    f"--{name} {getattr(args, name)} contradicts the pre-training in {self.run / 'pretrain_config.json'}, "
+                    f"--{name} {getattr(args, name)} contradicts the pre-training in {self.run / 'config.json'}, "
                     f"which has {value}: leave the flag out, or name another --folder"
                 )
         for name, value in decided.items():
             setattr(args, name, value)
+        args.folder = str(self.run.path)  # without the slash that a shell adds, which would ask for a new folder inside
         if "dropout" in self.encoder and args.dropout is None:
             args.dropout = self.encoder["dropout"]
-        if "lr" not in given:
+        if "lr" not in args.explicit:
             args.lr = FINE_TUNING_LR
 
-    def load_into(self, encoder):
-        """Load the weights, all of them and no others."""
-        try:
-            encoder.load_state_dict(self.state, strict=True)
-        except (RuntimeError, TypeError, AttributeError) as error:
-            raise RunError(
-                f"{self.run / 'pretrain_model.pth'} does not fit pretrain_config.json: {str(error)[:500]}"
-            ) from error
-        if not all(torch.isfinite(tensor).all() for tensor in encoder.state_dict().values()):
-            raise RunError(f"{self.run / 'pretrain_model.pth'} holds weights that are NaN or infinite")
+    def load_into(self, encoder) -> None:
+        """Load the weights, all of them and no others. Raises RunError."""
+        load_strictly(encoder, self.state, self.run / "model.pth")
 
-    def split(self, names, patients, train, valid):
-        """Move recordings of a split (rows `train` and `valid`) to the side that they, or their patients, had in
-        pre-training. names and patients: one of each per recording. -> (train, valid). Raises RunError if a side is
-        empty or leaking.
+    def split(
+        self, cache: SignalCache, patients: np.ndarray, train: np.ndarray, valid: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Move recordings to the side that they, or their patients, had in pre-training.
+
+        Args:
+            cache: the recordings.
+            patients: one for each.
+            train, valid: rows, as the flags alone would split them.
+
+        Returns:
+            (train, valid) rows.
+
+        Raises:
+            RunError: none of the pre-training's recordings is found, a patient was on both sides, or a side is empty.
         """
-        names, sides = np.asarray(names), np.zeros(len(names), bool)
-        sides[valid] = True  # (R,) True: validation
-        known = {
-            True: set(patients[np.isin(names, self.valid_ids)]),
-            False: set(patients[np.isin(names, self.train_ids)]),
-        }
-        leaking = known[True] & known[False]
-        if leaking:
-            raise RunError(
-                f"patient {sorted(leaking)[0]} has recordings on both sides of the split in {self.run.path}: "
-                f"pre-train with the same --metadata"
-            )
-        for side, group in known.items():
-            sides[np.isin(patients, sorted(group))] = side
-        rows = np.union1d(train, valid)
-        train, valid = rows[~sides[rows]], rows[sides[rows]]
-        if not len(train) or not len(valid):
-            raise RunError(
-                f"the split of {self.run.path} leaves {len(train)} recordings for training and {len(valid)} for validation"
-            )
-        return train, valid
+        if not self.recordings:
+            print(f"{self.run.path} does not say which recordings it was pre-trained on: some may validate now")
+            return train, valid
+        try:
+            was_train = _found(self.recordings["train"], cache)
+            was_valid = _found(self.recordings["valid"], cache)
+            if not (was_train | was_valid).any():
+                raise ValueError("none of its recordings is found among the data")
+            return split_like(was_train, was_valid, patients, train, valid)
+        except ValueError as error:
+            raise RunError(f"the split of the pre-training in {self.run.path}: {error}") from error
 
 
-def read_pretrained(folder):
-    """The Pretrained of a run folder, or None if it holds no pretrain_config.json (or is None). Raises RunError
+def _found(listed: list[tuple[str, str | None]], cache: SignalCache) -> np.ndarray:
+    """(R,) bool, the recordings of the cache that are listed: by what they contain where that is known, else by
+    name.
+    """
+    hashes = {digest for _, digest in listed if digest}
+    if hashes:
+        return rows_with_hash(cache.hashes, hashes)
+    return rows_named(cache.names, [name for name, _ in listed])
+
+
+def read_pretrained(folder: str | None) -> Pretrained | None:
+    """The Pretrained of a run folder, or None if it does not hold a pretrain_config.json (or is None). Raises RunError
     naming the file and the fault.
     """
     if folder is None or not Path(folder, "pretrain_config.json").exists():
         return None
-    if str(folder).endswith(("/", os.sep)):
-        raise RunError(
-            f"{folder} holds a pre-trained encoder, but ends with a slash, which asks for a new folder inside: leave it out"
-        )
-    run = RunFolder(folder)
-    config = run.read_config("pretrain_config.json", FORMAT, KEYS)
-    content = run.load("pretrain_model.pth")
+    run = RunFolder(folder, PRETRAIN)
+    config = run.read_config()
+    content = run.load("model.pth")
     try:
         if config["encoder"]["encoder"] not in CAUSAL_ENCODERS:
-            raise ValueError(f"{config['encoder']['encoder']!r} is no causal encoder")
+            raise ValueError(f"{config['encoder']['encoder']!r} is not a causal encoder")
         signal = SignalConfig.from_dict(config["signal"])
         n_weights = check_members([{"model": config["encoder"], "seq_length": 1}], len(signal.leads))
-        if 2 * n_weights > run.size("pretrain_model.pth"):  # at two bytes each
+        if 2 * n_weights > run.size("model.pth"):  # at two bytes each
             raise ValueError(f"{n_weights} weights are announced, for which the file is too small")
         pretrained = Pretrained(
-            run,
-            signal,
-            config["encoder"],
-            content["encoder"],
-            dict(config["training"]),
-            *(read_ids(run, part) for part in ("train", "valid")),
+            run=run,
+            signal=signal,
+            encoder=config["encoder"],
+            state=content["encoder"],
+            settings=dict(config["training"]),
+            recordings=_read_recordings(run),
         )
         pretrained.load_into(build_encoder(config["encoder"]))  # now rather than after the data has been read
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RunError(
-            f"{run / 'pretrain_config.json'} and pretrain_model.pth: {type(error).__name__}: {str(error)[:500]}"
+            f"{run / 'config.json'} and pretrain_model.pth: {type(error).__name__}: {str(error)[:500]}"
         ) from error
     return pretrained
 
 
-def read_ids(run, part):
-    file = run.regular(f"pretrain_{part}_ids.txt")
+def _read_recordings(run: RunFolder) -> dict[str, list[tuple[str, str | None]]]:
+    """{part: [(name, hash or None)]} from pretrain_recordings.csv, or from the ids files of earlier versions; {} if
+    there are neither.
+    """
+    if os.path.lexists(run / "recordings.csv"):
+        return _read_hashes(run)
+    if not os.path.lexists(run / "train_ids.txt") and not os.path.lexists(run / "valid_ids.txt"):
+        return {}
+    return {part: [(name, None) for name in _read_ids(run, part)] for part in ("train", "valid")}
+
+
+def _read_hashes(run: RunFolder) -> dict[str, list[tuple[str, str | None]]]:
+    file = run.regular("recordings.csv")
+    found = {"train": [], "valid": []}
+    try:
+        with open(file, newline="", encoding="utf-8", opener=open_regular) as lines:
+            for row in csv.DictReader(lines):
+                found[row["part"]].append((row["record"], row["hash"]))
+    except (OSError, KeyError, TypeError, UnicodeDecodeError, csv.Error) as error:
+        raise RunError(f"{file} is not a list of recordings: {error!r}"[:500]) from error
+    return found
+
+
+def _read_ids(run: RunFolder, part: str) -> list[str]:
+    file = run.regular(f"{part}_ids.txt")
     try:
         return file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise RunError(f"{file} cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from error

@@ -1,76 +1,90 @@
-"""Optimizer, schedule and one epoch of training: written once, for every script that trains."""
+"""Optimizer, schedule, moving average and one epoch of training: written once, for every script that trains."""
 
-import copy
+from __future__ import annotations
+
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from data.dataset import Batch, TrainBatches
 from engine.distributed import ProcessGroup
 from engine.run_folder import RunError
 
 
 class NanLossError(RuntimeError):
-    """The loss, or its gradient, is no longer a number; `rows` are the recordings of the batch."""
+    """The loss, or its gradient, is not a number any more; `rows` are the recordings of the batch."""
 
-    def __init__(self, rows):
+    def __init__(self, rows: Iterable[int]):
         super().__init__("the loss or its gradient is NaN or infinite")
         self.rows = rows
 
 
-def make_optimizer(model, lr, weight_decay, encoder_lr_factor=1.0):
-    """AdamW; norms, biases and other vectors are not decayed; the encoder learns at `encoder_lr_factor` times the
-    rate.
+def make_optimizer(
+    model: nn.Module, lr: float, weight_decay: float, encoder_lr_factor: float = 1.0
+) -> torch.optim.Optimizer:
+    """AdamW; norms, biases and other vectors are not decayed; the encoder learns at `encoder_lr_factor` times the rate.
+
+    Args:
+        model: its parameters that require no gradient are left out.
+        lr: peak learning rate of everything but the encoder.
+        weight_decay: of matrices and convolutions.
+        encoder_lr_factor: learning rate of `model.encoder` relative to `lr`.
     """
     groups = {}
     for name, p in model.named_parameters():
         if p.requires_grad:
             factor = encoder_lr_factor if name.startswith("encoder.") else 1.0
-            groups.setdefault((factor, weight_decay if p.ndim > 1 else 0.0), []).append(p)
+            decay = weight_decay if p.ndim > 1 else 0.0
+            groups.setdefault((factor, decay), []).append(p)
     return torch.optim.AdamW(
-        [{"params": group, "lr": lr * factor, "weight_decay": decay} for (factor, decay), group in groups.items()],
+        [{"params": params, "lr": lr * factor, "weight_decay": decay} for (factor, decay), params in groups.items()],
         lr=lr,
         fused=True,
     )
 
 
-def make_schedule(optimizer, n_steps, warmup=0.1):
+def make_schedule(
+    optimizer: torch.optim.Optimizer, n_steps: int, warmup: float = 0.1
+) -> torch.optim.lr_scheduler.LRScheduler:
     """Learning rate: linear warm-up over a share of all steps, then half a cosine down to zero. Called once a step."""
     n_warmup = max(1, int(warmup * n_steps))
 
     def factor(step):
         if step < n_warmup:
             return (step + 1) / n_warmup
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup))))
+        progress = (step - n_warmup) / max(1, n_steps - n_warmup)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-class EMA:
-    """Moving average of a model's weights (and of its batch-norm statistics); `model` is the averaged copy."""
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average of a model's weights and batch-norm statistics; `.module` is the averaged model.
 
-    def __init__(self, model, decay):
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay, self.n_updates = decay, 0
+    The decay rises from 1/11 to `decay`, so that the first steps do not drag the random start along.
+    """
 
-    @torch.no_grad()
-    def update(self, model):
-        self.n_updates += 1
-        decay = min(
-            self.decay, self.n_updates / (self.n_updates + 10)
-        )  # the first steps do not drag the random start along
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values()))
-        means, new = zip(*(pair for pair in pairs if pair[0].dtype.is_floating_point))
-        torch._foreach_lerp_(means, new, 1 - decay)  # all at once: on a GPU one launch instead of one for each
-        for mean, count in pairs:
-            if not mean.dtype.is_floating_point:
-                mean.copy_(count)
+    def update(means: list[Tensor], values: list[Tensor], _: Tensor) -> None:
+        if not means[0].is_floating_point():  # counters of batch norm
+            for mean, value in zip(means, values):
+                mean.copy_(value)
+            return
+        n = int(averaged.n_averaged)  # the one on the CPU: to read the argument would mean to wait for the GPU
+        torch._foreach_lerp_(means, values, 1 - min(decay, n / (n + 10)))  # on a GPU one launch instead of hundreds
+
+    averaged = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    averaged.n_averaged.fill_(1)  # at 0 the first update would replace the average, for any decay
+    return averaged.eval().requires_grad_(False)
 
 
-def checked_sum(losses):
-    """Sum of (loss tensor (), rows) pairs as a float; NanLossError with the rows of the first that is no number."""
+def checked_sum(losses: list[tuple[Tensor, Iterable[int]]]) -> float:
+    """Sum of (loss tensor (), rows) pairs; NanLossError with the rows of the first that is not a number."""
     values = [loss.item() for loss, _ in losses]
     for value, (_, rows) in zip(values, losses):
         if not math.isfinite(value):
@@ -80,106 +94,150 @@ def checked_sum(losses):
 
 @dataclass
 class Trainer:
-    """What a training step needs. `loss_fn(model, batch) -> scalar` is this process's share of the batch's loss: the
-    shares add up.
+    """What a training step needs; one for every script that trains.
+
+    Args:
+        model: the network, on the group's device.
+        optimizer, schedule: from `make_optimizer` and `make_schedule`.
+        loss_fn: (model, batch) -> scalar, this process's share of the batch's loss: the shares add up.
+        ema_decay: of the moving average of the weights, `ema_model`.
+        seed: dropout and augmentation are seeded by it and the epoch, so a resumed run draws what it would have drawn.
+        generator: what `loss_fn` augments with, the same for all processes; or None.
+        group: the processes that train together.
+        names: of the recordings, to say where a loss became NaN.
+        bf16: compute in bfloat16 where that is safe (autocast).
+        compiled: torch.compile the network.
+        clip_norm: largest norm of the gradient.
     """
 
-    model: torch.nn.Module
+    model: nn.Module
     optimizer: torch.optim.Optimizer
-    schedule: object
-    ema: EMA
-    loss_fn: object
-    device: str
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    loss_fn: Callable[[nn.Module, Batch], Tensor]
+    ema_decay: float = 0.99
+    seed: int = 1
+    generator: torch.Generator | None = None
+    group: ProcessGroup = field(default_factory=ProcessGroup)
+    names: list[str] = field(default_factory=list)
     bf16: bool = False
-    group: ProcessGroup = ProcessGroup()
     compiled: bool = False
     clip_norm: float = 1.0
 
     def __post_init__(self):
+        self.device_type = torch.device(self.group.device).type
+        self.ema = moving_average(self.model, self.ema_decay)
         # The compiled form shares its weights with the model, which is what is saved.
         self.forward = torch.compile(self.model) if self.compiled else self.model
 
-    def epochs(self, batches, first, last, seed, generator, names):
-        """Train epochs first ... last; after each yield (epoch, {"epoch", "lr", "train_loss"}, {"seconds",
-        "records_per_second"}), the columns of history.csv that every training has. Dropout and augmentation
-        (`generator`) are seeded by epoch, so a resumed run draws what it would have drawn. `names` of the recordings
-        tell where a loss became NaN.
-        """
-        n_records = len(batches) * batches.batch_size
-        for epoch in range(first, last + 1):
-            torch.manual_seed(
-                seed * 100_003 + epoch + 10_007 * self.group.rank
-            )  # dropout; `generator` is the same for all processes
-            generator.manual_seed(seed * 100_003 + epoch)
-            start = time.perf_counter()
-            with tqdm(
-                total=n_records, desc=f"Epoch {epoch}/{last}", unit="rec", leave=False, disable=not self.group.is_main
-            ) as bar:
-                try:
-                    train_loss = self.train_one_epoch(batches.epoch(epoch), bar)
-                except NanLossError as error:
-                    raise RunError(
-                        f"epoch {epoch}: {error}; the best epoch so far is kept. The batch held "
-                        f"{', '.join(names[i] for i in error.rows)}"
-                    ) from error
-            seconds = time.perf_counter() - start
-            yield (
-                epoch,
-                {"epoch": epoch, "lr": self.schedule.get_last_lr()[-1], "train_loss": train_loss},
-                {"seconds": round(seconds, 2), "records_per_second": round(n_records / seconds, 1)},
-            )
+    @property
+    def ema_model(self) -> nn.Module:
+        """The network with averaged weights: what is validated and saved."""
+        return self.ema.module
 
-    def train_one_epoch(self, batches, bar=None):
-        """Mean loss of an epoch over `batches`. Raises NanLossError; on a CPU before a bad gradient reaches the
-        weights.
+    def train_one_epoch(self, batches: TrainBatches, epoch: int) -> dict[str, float]:
+        """One pass over the training recordings.
+
+        Args:
+            batches: what `epoch(number)` of yields Batches.
+            epoch: its number, from 1.
+
+        Returns:
+            epoch, lr, train_loss, seconds and records_per_second: columns of history.csv.
+
+        Raises:
+            RunError: the loss or a gradient is NaN or infinite; the message names the batch's recordings. On a CPU the
+                weights are still those before it.
+        """
+        torch.manual_seed(self.seed * 100_003 + epoch + 10_007 * self.group.rank)  # dropout differs by process
+        if self.generator is not None:
+            self.generator.manual_seed(self.seed * 100_003 + epoch)
+        self._set_modes()
+        n_records = len(batches) * batches.batch_size
+        start = time.perf_counter()
+        try:
+            with tqdm(
+                total=n_records, desc=f"Epoch {epoch}", unit="rec", leave=False, disable=not self.group.is_main
+            ) as bar:
+                train_loss = self._train_batches(batches.epoch(epoch), bar)
+        except NanLossError as error:
+            held = ", ".join(self.names[i] for i in error.rows)
+            raise RunError(
+                f"epoch {epoch}: {error}; the best epoch so far is kept. Try a smaller --lr. The batch held {held}"
+            ) from error
+        seconds = time.perf_counter() - start
+        return {
+            "epoch": epoch,
+            "lr": self.schedule.get_last_lr()[-1],
+            "train_loss": train_loss,
+            "seconds": round(seconds, 2),
+            "records_per_second": round(n_records / seconds, 1),
+        }
+
+    def _set_modes(self):
+        """Training mode, but evaluation mode for parts that are frozen: no dropout, and batch norm keeps its
+        statistics.
         """
         self.model.train()
         for part in self.model.children():
             parameters = list(part.parameters())
             if parameters and not any(p.requires_grad for p in parameters):
-                part.eval()  # frozen: no dropout, and batch norm keeps its statistics
-        total, n, unchecked = 0.0, 0, []
+                part.eval()
+
+    def _train_batches(self, batches: Iterable[Batch], bar: tqdm) -> float:
+        """Mean loss. Raises NanLossError."""
+        total = 0.0
+        n_batches = 0
+        unchecked = []
         for batch in batches:
-            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16):
-                loss = self.loss_fn(self.forward, batch)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.group.all_reduce_gradients(self.model.parameters())
-            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-            unchecked.append(
-                (self.group.all_reduce(loss.detach().clone()) + 0 * norm, batch.index)
-            )  # NaN where either is no number
+            loss, norm = self._backward(batch)
+            unchecked.append((self.group.all_reduce(loss) + 0 * norm, batch.index))  # NaN where either is
             if len(unchecked) >= self.check_every:
-                total, unchecked = total + checked_sum(unchecked), []
+                total += checked_sum(unchecked)
+                unchecked = []
             self.optimizer.step()
             self.schedule.step()
-            self.ema.update(self.model)
-            n += 1
-            if bar is not None:
-                bar.update(len(batch.index))
-        return (total + checked_sum(unchecked)) / max(n, 1)
+            self.ema.update_parameters(self.model)
+            n_batches += 1
+            bar.update(len(batch.index))
+        return (total + checked_sum(unchecked)) / max(n_batches, 1)
+
+    def _backward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Gradients of a batch, clipped -> this process's share of the loss (), norm of the gradient ()."""
+        with torch.autocast(self.device_type, torch.bfloat16, enabled=self.bf16):
+            loss = self.loss_fn(self.forward, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.group.all_reduce_gradients(self.model.parameters())
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        return loss.detach().clone(), norm
 
     @property
-    def check_every(self):
+    def check_every(self) -> int:
         """Steps between looks at the loss. A look makes the processor wait for a GPU, so there it comes late: a bad
         step may then have changed the weights in memory, but the run ends before they are written.
         """
-        return 1 if torch.device(self.device).type == "cpu" else 32
+        return 1 if self.device_type == "cpu" else 32
 
-    def state(self):
+    def state(self) -> dict:
         """Everything that changes while training, for a checkpoint."""
         return {
             "model": self.model.state_dict(),
-            "ema": self.ema.model.state_dict(),
-            "ema_updates": self.ema.n_updates,
+            "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
 
-    def load_state(self, state):
-        """Go on where `state()` was taken."""
+    def load_state(self, state: dict) -> None:
+        """Go on where `state()` was taken. Raises KeyError, ValueError or RuntimeError if it is of another training."""
         self.model.load_state_dict(state["model"])
-        self.ema.model.load_state_dict(state["ema"])
-        self.ema.n_updates = state["ema_updates"]
+        self.ema.load_state_dict(_ema_state(state))
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+
+
+def _ema_state(state: dict) -> dict:
+    """The moving average of a checkpoint; before AveragedModel its count lay beside the weights."""
+    if "ema_updates" not in state:
+        return state["ema"]
+    weights = {f"module.{name}": value for name, value in state["ema"].items()}
+    return {**weights, "n_averaged": torch.tensor(state["ema_updates"] + 1)}

@@ -6,6 +6,10 @@ recordings, C classes. A score that is not defined (a class without positives, s
 it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 
 from data.labels import NORMAL, code_groups, read_matrix
@@ -13,35 +17,55 @@ from data.labels import NORMAL, code_groups, read_matrix
 BETA = 2  # of the F-beta and G-beta measures: a missed diagnosis weighs twice
 
 
-def load_weights(year=2020):
+def load_weights(year: int = 2020) -> tuple[list[tuple[str, ...]], np.ndarray]:
     """Reward matrix of the Challenge of `year`, equivalent classes merged to the first of each pair:
-    (list of C tuples of codes, (C, C) float64). The normal class is `normal_column(groups)`."""
+    (list of C tuples of codes, (C, C) float64). The normal class is `normal_column(groups)`.
+    """
     columns, values = read_matrix(year)
     groups = list(code_groups(year))
-    owner = np.array(
-        [next(i for i, group in enumerate(groups) if set(name.split("|")) & set(group)) for name in columns]
-    )
-    first = np.array([int(np.flatnonzero(owner == i)[0]) for i in range(len(groups))])
-    if not np.array_equal(values, values[np.ix_(first[owner], first[owner])]):
+    group_of = {code: i for i, group in enumerate(groups) for code in group}
+    owner = np.array([group_of[name.split("|")[0]] for name in columns])  # (N,): the group of each row and column
+    _, first = np.unique(owner, return_index=True)  # (C,): the first row of each group
+    if not np.array_equal(values, values[np.ix_(first[owner], first[owner])]):  # rows of a group must not differ
         raise ValueError(f"reward matrix of {year}: equivalent classes have different weights")
     return groups, values[np.ix_(first, first)]
 
 
-def normal_column(groups):
+def normal_column(groups: Sequence[Sequence[str]]) -> int:
     """Column of sinus rhythm, the class of a classifier that never finds anything."""
     return next(i for i, group in enumerate(groups) if NORMAL in group)
 
 
-def compute_scores(y_true, y_pred, y_score, weights=None, normal_index=None):
-    """The official scores of 2020 as a dictionary: auroc, auprc, accuracy (all classes of a recording right),
-    f_measure, f_beta_measure, g_beta_measure, challenge_metric (NaN without `weights`), and the arrays (C,)
-    auroc_classes, auprc_classes, f_measure_classes. Raises ValueError if the shapes differ or a score is NaN.
+def compute_scores(
+    y_true: np.ndarray,
+    y_pred: np.ndarray,
+    y_score: np.ndarray,
+    weights: np.ndarray | None = None,
+    normal_index: int | None = None,
+) -> dict[str, float | np.ndarray]:
+    """The official scores of 2020.
+
+    Args:
+        y_true: (R, C) bool, labels.
+        y_pred: (R, C) bool, decisions.
+        y_score: (R, C) real, probabilities.
+        weights: (C, C) reward matrix, or None: no challenge metric.
+        normal_index: column of sinus rhythm; needed with `weights`.
+
+    Returns:
+        dictionary of auroc, auprc, accuracy (all classes of a recording right), f_measure, f_beta_measure,
+        g_beta_measure, challenge_metric (NaN without `weights`), and the arrays (C,) auroc_classes, auprc_classes,
+        f_measure_classes.
+
+    Raises:
+        ValueError: the shapes differ or a score is NaN.
     """
     y_true, y_pred, y_score = _checked(y_true, y_pred, y_score)
     auroc, auprc = _areas(y_true, y_score)
     f_measure = f_measure_per_class(y_true, y_pred)
-    share = 1 / np.maximum(y_true.sum(axis=1), 1)  # (R,): a recording's weight is spread over its labels
-    f_beta, g_beta = _beta_measures(*_counts(y_true, y_pred, share)[:3])
+    tp, fp, fn, _ = _counts(y_true, y_pred, _share_of_labels(y_true))
+    f_beta, g_beta = _beta_measures(tp, fp, fn)
+    metric = np.nan if weights is None else challenge_metric(y_true, y_pred, weights, normal_index)
     return {
         "auroc": _nanmean(auroc),
         "auprc": _nanmean(auprc),
@@ -49,33 +73,42 @@ def compute_scores(y_true, y_pred, y_score, weights=None, normal_index=None):
         "f_measure": _nanmean(f_measure),
         "f_beta_measure": _nanmean(f_beta),
         "g_beta_measure": _nanmean(g_beta),
-        "challenge_metric": np.nan if weights is None else challenge_metric(y_true, y_pred, weights, normal_index),
+        "challenge_metric": metric,
         "auroc_classes": auroc,
         "auprc_classes": auprc,
         "f_measure_classes": f_measure,
     }
 
 
-def auroc_per_class(y_true, y_score):
+def auroc_per_class(y_true: np.ndarray, y_score: np.ndarray) -> np.ndarray:
     """(C,) areas under the ROC curve; recordings of equal score share one threshold."""
     return _areas(y_true, y_score)[0]
 
 
-def auprc_per_class(y_true, y_score):
-    """(C,) areas under the precision-recall curve, precision piecewise constant."""
-    return _areas(y_true, y_score)[1]
-
-
-def f_measure_per_class(y_true, y_pred):
+def f_measure_per_class(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
     """(C,) F1 of each class; NaN where it has neither labels nor outputs."""
     tp, fp, fn, _ = _counts(y_true, y_pred, np.ones(len(y_true)))
     return _ratio(2 * tp, 2 * tp + fp + fn)
 
 
-def challenge_metric(y_true, y_pred, weights, normal_index):
+def challenge_metric(y_true: np.ndarray, y_pred: np.ndarray, weights: np.ndarray, normal_index: int) -> float:
     """The Challenge's reward, scaled so that 1 is all right and 0 is 'normal' for everyone. Each recording's reward is
-    divided by the number of classes that are labelled or answered. 0.0 where the two ends of the scale coincide."""
-    y_true, y_pred = np.asarray(y_true, bool), np.asarray(y_pred, bool)
+    divided by the number of classes that are labelled or answered.
+
+    Args:
+        y_true: (R, C) bool, labels.
+        y_pred: (R, C) bool, decisions.
+        weights: (C, C) reward matrix.
+        normal_index: column of sinus rhythm.
+
+    Returns:
+        the metric; 0.0 where the two ends of the scale coincide.
+
+    Raises:
+        ValueError: weights or normal_index do not fit the classes.
+    """
+    y_true = np.asarray(y_true, bool)
+    y_pred = np.asarray(y_pred, bool)
     weights = _checked_weights(weights, normal_index, y_true.shape[1])
     worst, best = _reward_scale(y_true, weights, normal_index)
     if best == worst:
@@ -83,14 +116,39 @@ def challenge_metric(y_true, y_pred, weights, normal_index):
     return float((_rewards(y_true, y_pred, weights).sum() - worst) / (best - worst))
 
 
-def compute_scores_cpsc2018(y_true, y_pred, y_score):
-    """The six scores of the Challenge's first phase as a dictionary: auroc, auprc, accuracy, f_measure,
-    f_beta_measure, g_beta_measure, each the plain mean over the classes. Every count is divided by the recording's
-    number of labels (1 if it has none), accuracy is a class's share of right answers, 0 / 0 counts as 1, and the
-    curves start at threshold 1 and leave out threshold 0. Raises ValueError as `compute_scores` does.
+def compute_scores_cpsc2018(y_true: np.ndarray, y_pred: np.ndarray, y_score: np.ndarray) -> dict[str, float]:
+    """The six scores of the Challenge's first phase. Every count is divided by the recording's number of labels (1 if
+    it has none), accuracy is a class's share of right answers, 0 / 0 counts as 1, and the curves start at threshold 1
+    and leave out threshold 0.
+
+    Args:
+        y_true: (R, C) bool, labels.
+        y_pred: (R, C) bool, decisions.
+        y_score: (R, C) real, probabilities.
+
+    Returns:
+        dictionary of auroc, auprc, accuracy, f_measure, f_beta_measure, g_beta_measure, each the plain mean over the
+        classes.
+
+    Raises:
+        ValueError: the shapes differ or a score is NaN.
     """
+    values = _first_phase_values(y_true, y_pred, y_score)
+    return {name: float(np.mean(value)) for name, value in values.items()}
+
+
+def class_scores_cpsc2018(y_true, y_pred, y_score):
+    """What `compute_scores_cpsc2018` takes the means of, as the arrays (C,) that `compute_scores` has: auroc_classes,
+    auprc_classes, f_measure_classes.
+    """
+    values = _first_phase_values(y_true, y_pred, y_score)
+    return {f"{name}_classes": values[name] for name in ("auroc", "auprc", "f_measure")}
+
+
+def _first_phase_values(y_true, y_pred, y_score):
+    """The first phase's six scores of each class, all (C,)."""
     y_true, y_pred, y_score = _checked(y_true, y_pred, y_score)
-    tp, fp, fn, tn = _counts(y_true, y_pred, 1 / np.maximum(y_true.sum(axis=1), 1))
+    tp, fp, fn, tn = _counts(y_true, y_pred, _share_of_labels(y_true))
     f_beta, g_beta = _beta_measures(tp, fp, fn)
     areas = np.array([_first_phase_areas(*column) for column in zip(y_true.T, y_score.T)])  # (C, 2)
     values = {
@@ -101,25 +159,41 @@ def compute_scores_cpsc2018(y_true, y_pred, y_score):
         "f_beta_measure": f_beta,
         "g_beta_measure": g_beta,
     }
-    return {name: float(np.mean(np.nan_to_num(value, nan=1.0))) for name, value in values.items()}
+    return {name: np.nan_to_num(value, nan=1.0) for name, value in values.items()}
 
 
-def expected_calibration_error(y_true, y_score, n_bins=15):
-    """Mean distance between probability and frequency: all R x C probabilities in `n_bins` bins of equal width, each
-    bin weighted by what it holds. Raises ValueError for scores outside 0 ... 1.
+def expected_calibration_error(y_true: np.ndarray, y_score: np.ndarray, n_bins: int = 15) -> float:
+    """Mean distance between probability and frequency: all R x C probabilities in bins of equal width, each bin
+    weighted by what it holds.
+
+    Args:
+        y_true: (R, C) bool, labels.
+        y_score: (R, C) probabilities.
+        n_bins: number of bins.
+
+    Returns:
+        the error, from 0 to 1.
+
+    Raises:
+        ValueError: the shapes differ, or a score is outside 0 ... 1.
     """
     y_true, _, y_score = _checked(y_true, y_true, y_score)
     if y_score.min() < 0 or y_score.max() > 1:
         raise ValueError("the calibration error needs probabilities between 0 and 1")
     bins = np.minimum((y_score * n_bins).astype(int), n_bins - 1).ravel()  # (R * C,)
-    excess = np.bincount(bins, weights=y_score.ravel(), minlength=n_bins) - np.bincount(
-        bins[y_true.ravel()], minlength=n_bins
-    )
-    return float(np.abs(excess).sum() / y_true.size)
+    promised = np.bincount(bins, weights=y_score.ravel(), minlength=n_bins)  # positives by the probabilities
+    found = np.bincount(bins[y_true.ravel()], minlength=n_bins)  # and by the labels
+    return float(np.abs(promised - found).sum() / y_true.size)
 
 
-def choose_thresholds(y_true, y_score, weights=None, normal_index=None, shrink=10.0):
-    """Decision thresholds (C,) float32 for `y_score > threshold`, from validation records.
+def choose_thresholds(
+    y_true: np.ndarray,
+    y_score: np.ndarray,
+    weights: np.ndarray | None = None,
+    normal_index: int | None = None,
+    shrink: float = 10.0,
+) -> np.ndarray:
+    """Decision thresholds for `y_score > threshold`, from validation records.
 
     First the best global threshold among quantiles of the scores; then class by class the value that is best with all
     other classes held, over every distinct score, until nothing improves. Best is the challenge metric, or the mean
@@ -127,6 +201,19 @@ def choose_thresholds(y_true, y_score, weights=None, normal_index=None, shrink=1
     the global one, with weight n / (n + shrink) for a class of n positive recordings, because the optimum of a
     handful of positives is noise: a class without any keeps the global threshold. No step may lower the metric, and
     the result is deterministic.
+
+    Args:
+        y_true: (R, C) bool, labels.
+        y_score: (R, C) probabilities.
+        weights: (C, C) reward matrix, or None: by the mean F1.
+        normal_index: column of sinus rhythm; needed with `weights`.
+        shrink: positive recordings that the global threshold counts as.
+
+    Returns:
+        thresholds (C,) float32.
+
+    Raises:
+        ValueError: the shapes differ, a score is not finite, there is no label at all, or shrink is negative.
     """
     y_true, _, y_score = _checked(y_true, y_true, y_score)
     if not np.isfinite(y_score).all():
@@ -138,7 +225,8 @@ def choose_thresholds(y_true, y_score, weights=None, normal_index=None, shrink=1
     if weights is not None:
         weights = _checked_weights(weights, normal_index, y_true.shape[1])
         worst, best = _reward_scale(y_true, weights, normal_index)
-        gain = _RewardGain(y_true, weights) if best > worst else gain
+        if best > worst:
+            gain = _RewardGain(y_true, weights)
     grid = np.unique(np.quantile(y_score[y_true], np.linspace(0, 1, 101))).astype(np.float32)
     grid = np.concatenate([[np.nextafter(grid[0], np.float32(-np.inf))], grid])
     start = grid[int(np.argmax([gain.total(y_score > threshold) for threshold in grid]))]
@@ -146,6 +234,7 @@ def choose_thresholds(y_true, y_score, weights=None, normal_index=None, shrink=1
 
 
 def _trust(y_true, shrink):
+    """(C,) weight of each class's own threshold, by its positive recordings."""
     if not shrink >= 0:
         raise ValueError(f"shrink is a number of recordings, 0 or more, not {shrink}")
     n = y_true.sum(axis=0)  # (C,)
@@ -165,13 +254,13 @@ def _ascend(gain, y_score, thresholds, trust, n_rounds=10):
         for k in np.flatnonzero(trust > 0):
             curve = gain.of_class(k, y_pred, order[:, k])  # (R + 1,): metric if the first n are positive
             scores = ranked[:, k]
-            ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) + 1
-            ends = np.concatenate([[0], ends])  # ties cannot be parted
+            ends = np.concatenate([[0], _ends_of_ties(scores)])  # recordings of equal score cannot be parted
             own = _between(scores, ends[np.argmax(curve[ends])])
             candidate = np.float32((1 - trust[k]) * start + trust[k] * own)
             n_before, n_after = y_pred[:, k].sum(), (scores > candidate).sum()
             if curve[n_after] > curve[n_before] + 1e-12 * abs(curve[n_before]):
-                thresholds[k], moved = candidate, True
+                moved = True
+                thresholds[k] = candidate
                 y_pred[:, k] = y_score[:, k] > candidate
         if not moved:
             break
@@ -190,19 +279,24 @@ def _between(ranked, n):
 
 class _RewardGain:
     """The challenge metric's unscaled reward. A recording earns (labels W outputs) / |labels or outputs|; switching one
-    class changes both parts by one term, so one sum per recording gives every threshold of the class."""
+    class changes both parts by one term, so one sum per recording gives every threshold of the class.
+    """
 
-    def __init__(self, y_true, weights):
-        self.y_true, self.weights = y_true, weights
+    def __init__(self, y_true: np.ndarray, weights: np.ndarray):
+        self.y_true = y_true
+        self.weights = weights
         self.earned = y_true @ weights  # (R, C): reward of each output
 
-    def total(self, y_pred):
+    def total(self, y_pred: np.ndarray) -> float:
+        """The metric of y_pred (R, C)."""
         return _rewards(self.y_true, y_pred, self.weights, self.earned).sum()
 
-    def of_class(self, k, y_pred, order):
+    def of_class(self, k: int, y_pred: np.ndarray, order: np.ndarray) -> np.ndarray:
+        """(R + 1,): the metric with the first 0 ... R recordings of `order` answered by class k, the rest as y_pred."""
         others = y_pred.copy()
         others[:, k] = False
-        reward, size = (self.earned * others).sum(axis=1), (self.y_true | others).sum(axis=1)  # (R,)
+        reward = (self.earned * others).sum(axis=1)  # (R,)
+        size = (self.y_true | others).sum(axis=1)  # (R,)
         off = reward / np.maximum(size, 1)
         on = (reward + self.earned[:, k]) / np.maximum(size + ~self.y_true[:, k], 1)
         return off.sum() + np.concatenate([[0.0], np.cumsum((on - off)[order])])
@@ -211,21 +305,26 @@ class _RewardGain:
 class _F1Gain:
     """Mean F1 over the classes that have labels; other classes do not touch a class's own F1."""
 
-    def __init__(self, y_true):
-        self.y_true, self.n_labels = y_true, y_true.sum(axis=0)
+    def __init__(self, y_true: np.ndarray):
+        self.y_true = y_true
+        self.n_labels = y_true.sum(axis=0)
 
-    def total(self, y_pred):
+    def total(self, y_pred: np.ndarray) -> float:
+        """The metric of y_pred (R, C)."""
         tp = (self.y_true & y_pred).sum(axis=0)
-        return np.mean((2 * tp / np.maximum(self.n_labels + y_pred.sum(axis=0), 1))[self.n_labels > 0])
+        f1 = 2 * tp / np.maximum(self.n_labels + y_pred.sum(axis=0), 1)  # (C,)
+        return np.mean(f1[self.n_labels > 0])
 
-    def of_class(self, k, y_pred, order):
+    def of_class(self, k: int, y_pred: np.ndarray, order: np.ndarray) -> np.ndarray:
+        """(R + 1,): the class's F1 with the first 0 ... R recordings of `order` answered by class k."""
         tp = np.concatenate([[0], np.cumsum(self.y_true[order, k])])
         return 2 * tp / np.maximum(self.n_labels[k] + np.arange(len(tp)), 1)
 
 
 def _rewards(y_true, y_pred, weights, earned=None):
-    """(R,) reward of each recording."""
-    earned = y_true @ weights if earned is None else earned
+    """(R,) reward of each recording; `earned` is y_true @ weights (R, C), where it is known already."""
+    if earned is None:
+        earned = y_true @ weights
     return (earned * y_pred).sum(axis=1) / np.maximum((y_true | y_pred).sum(axis=1), 1)
 
 
@@ -237,6 +336,7 @@ def _reward_scale(y_true, weights, normal_index):
 
 
 def _checked_weights(weights, normal_index, n_classes):
+    """(C, C) float64; ValueError if the weights or the column of sinus rhythm do not fit the classes."""
     weights = np.asarray(weights, np.float64)
     if weights.shape != (n_classes, n_classes):
         raise ValueError(f"{n_classes} classes need weights ({n_classes}, {n_classes}), not {weights.shape}")
@@ -246,38 +346,57 @@ def _checked_weights(weights, normal_index, n_classes):
 
 
 def _checked(y_true, y_pred, y_score):
-    y_true, y_pred, y_score = np.asarray(y_true), np.asarray(y_pred), np.asarray(y_score)
-    if y_true.ndim != 2 or not y_true.size or not y_true.shape == y_pred.shape == y_score.shape:
+    """Labels and decisions as bool, scores as floats; ValueError if the shapes differ or a score is NaN."""
+    y_true = np.asarray(y_true)
+    y_pred = np.asarray(y_pred)
+    y_score = np.asarray(y_score)
+    one_shape = y_true.shape == y_pred.shape == y_score.shape
+    if y_true.ndim != 2 or not y_true.size or not one_shape:
         raise ValueError(
             f"labels, outputs and scores need one shape (R, C), not {y_true.shape}, {y_pred.shape} and {y_score.shape}"
         )
     if np.isnan(y_score).any():
         raise ValueError(f"{int(np.isnan(y_score).any(axis=1).sum())} recordings have a score that is NaN")
-    floating = np.issubdtype(y_score.dtype, np.floating)
-    return y_true.astype(bool), y_pred.astype(bool), y_score if floating else y_score.astype(np.float64)
+    if not np.issubdtype(y_score.dtype, np.floating):
+        y_score = y_score.astype(np.float64)
+    return y_true.astype(bool), y_pred.astype(bool), y_score
+
+
+def _share_of_labels(y_true):
+    """(R,) weight of a recording that is spread over its labels."""
+    return 1 / np.maximum(y_true.sum(axis=1), 1)
 
 
 def _counts(y_true, y_pred, share):
     """Weighted true positives, false positives, false negatives and true negatives, each (C,)."""
-    return tuple(share @ hit for hit in (y_true & y_pred, ~y_true & y_pred, y_true & ~y_pred, ~y_true & ~y_pred))
+    tp = share @ (y_true & y_pred)
+    fp = share @ (~y_true & y_pred)
+    fn = share @ (y_true & ~y_pred)
+    tn = share @ (~y_true & ~y_pred)
+    return tp, fp, fn, tn
 
 
 def _beta_measures(tp, fp, fn):
+    """F-beta and G-beta of each class, both (C,)."""
     hits = (1 + BETA**2) * tp
     return _ratio(hits, hits + fp + BETA**2 * fn), _ratio(tp, tp + fp + BETA * fn)
 
 
 def _areas(y_true, y_score):
     """AUROC and AUPRC of each class, both (C,)."""
-    y_true, y_score = np.asarray(y_true, bool), np.asarray(y_score)
-    auroc, auprc = np.full((2, y_true.shape[1]), np.nan)
-    for k, (tp, fp) in enumerate(map(_curve, y_true.T, y_score.T)):
-        if tp[-1]:
-            tpr = tp / tp[-1]
-            auprc[k] = _sum_in_order(np.diff(tpr) * (tp[1:] / (tp[1:] + fp[1:])))
-            if fp[-1]:
-                tnr = (fp[-1] - fp) / fp[-1]
-                auroc[k] = _sum_in_order(0.5 * np.diff(tpr) * (tnr[1:] + tnr[:-1]))
+    y_true = np.asarray(y_true, bool)
+    y_score = np.asarray(y_score)
+    auroc = np.full(y_true.shape[1], np.nan)
+    auprc = np.full(y_true.shape[1], np.nan)
+    for k in range(y_true.shape[1]):
+        tp, fp = _curve(y_true[:, k], y_score[:, k])
+        if not tp[-1]:
+            continue  # without positives neither is defined
+        tpr = tp / tp[-1]
+        auprc[k] = _sum_in_order(np.diff(tpr) * (tp[1:] / (tp[1:] + fp[1:])))
+        if fp[-1]:
+            tnr = (fp[-1] - fp) / fp[-1]
+            auroc[k] = _sum_in_order(0.5 * np.diff(tpr) * (tnr[1:] + tnr[:-1]))
     return auroc, auprc
 
 
@@ -285,25 +404,33 @@ def _curve(y_true, y_score):
     """True and false positives (T + 1,) as the threshold falls through the T distinct scores, from none on."""
     order = np.argsort(-y_score, kind="stable")
     ranked = y_score[order]
-    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]) + 1, len(ranked))
+    ends = _ends_of_ties(ranked)
     tp = np.concatenate([[0], np.cumsum(y_true[order])[ends - 1]])
     return tp, np.concatenate([[0], ends]) - tp
+
+
+def _ends_of_ties(ranked):
+    """(T,) how many of the sorted scores there are down to the end of each run of equal ones."""
+    return np.append(np.flatnonzero(ranked[1:] != ranked[:-1]) + 1, len(ranked))
 
 
 def _first_phase_areas(y_true, y_score):
     """(AUROC, AUPRC) of one class by the first phase's curve."""
     thresholds = np.unique(y_score)[::-1]
-    thresholds = thresholds if thresholds[0] == 1 else np.insert(thresholds, 0, 1)
-    thresholds = np.minimum.accumulate(
-        thresholds[:-1] if thresholds[-1] == 0 else thresholds
-    )  # scores above 1 count at 1
-    positive, negative = (np.sort(y_score[side]) for side in (y_true, ~y_true))
+    if thresholds[0] != 1:
+        thresholds = np.insert(thresholds, 0, 1)
+    if thresholds[-1] == 0:
+        thresholds = thresholds[:-1]
+    thresholds = np.minimum.accumulate(thresholds)  # scores above 1 count at 1
+    positive = np.sort(y_score[y_true])
+    negative = np.sort(y_score[~y_true])
     tp = len(positive) - np.searchsorted(positive, thresholds)
     fp = len(negative) - np.searchsorted(negative, thresholds)
     tpr = tp / len(positive) if len(positive) else np.ones(len(tp))
     tnr = (len(negative) - fp) / len(negative) if len(negative) else np.ones(len(fp))
     precision = np.nan_to_num(_ratio(tp, tp + fp), nan=1.0)
-    return (_sum_in_order(0.5 * np.diff(tpr) * (tnr[1:] + tnr[:-1])), _sum_in_order(np.diff(tpr) * precision[1:]))
+    auroc = _sum_in_order(0.5 * np.diff(tpr) * (tnr[1:] + tnr[:-1]))
+    return auroc, _sum_in_order(np.diff(tpr) * precision[1:])
 
 
 def _sum_in_order(terms):
@@ -312,8 +439,10 @@ def _sum_in_order(terms):
 
 
 def _ratio(above, below):
+    """above / below, NaN where below is 0."""
     return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=np.asarray(below) != 0)
 
 
 def _nanmean(values):
+    """Mean of what is defined; NaN, without numpy's warning, where nothing is."""
     return float(np.nanmean(values)) if not np.isnan(values).all() else np.nan

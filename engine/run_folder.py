@@ -9,6 +9,8 @@
 A model file is a dictionary {"members": [state dict, ...]}: a run has one member, an ensemble several.
 """
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import io
@@ -19,9 +21,11 @@ import platform
 import subprocess
 import zipfile
 import zlib
+from collections.abc import Iterator
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -31,24 +35,45 @@ from data.locks import locked
 from data.preprocess import SignalConfig
 from engine.checks import check_codes, check_members
 from engine.decision import check_rule
-from models import build_model
+from models import ECGModel, build_model
 
-FORMAT = "12ecg-run"
 VERSION = 2  # of config.json and pretrain_config.json; version 1 named a model's covariates "context"
 READABLE = (1, 2)
 MAX_CONFIG = 2**24  # bytes
 MAX_MESSAGE = 20_000  # characters of an error: it may quote a file
-KEYS = {"format", "version", "signal", "classes", "decision", "members", "training", "data", "versions", "git_commit"}
+PRETRAIN = "pretrain_"  # how the files of a pre-training begin, which may share a folder with a training
+_ALWAYS = {"format", "version", "signal", "training", "data", "versions", "git_commit"}
+# What config.json calls itself and holds, by the prefix of the run's files.
+FORMATS = {
+    "": ("12ecg-run", _ALWAYS | {"classes", "decision", "members"}),
+    PRETRAIN: ("12ecg-pretraining", _ALWAYS | {"encoder", "head"}),
+}
+
+
+# What torch.load and zipfile raise on files that they did not write; there is no common base class.
+_FOREIGN_FILE = (
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    MemoryError,
+)
 
 
 class RunError(RuntimeError):
     """A run folder cannot be read or written; the message names the file and the fault."""
 
-    def __init__(self, message):
+    def __init__(self, message: str):
         super().__init__(printable(message[:MAX_MESSAGE]))
 
 
-def new_run_path(folder=None):
+def new_run_path(folder: str | os.PathLike | None = None) -> Path:
     """Folder of a new run: `folder` itself, or a time-stamped one inside it if it ends with a slash (or is not
     given).
     """
@@ -59,15 +84,20 @@ def new_run_path(folder=None):
 
 
 class RunFolder:
-    """One run on disk. Every file is written under a temporary name, flushed to disk and renamed."""
+    """One run on disk. Every file is written under a temporary name, flushed to disk and renamed.
 
-    def __init__(self, path):
+    Names are those of the files without the run's prefix: `RunFolder(path, PRETRAIN) / "model.pth"` is
+    path/pretrain_model.pth.
+    """
+
+    def __init__(self, path: str | os.PathLike, prefix: str = ""):
         self.path = Path(path)
+        self.prefix = prefix
 
-    def __truediv__(self, name):
-        return self.path / name
+    def __truediv__(self, name: str) -> Path:
+        return self.path / f"{self.prefix}{name}"
 
-    def create(self):
+    def create(self) -> None:
         """Make the folder if it is not there."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -75,7 +105,7 @@ class RunFolder:
             raise RunError(f"{self.path}: the folder cannot be made: {error.strerror}") from error
 
     @contextlib.contextmanager
-    def only_writer(self):
+    def only_writer(self) -> Iterator[None]:
         """RunError if another process holds the folder in this way. The lock ends with the block, or with the
         process.
         """
@@ -84,30 +114,32 @@ class RunFolder:
                 raise RunError(f"{self.path} is in use: another process writes into it")
             yield
 
-    def write_bytes(self, name, data):
-        partial = self.path / f".{zlib.crc32(name.encode()):08x}.partial"  # the name may be as long as names can be
+    def write_bytes(self, name: str, data: bytes) -> None:
+        target = self / name
+        checksum = zlib.crc32(os.fsencode(target.name))
+        partial = self.path / f".{checksum:08x}.partial"  # a name of its own may be as long as names can be
         try:
             with open(partial, "wb", opener=_without_links) as out:
                 out.write(data)
                 out.flush()
                 os.fsync(out.fileno())
-            partial.replace(self.path / name)
+            partial.replace(target)
         except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-            raise RunError(f"{self.path / name} cannot be written: {error.strerror}") from error
+            raise RunError(f"{target} cannot be written: {error.strerror}") from error
 
-    def remove(self, name):
+    def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        (self.path / name).unlink(missing_ok=True)
+        (self / name).unlink(missing_ok=True)
 
-    def write_text(self, name, text):
+    def write_text(self, name: str, text: str) -> None:
         self.write_bytes(name, text.encode("utf-8"))
 
-    def write_json(self, name, content):
+    def write_json(self, name: str, content: Any) -> None:
         self.write_text(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
-    def write_rows(self, name, rows, columns=None):
+    def write_rows(self, name: str, rows: list[dict], columns: list[str] | None = None) -> None:
         """CSV of a list of dictionaries with equal keys."""
         out = io.StringIO()
         writer = csv.DictWriter(out, columns or list(rows[0]), lineterminator="\n")
@@ -115,75 +147,64 @@ class RunFolder:
         writer.writerows(rows)
         self.write_text(name, out.getvalue())
 
-    def save(self, name, content):
+    def save(self, name: str, content: Any) -> None:
         """torch.save of tensors and plain Python values."""
         buffer = io.BytesIO()
         torch.save(content, buffer)
         self.write_bytes(name, buffer.getvalue())
 
-    def size(self, name):
+    def size(self, name: str) -> int:
         """Bytes of a file."""
         return self.regular(name).stat().st_size
 
-    def load(self, name):
-        """What `save` wrote; never executes code from the file."""
+    def load(self, name: str) -> Any:
+        """What `save` wrote; never executes code from the file. Raises RunError."""
         file = self.regular(name)
         try:
             with zipfile.ZipFile(file) as archive:  # unpacked, nothing may be larger than the file itself
                 unpacked = sum(entry.file_size for entry in archive.infolist())
             if unpacked > file.stat().st_size:
-                raise RunError(f"{file} is no plain PyTorch checkpoint: it unpacks to {unpacked} bytes")
+                raise RunError(f"{file} is not a plain PyTorch checkpoint: it unpacks to {unpacked} bytes")
             return torch.load(file, map_location="cpu", weights_only=True)
-        except (
-            pickle.UnpicklingError,
-            zipfile.BadZipFile,
-            RuntimeError,
-            EOFError,
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            AssertionError,
-            NotImplementedError,
-            OverflowError,
-            MemoryError,
-        ) as error:
-            if isinstance(error, RunError):
-                raise
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            if isinstance(error, pickle.UnpicklingError):  # PyTorch's own text advises to run what is in the file
-                reason = "it holds other things than tensors and plain values"
-            raise RunError(f"{file} is damaged or no plain PyTorch checkpoint: {reason}") from error
+        except RunError:
+            raise
+        except pickle.UnpicklingError as error:  # PyTorch's own text advises to run what is in the file
+            raise RunError(
+                f"{file} is damaged or not a plain PyTorch checkpoint: it holds other things than tensors and plain "
+                "values"
+            ) from error
+        except _FOREIGN_FILE as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RunError(f"{file} is damaged or not a plain PyTorch checkpoint: {reason}") from error
 
-    def read_config(self, name="config.json", form=FORMAT, keys=KEYS):
-        """Contents of config.json (or of another file `name`), checked: format, version, and that no key is missing
-        or unknown.
+    def read_config(self) -> dict:
+        """Contents of config.json (pretrain_config.json with that prefix), checked: format, version, and that no key is
+        missing or unknown. Raises RunError.
         """
-        file = self.regular(name)
+        file = self.regular("config.json")
+        form, keys = FORMATS[self.prefix]
         try:
             if file.stat().st_size > MAX_CONFIG:
                 raise RunError(f"{file} has more than {MAX_CONFIG} bytes")
             config = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         except (OSError, ValueError, RecursionError) as error:
-            raise RunError(f"{file} is no readable JSON: {error}") from error
+            raise RunError(f"{file} is not readable JSON: {error}") from error
         if not isinstance(config, dict) or config.get("format") != form:
             raise RunError(f"{file} does not describe a run of this software (format {form!r})")
         if config.get("version") not in READABLE:
-            raise RunError(
-                f"{file} has version {str(config.get('version'))[:80]}; this software reads versions 1 and 2"
-            )
+            found = str(config.get("version"))[:80]
+            raise RunError(f"{file} has version {found}; this software reads versions 1 and 2")
         if set(config) != keys:
-            raise RunError(
-                f"{file}: missing keys {sorted(keys - set(config))}, unknown keys {sorted(set(config) - keys)}"[:500]
-            )
+            missing = sorted(keys - set(config))
+            unknown = sorted(set(config) - keys)
+            raise RunError(f"{file}: missing keys {missing}, unknown keys {unknown}"[:500])
         return _upgraded(config)
 
-    def regular(self, name):
+    def regular(self, name: str) -> Path:
         """Path of a file to be read; RunError if it is none: a pipe would be waited for, a device read without end."""
-        file = self.path / name
+        file = self / name
         if not file.is_file():
-            raise RunError(f"{file} is {'no regular file' if os.path.lexists(file) else 'missing'}")
+            raise RunError(f"{file} is {'not a regular file' if os.path.lexists(file) else 'missing'}")
         return file
 
 
@@ -214,18 +235,29 @@ def _without_links(path, flags):
 
 
 def _refuse_constant(text):
-    raise ValueError(f"{text} is no JSON")
+    raise ValueError(f"{text} is not JSON")
 
 
-def make_config(signal, class_set, decision, members, training, data):
-    """Content of config.json. `decision` is a rule of engine.decision, `members` a list of {"model": model config,
-    "seq_length": window in samples}. Raises ValueError if they are beyond what `load_run` accepts.
+def make_config(
+    signal: SignalConfig, class_set: ClassSet, decision: dict, members: list[dict], training: dict, data: dict
+) -> dict:
+    """Content of config.json.
+
+    Args:
+        signal, class_set: the data contract.
+        decision: a rule of engine.decision.
+        members: [{"model": model config, "seq_length": window in samples}].
+        training: the flags.
+        data: facts of the recordings; "frequency" holds a number for each class.
+
+    Raises:
+        ValueError: they are beyond what `load_run` accepts.
     """
     check_rule(decision, class_set)
     check_members(members, len(signal.leads))
     check_codes(class_set.codes)
     return {
-        "format": FORMAT,
+        "format": FORMATS[""][0],
         "version": VERSION,
         "signal": signal.to_dict(),
         "classes": class_set.to_dict(),
@@ -237,50 +269,76 @@ def make_config(signal, class_set, decision, members, training, data):
     }
 
 
-def load_run(folder, weights="model.pth"):
-    """(models, seq_lengths, SignalConfig, ClassSet, config) of a run folder; everything is checked before use."""
+class LoadedRun(NamedTuple):
+    """What a run folder holds, checked."""
+
+    models: list[ECGModel]  # in evaluation mode
+    seq_lengths: list[int]  # samples in a window of each
+    signal: SignalConfig
+    class_set: ClassSet
+    config: dict  # the whole config.json
+
+
+def load_run(folder: str | os.PathLike, weights: str = "model.pth") -> LoadedRun:
+    """Models and data contract of a run folder; everything is checked before use. Raises RunError naming the file and
+    the fault.
+    """
     run = RunFolder(folder)
     config = run.read_config()
     try:
-        signal, class_set = SignalConfig.from_dict(config["signal"]), ClassSet.from_dict(config["classes"])
+        signal = SignalConfig.from_dict(config["signal"])
+        class_set = ClassSet.from_dict(config["classes"])
         n_weights = check_members(config["members"], len(signal.leads))
         check_codes(class_set.codes)
         check_rule(config["decision"], class_set)
-        if not isinstance(config["training"], dict):
-            raise ValueError("training holds no settings")
+        _check_facts(config, class_set)
         if 2 * n_weights > run.size(weights):  # at two bytes each
             raise RunError(f"{run / weights} is too small for the {n_weights} weights that config.json announces")
         seq_lengths = [member["seq_length"] for member in config["members"]]
         models = [build_model(member["model"]) for member in config["members"]]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RunError(f"{run / 'config.json'}: {type(error).__name__}: {str(error)[:500]}") from error
+    _load_weights(models, run, weights, len(class_set))
+    return LoadedRun(models, seq_lengths, signal, class_set, config)
+
+
+def _check_facts(config: dict, class_set: ClassSet) -> None:
+    """Raises ValueError unless `training` and `data` are what `make_config` was given."""
+    if not isinstance(config["training"], dict):
+        raise ValueError("training does not hold settings")
     frequency = config["data"].get("frequency") if isinstance(config["data"], dict) else None
-    if (
-        not isinstance(frequency, list)
-        or len(frequency) != len(class_set)
-        or not all(isinstance(f, (int, float)) and 0 <= f <= 1 for f in frequency)
-    ):
-        raise RunError(
-            f"{run / 'config.json'}: data.frequency does not give a number for each of the {len(class_set)} classes"
-        )
+    if not isinstance(frequency, list) or len(frequency) != len(class_set):
+        raise ValueError(f"data.frequency does not give a number for each of the {len(class_set)} classes")
+    if not all(isinstance(f, (int, float)) and 0 <= f <= 1 for f in frequency):
+        raise ValueError("data.frequency holds something else than numbers from 0 to 1")
+
+
+def _load_weights(models: list[ECGModel], run: RunFolder, weights: str, n_classes: int) -> None:
+    """Fill the models from a model file, which must fit exactly. Raises RunError."""
     content = run.load(weights)
     states = content.get("members") if isinstance(content, dict) else None
     if not isinstance(states, list) or len(states) != len(models):
         raise RunError(f"{run / weights} does not hold the {len(models)} model(s) that config.json describes")
     for model, state in zip(models, states):
-        try:
-            model.load_state_dict(state, strict=True)
-        except (RuntimeError, TypeError, AttributeError) as error:
-            raise RunError(f"{run / weights} does not fit config.json: {str(error)[:500]}") from error
-        if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
-            raise RunError(f"{run / weights} holds weights that are NaN or infinite")
-        if model.head.thresholds.numel() != len(class_set):
-            raise RunError(f"{run / weights} has {model.head.thresholds.numel()} outputs for {len(class_set)} classes")
+        load_strictly(model, state, run / weights)
+        if model.head.thresholds.numel() != n_classes:
+            raise RunError(f"{run / weights} has {model.head.thresholds.numel()} outputs for {n_classes} classes")
         model.eval()
-    return models, seq_lengths, signal, class_set, config
 
 
-def provenance():
+def load_strictly(module: torch.nn.Module, state: dict, file: Path) -> None:
+    """Load all weights of a module and no others. Raises RunError, naming the file, if they do not fit its
+    configuration or are not finite.
+    """
+    try:
+        module.load_state_dict(state, strict=True)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise RunError(f"{file} does not fit its config.json: {str(error)[:500]}") from error
+    if not all(torch.isfinite(tensor).all() for tensor in module.state_dict().values()):
+        raise RunError(f"{file} holds weights that are NaN or infinite")
+
+
+def provenance() -> dict:
     """What made a run: versions of Python and of the packages, and the commit of the code."""
     return {"versions": _versions(), "git_commit": _git_commit()}
 

@@ -1,46 +1,128 @@
 """Score predictions of whole recordings, choose thresholds, and write them down."""
 
+from __future__ import annotations
+
 import copy
 
 import numpy as np
+import torch
 
-from data.labels import NORMAL
+from data.cache import SignalCache
+from data.dataset import Dataset
+from data.labels import NORMAL, ClassSet
 from engine.decision import decide
+from engine.distributed import ProcessGroup
 from engine.inference import predict
 from engine.metrics import choose_thresholds, compute_scores, load_weights
+from models import ECGModel
 from models.folding import fold_norms
 
 SCORES = ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_measure", "challenge_metric")
 
 
-def predict_together(model, seq_length, cache, covariates, rows, group):
-    """Probabilities (R, C) of the recordings `rows` of a SignalCache, shared out over the processes of a ProcessGroup; every
-    process gets all of them. covariates: those of all recordings of the cache.
+class Validator:
+    """Scores a model on the validation recordings, the way driver.py and the official evaluator would.
+
+    Args:
+        data: recordings with their labels.
+        rows: of those that validate.
+        class_set: the model's classes.
+        rule: how probabilities become diagnoses, see engine.decision.
+        seq_length: samples in a window.
+        group: the processes that share the work.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        rows: np.ndarray,
+        class_set: ClassSet,
+        rule: dict,
+        seq_length: int,
+        group: ProcessGroup,
+    ):
+        self.data = data
+        self.rows = rows
+        self.class_set = class_set
+        self.rule = rule
+        self.seq_length = seq_length
+        self.group = group
+
+    def __call__(self, model: ECGModel) -> tuple[dict[str, float], np.ndarray]:
+        """Choose thresholds, which are kept in the model, and score -> (scores, y_score (R, C))."""
+        data = self.data
+        n_classes = len(self.class_set)
+        y_score = predict_together(model, self.seq_length, data.cache, data.covariates, self.rows, self.group)
+        thresholds, scores = score_validation(
+            data.y_true[self.rows],
+            data.targets[self.rows, :n_classes],
+            data.mask[self.rows, :n_classes],
+            y_score,
+            self.class_set,
+            self.rule,
+        )
+        model.head.thresholds.copy_(torch.from_numpy(thresholds))
+        return scores, y_score
+
+    def prediction_rows(self, y_score: np.ndarray) -> list[dict]:
+        """Rows of valid_predictions.csv."""
+        cache = self.data.cache
+        names = [cache.names[i] for i in self.rows]
+        return prediction_rows(names, [cache.dx[i] for i in self.rows], self.class_set, y_score)
+
+
+def predict_together(
+    model: ECGModel,
+    seq_length: int,
+    cache: SignalCache,
+    covariates: np.ndarray,
+    rows: np.ndarray,
+    group: ProcessGroup,
+) -> np.ndarray:
+    """Probabilities (R, C) of some recordings, shared out over the processes of a group; every process gets all of
+    them.
+
+    Args:
+        model: it stays as it is.
+        seq_length: samples in a window.
+        cache: the recordings.
+        covariates: (number of recordings in the cache, N_COVARIATES).
+        rows: R recordings of the cache.
+        group: who shares the work.
     """
     mine = np.array_split(rows, group.world_size)[group.rank]  # a stretch of them lies in few of the cache's files
-    y_score = predict(
-        [fold_norms(copy.deepcopy(model))],
-        [seq_length],
-        [cache.signal(i) for i in mine],
-        covariates[mine],
-        group.device,
-    )  # (about R / size, C)
+    folded = fold_norms(copy.deepcopy(model))
+    signals = [cache.signal(i) for i in mine]
+    y_score = predict([folded], [seq_length], signals, covariates[mine], group.device)  # (about R / world_size, C)
     return np.concatenate(group.all_gather_object(y_score))
 
 
-def official_weights(class_set):
+def official_weights(class_set: ClassSet) -> tuple[np.ndarray, int] | tuple[None, None]:
     """(reward matrix, column of sinus rhythm) of the class set's Challenge, or (None, None) if it has none."""
     if class_set.year is None:
         return None, None
     return load_weights(class_set.year)[1], class_set.column(NORMAL)
 
 
-def score_validation(y_true, targets, mask, y_score, class_set, rule):
-    """Thresholds (C,) chosen on these recordings, and the dictionary of scores that the decision rule gives.
+def score_validation(
+    y_true: np.ndarray,
+    targets: np.ndarray,
+    mask: np.ndarray,
+    y_score: np.ndarray,
+    class_set: ClassSet,
+    rule: dict,
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Thresholds (C,) chosen on these recordings, and the scores that the decision rule gives.
 
-    y_true (R, C) bool as the official scorer sees it; targets, mask (R, C) as training does; y_score (R, C).
     Thresholds are chosen on what training asked for: where a source writes a class by an alias only (PTB-XL's
     ventricular ectopics), the scorer's view would raise that class's threshold until it is never called.
+
+    Args:
+        y_true: (R, C) bool, as the official scorer sees it.
+        targets, mask: (R, C), as training does.
+        y_score: (R, C) probabilities.
+        class_set: names of the C columns.
+        rule: of engine.decision.
     """
     weights, normal = official_weights(class_set)
     thresholds = np.full(y_true.shape[1], 0.5, np.float32)
@@ -52,8 +134,15 @@ def score_validation(y_true, targets, mask, y_score, class_set, rule):
     return thresholds, {"valid_loss": float(loss), **{name: scores[name] for name in SCORES}}
 
 
-def prediction_rows(names, dx, class_set, y_score):
-    """Rows of valid_predictions.csv: record, its diagnoses, and a probability per class."""
+def prediction_rows(names: list[str], dx: list[tuple], class_set: ClassSet, y_score: np.ndarray) -> list[dict]:
+    """Rows of valid_predictions.csv: record, its diagnoses, and a probability per class.
+
+    Args:
+        names: of R recordings.
+        dx: their diagnosis codes.
+        class_set: names of the C columns.
+        y_score: (R, C).
+    """
     return [
         {"record": name, "dx": "|".join(codes), **dict(zip(class_set.codes, map(float, row)))}
         for name, codes, row in zip(names, dx, y_score)

@@ -4,13 +4,16 @@ Every encoder is called as `encoder(x, lengths=None)` with x (B, n_leads, L) in 
 window before its zero padding, and has `out_channels` (D) and `stride` (samples a frame): it returns (B, D, T').
 """
 
-from torch import nn
+from __future__ import annotations
+
+from torch import Tensor, nn
 
 from models.causal_resnet import CausalResNet
 from models.heads import ClassificationHead
 from models.resnet import ResNet1d, XResNet1d
 from models.transformer import Transformer
 
+# {name: (class, its sizes and their defaults)}: flags of the training scripts and checks of a config follow from it.
 ENCODERS = {
     "xresnet": (
         XResNet1d,
@@ -49,24 +52,36 @@ DEFAULT_MODEL = {"encoder": "xresnet", **ENCODERS["xresnet"][1], **HEAD}
 
 
 class ECGModel(nn.Module):
-    """An encoder and a head. x (B, n_leads, L) in mV, lengths (B,) samples before the padding or None, covariates (B,
-    n_covariates), what is known of the whole recording (age, sex, rhythm), or None -> logits (B, n_classes).
-    """
+    """An encoder and a head: pre-training hands over the one and leaves the other behind."""
 
-    def __init__(self, encoder, head):
+    def __init__(self, encoder: nn.Module, head: nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = head
 
-    def forward(self, x, lengths=None, covariates=None):
+    def forward(self, x: Tensor, lengths: Tensor | None = None, covariates: Tensor | None = None) -> Tensor:
+        """Logits of a batch of windows.
+
+        Args:
+            x: (B, n_leads, L) mV.
+            lengths: (B,) samples before the zero padding, or None (no padding).
+            covariates: (B, n_covariates), what is known of the whole recording (age, sex, rhythm), or None.
+
+        Returns:
+            (B, n_classes).
+        """
+        # Where every window is full, zeroing padding would only cost time in every layer. A GPU is not asked: it would
+        # have to stop for the answer.
         if lengths is not None and lengths.device.type == "cpu" and (lengths >= x.shape[-1]).all():
-            lengths = None  # nothing is padded, so nothing need be blanked; a GPU would have to stop for the answer
+            lengths = None
         features = self.encoder(x, lengths)  # (B, D, T')
-        frame_lengths = None if lengths is None else (lengths + self.encoder.stride - 1) // self.encoder.stride
+        frame_lengths = None
+        if lengths is not None:
+            frame_lengths = (lengths + self.encoder.stride - 1) // self.encoder.stride  # (B,) rounded up
         return self.head(features, frame_lengths, covariates)
 
 
-def encoder_class(config):
+def encoder_class(config: dict) -> tuple[type[nn.Module], dict]:
     """The encoder that config names and its defaults; ValueError for an unknown encoder or key."""
     name = config.get("encoder", DEFAULT_MODEL["encoder"])
     if name not in ENCODERS:
@@ -77,16 +92,17 @@ def encoder_class(config):
     return ENCODERS[name]
 
 
-def build_encoder(config):
+def build_encoder(config: dict) -> nn.Module:
     """The encoder of a model config (plain ints, floats, strings, lists); missing sizes take their defaults."""
     build, defaults = encoder_class(config)
     return build(**{key: config.get(key, value) for key, value in defaults.items()})
 
 
-def build_model(config):
+def build_model(config: dict) -> ECGModel:
     """ECGModel of a model config; ValueError names unknown encoders and keys."""
     encoder = build_encoder(config)
-    head = {key: config.get(key, value) for key, value in HEAD.items()}
-    return ECGModel(
-        encoder, ClassificationHead(encoder.out_channels, head["n_classes"], head["head_dropout"], head["n_covariates"])
+    sizes = {key: config.get(key, value) for key, value in HEAD.items()}
+    head = ClassificationHead(
+        encoder.out_channels, sizes["n_classes"], dropout=sizes["head_dropout"], n_covariates=sizes["n_covariates"]
     )
+    return ECGModel(encoder, head)

@@ -1,9 +1,13 @@
 """Recordings for tests: the shipped sample, and generated folders in the Challenge's layout."""
 
 import os
+import runpy
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +15,9 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-torch.set_num_threads(1)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # another number of threads rounds differently
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +46,8 @@ def fake_ecg(rng, seconds=10, sample_freq=500):
     n = int(seconds * sample_freq)
     t = np.arange(n) / sample_freq
     beat = np.exp(-0.5 * (((t + rng.random()) % rng.uniform(0.5, 1.2) - 0.25) / 0.02) ** 2)
-    one, two = (rng.uniform(200, 900) * beat + rng.normal(0, 10, n) for _ in range(2))
+    one = rng.uniform(200, 900) * beat + rng.normal(0, 10, n)
+    two = rng.uniform(200, 900) * beat + rng.normal(0, 10, n)
     chest = rng.uniform(-900, 900, (6, 1)) * beat + rng.normal(0, 10, (6, n))
     return np.vstack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, chest]).astype(np.int16)
 
@@ -58,38 +62,77 @@ def folder_of_records(tmp_path):
     return tmp_path / "in"
 
 
+def start_script(script, *args, cwd, stdout, stderr, environment=()):
+    """Start one of the scripts in a forked process, its output into two open files; returns the process id.
+
+    A fork has PyTorch imported already, which takes longer than most of what the tests let scripts do.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        os.dup2(stdout.fileno(), 1)
+        os.dup2(stderr.fileno(), 2)
+        sys.stdout = open(1, "w", closefd=False)
+        sys.stderr = open(2, "w", closefd=False)
+        os.chdir(cwd)
+        os.environ.update(environment)
+        sys.argv = [str(ROOT / script), *map(str, args)]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        status = end.code or 0
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            status = 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)  # whatever happens, the child must not go on with the tests
+
+
 @pytest.fixture(scope="session")
 def run_script():
     """Run one of the scripts as a user does, from another working directory; returns the finished process."""
+    torch.optim.AdamW([torch.zeros(1)])  # the first optimizer imports for a second: once here, not in every script
 
     def run(script, *args, cwd, check=True):
-        done = subprocess.run(
-            [sys.executable, str(ROOT / script), *map(str, args)],
-            cwd=cwd,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-        )
+        with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+            status = os.waitpid(start_script(script, *args, cwd=cwd, stdout=stdout, stderr=stderr), 0)[1]
+            stdout.seek(0)
+            stderr.seek(0)
+            done = subprocess.CompletedProcess(
+                (script, *args), os.waitstatus_to_exitcode(status), stdout.read(), stderr.read()
+            )
         assert not check or done.returncode == 0, f"{script} {args}:\n{done.stdout}\n{done.stderr}"
         return done
 
     return run
 
 
-TINY_PRETRAINING = (
-    "--width",
-    "16",
-    "--depth",
-    "1",
-    "--n_heads",
-    "2",
-    "--epochs",
-    "2",
-    "--seq_length",
-    "400",
-    "--k_steps_ahead",
-    "5",
-    "20",
+class SameBatch:
+    """So many times the same batch, in the form of TrainBatches."""
+
+    batch_size = 1
+
+    def __init__(self, n, index=()):
+        self.n = n
+        self.index = index
+
+    def __len__(self):
+        return self.n
+
+    def epoch(self, number):
+        return [self] * self.n
+
+
+TINY_PRETRAINING = tuple(
+    "--width 16 --depth 1 --n_heads 2 --epochs 2 --seq_length 400 --k_steps_ahead 5 20 --no-plots".split()
 )
 
 
@@ -114,12 +157,33 @@ def pretrained(few, tmp_path_factory, run_script):
 
 def kill_after_first_epoch(script, *args, cwd):
     """Start a training script and kill it (SIGKILL) as soon as it reports its first epoch."""
-    command = [sys.executable, str(ROOT / script), *map(str, args)]
-    process = subprocess.Popen(
-        command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    for line in process.stdout:
-        if line.startswith("epoch   1"):
-            process.kill()
-            break
-    process.wait()
+    read, write = os.pipe()
+    with open(read) as lines, open(os.devnull, "w") as nowhere:
+        with open(write, "w") as out:
+            pid = start_script(script, *args, cwd=cwd, stdout=out, stderr=nowhere)
+        for line in lines:
+            if line.startswith("epoch   1"):
+                os.kill(pid, signal.SIGKILL)
+                break
+        os.waitpid(pid, 0)
+
+
+@pytest.fixture(scope="session")
+def untrained_run(tmp_path_factory):
+    """A function that makes a run folder with a small, untrained model for the classes of a ClassSet."""
+    from data.preprocess import SignalConfig
+    from engine.run_folder import RunFolder, make_config
+    from models import DEFAULT_MODEL, build_model
+
+    def make(class_set):
+        n_classes = len(class_set)
+        sizes = {**DEFAULT_MODEL, "stem": 8, "widths": [8, 8], "depths": [1, 1], "n_classes": n_classes}
+        members = [{"model": sizes, "seq_length": 250}]
+        data = {"frequency": [0.1] * n_classes}
+        run = RunFolder(tmp_path_factory.mktemp("untrained"))
+        config = make_config(SignalConfig(), class_set, {"rule": "thresholds"}, members, {}, data)
+        run.write_json("config.json", config)
+        run.save("model.pth", {"members": [build_model(sizes).state_dict()]})
+        return run
+
+    return make

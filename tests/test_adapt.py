@@ -6,8 +6,8 @@ from engine.adapt import adapt_to_frequencies
 
 
 def scores_of(n, frequency, old, rng):
-    """Calibrated-at-`old` probabilities of recordings whose class has another `frequency`: two unit Gaussians, 2
-    apart.
+    """Labels (n,) of recordings whose class has this frequency, and probabilities (n,) calibrated at another one,
+    `old`: two unit Gaussians, 2 apart.
     """
     y = rng.random(n) < frequency
     evidence = rng.normal(0, 1, n) + 2 * y
@@ -18,8 +18,9 @@ def scores_of(n, frequency, old, rng):
 def test_estimated_frequency_and_probabilities_approach_the_truth():
     rng = np.random.default_rng(0)
     old, true = np.array([0.1, 0.5]), np.array([0.4, 0.5])
-    y, p = zip(*[scores_of(4000, t, o, rng) for t, o in zip(true, old)])
-    y, p = np.stack(y, 1), np.stack(p, 1)
+    columns = [scores_of(4000, frequency, before, rng) for frequency, before in zip(true, old)]
+    y = np.stack([labels for labels, _ in columns], 1)  # (4000, 2)
+    p = np.stack([scores for _, scores in columns], 1)
     adapted, estimate = adapt_to_frequencies(p, old)
     assert np.abs(estimate - true).max() < 0.03 and adapted.shape == p.shape
 

@@ -8,22 +8,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, SameBatch
 
 from benchmarks.pretraining import check_settings, encoder_flags, settings_of, summarise, table
 from data.preprocess import SignalConfig
 from data.splits import share_of
 from engine.handover import FINE_TUNING_LR, read_pretrained
-from engine.loop import EMA, Trainer, make_optimizer, make_schedule
-from engine.options import chosen_sizes
+from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.run_folder import RunError, RunFolder
 from evaluate_12ECG_score import evaluate_12ECG_score
-from models import ENCODERS, build_model
+from models import build_model
 
 
 def test_handover_loads_all_of_the_encoder_and_nothing_else(pretrained):
     found = read_pretrained(pretrained)
-    assert found.signal == SignalConfig() and len(found.train_ids) + len(found.valid_ids) == 24
+    assert found.signal == SignalConfig() and sum(map(len, found.recordings.values())) == 24
     model = build_model({**found.encoder, "bidirectional": True, "n_classes": 5})
     head = {name: value.clone() for name, value in model.head.state_dict().items()}
     found.load_into(model.encoder)
@@ -66,7 +65,8 @@ def test_contradicting_flags_are_errors_and_others_are_filled_in(pretrained):
     args = SimpleNamespace(
         encoder="xresnet", sample_freq=250.0, width=None, patch=None, depth=None, n_heads=None, dropout=None, fold=None
     )
-    found.apply(args, given=set())
+    args.explicit = set()
+    found.apply(args)
     assert (args.encoder, args.sample_freq, args.width, args.patch, args.lr) == (
         "transformer",
         100.0,
@@ -75,26 +75,59 @@ def test_contradicting_flags_are_errors_and_others_are_filled_in(pretrained):
         FINE_TUNING_LR,
     )
     args.lr = 0.5
-    found.apply(args, given={"lr"})
+    args.explicit = {"lr"}
+    found.apply(args)
     assert args.lr == 0.5
     for name, value in (("encoder", "xresnet"), ("sample_freq", 250.0), ("width", 99), ("fold", 1)):
         with pytest.raises(RunError, match=f"--{name} {value} contradicts"):
-            found.apply(SimpleNamespace(**(vars(args) | {name: value})), given={name})
+            found.apply(SimpleNamespace(**(vars(args) | {name: value, "explicit": {name}})))
 
 
-def test_recordings_and_patients_stay_on_their_side(pretrained):
-    found = read_pretrained(pretrained)
-    names = sorted(found.train_ids + found.valid_ids) + ["new/of_a_validation_patient", "new/of_nobody"]
+@pytest.mark.parametrize("known", ["content", "names"])
+def test_recordings_and_patients_stay_on_their_side(known, pretrained, tmp_path):
+    """Also where the recordings are called otherwise, for the input folder is another level of the tree."""
+    shutil.copytree(pretrained, tmp_path / "run")
+    if known == "names":  # as earlier versions left it
+        (tmp_path / "run" / "pretrain_recordings.csv").unlink()
+    found = read_pretrained(tmp_path / "run")
+    side = {name: part for part, listed in found.recordings.items() for name, _ in listed}
+    hashes = {name: digest for listed in found.recordings.values() for name, digest in listed}
+    old = sorted(side)
+    names = [f"hospital/{name}" for name in old] + ["hospital/new_of_a_validation_patient", "hospital/new_of_nobody"]
+    cache = SimpleNamespace(names=names, hashes=[hashes[name] or "" for name in old] + ["f" * 32, "e" * 32])
     patients = np.array([f"p{i}" for i in range(len(names))])
-    patients[-2] = patients[names.index(found.valid_ids[0])]
+    valid_id = next(i for i, name in enumerate(old) if side[name] == "valid")
+    train_id = next(i for i, name in enumerate(old) if side[name] == "train")
+    patients[-2] = patients[valid_id]
     order = np.random.default_rng(0).permutation(len(names))
-    train, valid = found.split(names, patients, order[:-5], order[-5:])
-    assert {names[i] for i in train} - {"new/of_nobody"} == set(found.train_ids)
-    assert {names[i] for i in valid} - {"new/of_nobody"} == {*found.valid_ids, "new/of_a_validation_patient"}
+    train, valid = found.split(cache, patients, order[:-5], order[-5:])
+    of_nobody = len(names) - 1
+    assert {*train} - {of_nobody} == {i for i, name in enumerate(old) if side[name] == "train"}
+    assert {*valid} - {of_nobody} == {i for i, name in enumerate(old) if side[name] == "valid"} | {len(names) - 2}
     assert sorted([*train, *valid]) == list(range(len(names)))
-    patients[names.index(found.train_ids[0])] = patients[names.index(found.valid_ids[0])]
+    patients[train_id] = patients[valid_id]
     with pytest.raises(RunError, match="both sides"):
-        found.split(names, patients, order[:-5], order[-5:])
+        found.split(cache, patients, order[:-5], order[-5:])
+
+
+def test_recordings_of_which_none_is_found_are_an_error(pretrained):
+    cache = SimpleNamespace(names=["a", "b"], hashes=["0" * 32, "1" * 32])
+    with pytest.raises(RunError, match="none of its recordings is found"):
+        read_pretrained(pretrained).split(cache, np.array(["a", "b"]), np.array([0]), np.array([1]))
+
+
+def test_configuration_and_weights_are_enough(pretrained, few, tmp_path, capsys):
+    """As the predecessor documents it; a shell's trailing slash means the same folder."""
+    import train
+
+    (tmp_path / "run").mkdir()
+    for name in ("pretrain_config.json", "pretrain_model.pth"):
+        shutil.copy(pretrained / name, tmp_path / "run")
+    cache = str(tmp_path / "cache")
+    flags = ["--epochs", "1", "--batch_size", "8", "--auxiliary", "0", "--cache", cache]
+    train.main(["--input_folder", str(few), "--folder", f"{tmp_path / 'run'}/", *flags])
+    assert "does not say which recordings it was pre-trained on" in capsys.readouterr().out
+    assert (tmp_path / "run" / "model.pth").is_file()
 
 
 def test_a_frozen_encoder_does_not_change_and_a_slow_one_changes_less():
@@ -107,17 +140,17 @@ def test_a_frozen_encoder_does_not_change_and_a_slow_one_changes_less():
         )
         before = model.encoder.embed.weight.clone()
         optimizer = make_optimizer(model, 1e-3, 0.0, encoder_lr_factor=factor)
-        Trainer(
-            model, optimizer, make_schedule(optimizer, 5), EMA(model, 0.9), lambda m, b: m(x).square().mean(), "cpu"
-        ).train_one_epoch([SimpleNamespace(index=[])] * 5)
+        Trainer(model, optimizer, make_schedule(optimizer, 5), lambda m, b: m(x).square().mean()).train_one_epoch(
+            SameBatch(5), 1
+        )
         moved[factor] = (model.encoder.embed.weight - before).abs().mean().item()
     assert 0 < moved[0.01] < 0.03 * moved[1.0]
     model.encoder.requires_grad_(False)
     before, head = model.encoder.embed.weight.clone(), model.head.linear.weight.clone()
     optimizer = make_optimizer(model, 1e-3, 0.0)
-    Trainer(
-        model, optimizer, make_schedule(optimizer, 5), EMA(model, 0.9), lambda m, b: m(x).square().mean(), "cpu"
-    ).train_one_epoch([SimpleNamespace(index=[])] * 5)
+    Trainer(model, optimizer, make_schedule(optimizer, 5), lambda m, b: m(x).square().mean()).train_one_epoch(
+        SameBatch(5), 1
+    )
     assert torch.equal(model.encoder.embed.weight, before) and not torch.equal(model.head.linear.weight, head)
     assert not model.encoder.training and model.head.training
 
@@ -188,7 +221,6 @@ def test_pretrain_train_driver_evaluate(fine_tuned, pretrained, few, tmp_path, r
         (("--folder", "run", "--encoder", "xresnet"), "--encoder xresnet contradicts"),
         (("--folder", "run", "--width", "32"), "--width 32 contradicts"),
         (("--folder", "run", "--fold", "1"), "--fold 1 contradicts"),
-        (("--folder", "run/"), "slash"),
         (("--folder", "other", "--freeze_encoder"), "--freeze_encoder needs"),
     ],
 )
@@ -216,12 +248,9 @@ def test_the_benchmark_trains_the_same_encoder_from_scratch(pretrained):
     import train
 
     found = read_pretrained(pretrained)
-    args = train.parse_args(["--input_folder", str(pretrained), *map(str, encoder_flags(found))])
-    assert {
-        "encoder": args.encoder,
-        **chosen_sizes(args, ENCODERS[args.encoder][1]),
-        "n_leads": 12,
-    } == found.encoder and args.sample_freq == found.signal.sample_freq
+    args, nothing = train.parse_args(["--input_folder", str(pretrained), *map(str, encoder_flags(found))])
+    assert nothing is None and args.sample_freq == found.signal.sample_freq
+    assert args.encoder_config() | {"n_leads": 12} == found.encoder
 
 
 def test_the_benchmark_averages_over_seeds():

@@ -13,36 +13,21 @@ from conftest import fake_ecg, write_record
 
 import driver
 from data.labels import load_class_set
-from data.preprocess import SignalConfig
 from data.records import RecordError, find_records, read_record
 from engine import score_files
-from engine.run_folder import RunFolder, make_config
+from engine.output_folder import JOURNAL, SKIPPED, WARNINGS, OutputFolder
+from engine.run_folder import RunFolder
 from engine.script import INTERRUPTED
 from evaluate_12ECG_score import evaluate_12ECG_score
 from evaluate_12ECG_score import main as evaluate
-from models import DEFAULT_MODEL, build_model
 
 ANSWER = "#x\n426783006\n1\n0.5\n"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(untrained_run):
     """An untrained model in a run folder."""
-    sizes = {**DEFAULT_MODEL, "stem": 8, "widths": [8, 8], "depths": [1, 1]}
-    run = RunFolder(tmp_path_factory.mktemp("run"))
-    run.write_json(
-        "config.json",
-        make_config(
-            SignalConfig(),
-            load_class_set("cinc2020"),
-            {"rule": "thresholds"},
-            [{"model": sizes, "seq_length": 250}],
-            {},
-            {"frequency": [0.1] * 24},
-        ),
-    )
-    run.save("model.pth", {"members": [build_model(sizes).state_dict()]})
-    return run
+    return untrained_run(load_class_set("cinc2020"))
 
 
 def record(folder, name, flat=False):
@@ -54,9 +39,7 @@ def record(folder, name, flat=False):
 
 def answers(out):
     return sorted(
-        file.relative_to(out).as_posix()
-        for file in out.rglob("*.csv")
-        if file.is_file() and file.name != driver.SKIPPED
+        file.relative_to(out).as_posix() for file in out.rglob("*.csv") if file.is_file() and file.name != SKIPPED
     )
 
 
@@ -74,7 +57,7 @@ def test_a_name_too_long_to_be_written_does_not_stop_the_others(run, tmp_path):
     record(tmp_path / "in", "a"), record(tmp_path / "in", "z")
     os.link(tmp_path / "in" / "a.hea", os.fsencode(tmp_path / "in") + b"/" + b"\xe4" * 100 + b".hea")
     assert drive(run, tmp_path) == 1 and answers(tmp_path / "out") == ["a.csv", "z.csv"]
-    (row,) = rows(tmp_path / "out" / driver.SKIPPED)
+    (row,) = rows(tmp_path / "out" / SKIPPED)
     assert row["stage"] == "writing" and "File name too long" in row["reason"]
 
 
@@ -83,7 +66,7 @@ def test_two_names_that_are_written_alike_are_not_one_answer(run, tmp_path):
     for name in ("two\nlines", "two\\nlines"):
         os.link(tmp_path / "in" / "a.hea", tmp_path / "in" / f"{name}.hea")
     assert drive(run, tmp_path) == 1 and answers(tmp_path / "out") == ["a.csv", "two\\nlines.csv"]
-    assert "that of another record" in rows(tmp_path / "out" / driver.SKIPPED)[0]["reason"]
+    assert "that of another record" in rows(tmp_path / "out" / SKIPPED)[0]["reason"]
 
 
 def test_folders_in_the_way_of_answers_do_not_stop_the_others(run, tmp_path):
@@ -92,7 +75,7 @@ def test_folders_in_the_way_of_answers_do_not_stop_the_others(run, tmp_path):
         record(tmp_path / "in" / folder, "R")
     (tmp_path / "out" / "b.csv").mkdir(parents=True)
     assert drive(run, tmp_path) == 1 and answers(tmp_path / "out") == ["a.csv", "c/R.csv"]
-    assert {row["record"]: row["stage"] for row in rows(tmp_path / "out" / driver.SKIPPED)} == {
+    assert {row["record"]: row["stage"] for row in rows(tmp_path / "out" / SKIPPED)} == {
         "b": "writing",
         "a.csv/R": "writing",
     }
@@ -106,10 +89,10 @@ def test_no_link_leads_out_of_the_output_folder(run, tmp_path):
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "out" / "a").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "out" / f".{zlib.crc32(b'c.csv'):08x}.partial").symlink_to(tmp_path / "precious")
-    (tmp_path / "out" / driver.JOURNAL).symlink_to(tmp_path / "precious")
+    (tmp_path / "out" / JOURNAL).symlink_to(tmp_path / "precious")
     assert drive(run, tmp_path) == 1 and (tmp_path / "out" / "b" / "R.csv").exists()
     assert not list((tmp_path / "elsewhere").iterdir()) and (tmp_path / "precious").read_text() == "mine"
-    assert "outside the output folder" in rows(tmp_path / "out" / driver.SKIPPED)[0]["reason"]
+    assert "outside the output folder" in rows(tmp_path / "out" / SKIPPED)[0]["reason"]
 
 
 def test_a_folder_that_cannot_be_listed_is_skipped_and_the_rest_is_found(tmp_path, monkeypatch):
@@ -145,7 +128,7 @@ def test_a_folder_beyond_the_longest_path_does_not_stop_the_others(run, tmp_path
     os.close(place)
     try:
         assert drive(run, tmp_path) == 1 and answers(tmp_path / "out") == ["a.csv"]
-        (row,) = rows(tmp_path / "out" / driver.SKIPPED)
+        (row,) = rows(tmp_path / "out" / SKIPPED)
         assert (
             row["record"].endswith("ddd/")
             and row["stage"] == "reading"
@@ -155,7 +138,7 @@ def test_a_folder_beyond_the_longest_path_does_not_stop_the_others(run, tmp_path
         shutil.rmtree(tmp_path / "in")
 
 
-@pytest.mark.parametrize("name", [driver.WARNINGS, driver.JOURNAL])
+@pytest.mark.parametrize("name", [WARNINGS, JOURNAL])
 def test_a_pipe_in_place_of_a_list_is_not_waited_for(name, run, tmp_path):
     record(tmp_path / "in", "a")
     (tmp_path / "out").mkdir()
@@ -166,7 +149,8 @@ def test_a_pipe_in_place_of_a_list_is_not_waited_for(name, run, tmp_path):
 
 def stop_at(monkeypatch, number, error):
     """Let the `number`-th answer (from 0) raise `error`."""
-    real, left = driver.write_prediction, [number]
+    real = OutputFolder._write_answer
+    left = [number]
 
     def write(*args):
         if left[0] == 0:
@@ -175,7 +159,7 @@ def stop_at(monkeypatch, number, error):
         real(*args)
 
     monkeypatch.setattr("driver.BATCH", 3)
-    monkeypatch.setattr("driver.write_prediction", write)
+    monkeypatch.setattr(OutputFolder, "_write_answer", write)
 
 
 def test_warnings_of_an_interrupted_call_are_not_lost(run, tmp_path, monkeypatch, capsys):
@@ -193,9 +177,9 @@ def test_warnings_of_an_interrupted_call_are_not_lost(run, tmp_path, monkeypatch
             drive(run, tmp_path, "--skip_existing", "--strict") == 1
             and "0 skipped, 4 warnings" in capsys.readouterr().out
         )
-        assert [row["record"] for row in rows(tmp_path / "out" / driver.WARNINGS)] == ["r1", "r3", "r5", "r7"]
+        assert [row["record"] for row in rows(tmp_path / "out" / WARNINGS)] == ["r1", "r3", "r5", "r7"]
     assert not list((tmp_path / "out").glob(".*"))
-    assert drive(run, tmp_path) == 0 and len(rows(tmp_path / "out" / driver.WARNINGS)) == 4  # anew
+    assert drive(run, tmp_path) == 0 and len(rows(tmp_path / "out" / WARNINGS)) == 4  # anew
 
 
 def test_a_full_disk_leaves_whole_answers_and_a_second_call_goes_on(run, tmp_path, monkeypatch):
@@ -221,7 +205,7 @@ def test_a_full_disk_leaves_whole_answers_and_a_second_call_goes_on(run, tmp_pat
     )
 
 
-def test_a_model_whose_answers_are_no_numbers_writes_none(run, tmp_path):
+def test_a_model_whose_answers_are_not_numbers_writes_none(run, tmp_path):
     """Its weights are numbers, but a variance is negative."""
     record(tmp_path / "in", "a")
     state = run.load("model.pth")
@@ -231,7 +215,7 @@ def test_a_model_whose_answers_are_no_numbers_writes_none(run, tmp_path):
     broken.create()
     broken.save("model.pth", state)
     broken.write_bytes("config.json", (run / "config.json").read_bytes())
-    with pytest.raises(SystemExit, match="answers are no numbers"):
+    with pytest.raises(SystemExit, match="answers are not numbers"):
         drive(broken, tmp_path)
     assert answers(tmp_path / "out") == []
 
@@ -272,7 +256,7 @@ def test_folders_linked_in_circles_are_scored_once(scored, monkeypatch, capsys):
         (scored / str(i)).mkdir()
         for j in range(12):
             (scored / str(i) / f"to{j}").symlink_to(scored / str(j))
-    monkeypatch.setattr(score_files, "MAX_FOLDERS", 3000)
+    monkeypatch.setattr("data.files.MAX_FOLDERS", 3000)
     assert evaluate([str(scored), str(scored)]) == 1 and "more than 3000 folders" in capsys.readouterr().err
 
 

@@ -3,12 +3,11 @@
 import csv
 import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_PRETRAINING, kill_after_first_epoch
+from conftest import TINY_PRETRAINING, SameBatch, kill_after_first_epoch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +15,7 @@ import pretrain
 from data.preprocess import SignalConfig
 from engine.baselines import HISTORY, RIDGE, Persistence, fit_linear
 from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
-from engine.loop import EMA, Trainer, make_optimizer, make_schedule
+from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.run_folder import RunFolder
 from models import CAUSAL_ENCODERS, build_encoder
 from models.next_sample import NextSampleHead, NextSampleModel, samples_ahead
@@ -222,14 +221,13 @@ def test_a_model_learns_a_sine(name):
         model,
         optimizer,
         make_schedule(optimizer, 60),
-        EMA(model, 0.8),
         lambda model, _: loss_of(lambda x, n: model(x, n)[0], sines()),
-        "cpu",
+        ema_decay=0.8,
     )
-    trainer.train_one_epoch([SimpleNamespace(index=[])] * 60)
+    trainer.train_one_epoch(SameBatch(60), 1)
     x = sines()
     with torch.no_grad():
-        assert loss_of(lambda x, n: trainer.ema.model(x, n)[0], x) < 0.3 * loss_of(Persistence(ks, 4), x)
+        assert loss_of(lambda x, n: trainer.ema_model(x, n)[0], x) < 0.3 * loss_of(Persistence(ks, 4), x)
 
 
 def rows(file):
@@ -242,7 +240,10 @@ def test_the_run_folder_is_complete(pretrained):
         "config.json",
         "model.pth",
         "final_model.pth",
+        "checkpoint.pth",
         "history.csv",
+        "history.png",
+        "recordings.csv",
         "train_ids.txt",
         "valid_ids.txt",
         "skipped_records.csv",
@@ -308,7 +309,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(pretrained, few, tmp_path,
         (("--k_steps_ahead", "0", "5"), "--k_steps_ahead"),
         (("--k_steps_ahead", "900"), "--seq_length"),
         (("--encoder", "xresnet"), "--encoder"),
-        (("--widths", "8", "8"), "--widths is no size"),
+        (("--widths", "8", "8"), "--widths is not a size"),
         (("--input_folder", "nowhere"), "no such folder"),
         (("--bidirectional",), "--bidirectional"),
     ],

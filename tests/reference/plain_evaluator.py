@@ -87,7 +87,7 @@ def scores(y_true, y_pred, y_score, weights, normal):
     return result | {name: mean_of_known(result[f"{name}_classes"]) for name in ("auroc", "auprc", "f_measure")}
 
 
-def first_phase_scores(y_true, y_pred, y_score):
+def first_phase_scores_by_class(y_true, y_pred, y_score):
     per_class = {name: [] for name in ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_measure")}
     for k in range(len(y_true[0])):
         tp, fp, fn, tn = counts(y_true, y_pred, k, share=True)
@@ -107,6 +107,11 @@ def first_phase_scores(y_true, y_pred, y_score):
         per_class["f_measure"].append(ratio(2 * tp, 2 * tp + fp + fn, 1))
         per_class["f_beta_measure"].append(ratio(5 * tp, 5 * tp + fp + 4 * fn, 1))
         per_class["g_beta_measure"].append(ratio(tp, tp + fp + 2 * fn, 1))
+    return per_class
+
+
+def first_phase_scores(y_true, y_pred, y_score):
+    per_class = first_phase_scores_by_class(y_true, y_pred, y_score)
     return {name: sum(values) / len(values) for name, values in per_class.items()}
 
 

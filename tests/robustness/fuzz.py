@@ -32,6 +32,7 @@ from data.labels import load_class_set
 from data.preprocess import SignalConfig
 from data.records import RecordError, find_records
 from engine.run_folder import RunError, RunFolder, load_run, make_config
+from engine.score_checks import check_scores
 from engine.score_files import ScoreFileError, find_pairs, read_first_phase, read_labels, read_outputs
 from models import DEFAULT_MODEL, build_model
 
@@ -260,11 +261,11 @@ class Outputs(Fuzzer):
     def read(self):
         pairs = find_pairs(self.folder, self.folder)
         groups = [("164889003",), ("270492004", "1"), ("426783006",)]
-        y_pred, y_score, _ = read_outputs(pairs.outputs, groups)
-        assert (
-            y_pred.shape == y_score.shape == read_labels(pairs.dx, groups).shape == (1, 3)
-            and not np.isnan(y_score).any()
-        )
+        outputs = read_outputs(pairs.outputs, groups)
+        y_true = read_labels(pairs.dx, groups)
+        assert outputs.y_pred.shape == outputs.y_score.shape == y_true.shape == (1, 3)
+        assert not np.isnan(outputs.y_score).any()
+        check_scores(pairs, outputs, y_true, groups, 2020)
         if pairs.textual:
             read_first_phase(pairs)
 
@@ -342,7 +343,9 @@ def main():
     for target in args.target:
         end = time.monotonic() + args.seconds / len(args.target)
         with tempfile.TemporaryDirectory() as folder:
-            outcomes, failures = fuzz(target, folder, random.Random(args.seed), lambda n: time.monotonic() > end)
+            outcomes, failures = fuzz(
+                target, folder, random.Random(args.seed), lambda n, end=end: time.monotonic() > end
+            )
         print(f"{target}: {outcomes.total()} inputs, {dict(outcomes)}, {len(failures)} failures", flush=True)
         for i, (files, text) in enumerate(failures[:20]):
             kept = Path("fuzz_failures") / f"{target}_{args.seed}_{i}"

@@ -1,13 +1,12 @@
-"""Coverage-guided fuzzing of everything that reads recordings and the evaluator's input; only documented exceptions
-may escape.
+"""Coverage-guided fuzzing of everything that reads recordings and the evaluator's input.
 
-    pip install atheris && python tests/robustness/fuzz_coverage.py --seconds 1800        for all targets together
-    python tests/robustness/fuzz_coverage.py --target header --corpus corpus              keep inputs that reached new code
+    python tests/robustness/fuzz_coverage.py --seconds 1800                     for all targets together
+    python tests/robustness/fuzz_coverage.py --target header --corpus corpus    keep inputs that reached new code
 
-The targets are those of tests/robustness/fuzz.py. Here libFuzzer (through atheris, which the tests do not install: it is not
-built for every platform) chooses the changes by the code of data/ and engine/ that an input reaches. An input that
-raises something else, takes longer than 10 seconds or makes the process larger than 3 GB is kept in fuzz_failures/,
-and the exit status is 1.
+The targets are those of tests/robustness/fuzz.py. Here libFuzzer (through atheris, which tests/requirements.txt
+installs where it is built) chooses the changes by the code of data/ and engine/ that an input reaches. An input that
+raises an exception that is not documented, takes longer than 10 seconds or makes the process larger than 3 GB is kept
+in fuzz_failures/, and the exit status is 1.
 """
 
 import argparse
@@ -79,25 +78,13 @@ def main():
         with tempfile.TemporaryDirectory() as temporary:
             corpus = Path(args.corpus or temporary, target)
             corpus.mkdir(parents=True, exist_ok=True)
-            done = subprocess.run(
-                [
-                    sys.executable,
-                    __file__,
-                    "--one",
-                    target,
-                    str(corpus),
-                    f"-max_total_time={args.seconds // len(args.target)}",
-                ],
-                capture_output=True,
-                text=True,
-                errors="replace",
-            )
+            limit = f"-max_total_time={args.seconds // len(args.target)}"
+            command = [sys.executable, __file__, "--one", target, str(corpus), limit]
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         found = dict(re.findall(r"stat::(\w+):\s+(\d+)", done.stderr))
-        print(
-            f"{target}: {found.get('number_of_executed_units', 'no')} inputs, peak {found.get('peak_rss_mb', '?')} MB, "
-            f"{'no failure' if done.returncode == 0 else f'status {done.returncode}'}",
-            flush=True,
-        )
+        n_inputs = found.get("number_of_executed_units", "no")
+        end = f"status {done.returncode}" if done.returncode else "no failure"
+        print(f"{target}: {n_inputs} inputs, peak {found.get('peak_rss_mb', '?')} MB, {end}", flush=True)
         if done.returncode:
             failed = True
             print(done.stderr[-3000:])

@@ -1,9 +1,10 @@
-"""Kill train.py, pretrain.py and driver.py at random moments, many times, and see whether what they leave behind can
-be gone on with.
+"""Kill train.py, pretrain.py and driver.py at random moments, many times, and see whether they can be resumed.
 
-    python tests/robustness/kill.py --n 50            50 kills of each; prints what was survived, exit status 1 at the first fault
-    python tests/robustness/kill.py --n 0 --writes 99 kill the trainings before each file that they write or remove, one after another
-    python tests/robustness/kill.py --n 0 --disks 20  let the disk be full at 20 sizes
+    python tests/robustness/kill.py --n 50              50 kills of each, and the other two with their defaults
+    python tests/robustness/kill.py --n 0 --writes 99   kill the trainings before each file that they write or remove
+    python tests/robustness/kill.py --n 0 --disks 20    let the disk be full at 20 sizes
+
+Prints what was survived; the exit status is 1 at the first fault.
 
 Each run is a process of its own that is killed (SIGKILL, now and then SIGTERM or Ctrl-C) at a random moment of the
 time that an undisturbed run takes: while the cache is built, in an epoch, while a file is written. The same command
@@ -25,6 +26,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +55,10 @@ SCRIPTS = (
     ),
 )
 TIMING = ("seconds", "records_per_second")
-N_RECORDS, EPOCHS = 48, 6
+AS_USUAL = "ended like an undisturbed one"
+DX = ("426783006", "164889003", "270492004")
+N_RECORDS = 48
+EPOCHS = 6
 SMALLEST_DISK = 20_000  # bytes, for the log must fit
 
 
@@ -61,7 +66,7 @@ def die_at_write(number):
     """Let this process kill itself where it would rename or remove a file for the `number`-th time (from 0); -> list
     of one number, how many are left until then.
     """
-    left = [number]
+    left = [number]  # a list, so that the functions below share it
 
     def counted(method):
         def change(self, *args, **kwargs):
@@ -72,7 +77,8 @@ def die_at_write(number):
 
         return change
 
-    Path.replace, Path.unlink = counted(Path.replace), counted(Path.unlink)
+    Path.replace = counted(Path.replace)
+    Path.unlink = counted(Path.unlink)
     return left
 
 
@@ -116,7 +122,8 @@ def finish(main, arguments, log):
 
 def disturb(main, arguments, log, seconds, rng):
     """Run and kill after up to `seconds`; -> name of the signal, or None if it came to its end before."""
-    pid, chosen = start(main, arguments, log), rng.choice(SIGNALS)
+    chosen = rng.choice(SIGNALS)
+    pid = start(main, arguments, log)
     time.sleep(rng.uniform(0, seconds))
     os.kill(pid, chosen)
     status = os.waitpid(pid, 0)[1]
@@ -165,10 +172,10 @@ def same(a, b):
 class Training:
     """train.py or pretrain.py on the recordings in folder / "in", each run with a cache of its own."""
 
-    main: object
+    main: Callable
     folder: Path
-    prefix: str
-    flags: tuple
+    prefix: str  # of the names of its files
+    flags: tuple[str, ...]
 
     def arguments(self, name):
         return [
@@ -185,19 +192,21 @@ class Training:
             "--workers",
             "2",
             "--resume",
+            "--no-plots",
             *self.flags,
         ]
 
     def check(self):
         """The folder `run` holds what `reference` does, and one cache."""
-        run, reference = RunFolder(self.folder / "run"), RunFolder(self.folder / "reference")
+        run = RunFolder(self.folder / "run")
+        reference = RunFolder(self.folder / "reference")
         for name in (f"{self.prefix}model.pth", f"{self.prefix}final_model.pth"):
             assert same(run.load(name), reference.load(name)), f"{name} is another one"
         assert table(run / f"{self.prefix}history.csv") == table(reference / f"{self.prefix}history.csv"), (
             "the history is another one"
         )
-        names = [sorted(file.name for file in folder.path.iterdir()) for folder in (run, reference)]
-        assert [name for name in names[0] if not name.endswith(".partial")] == names[1], names
+        names = sorted(file.name for file in run.path.iterdir() if not file.name.endswith(".partial"))
+        assert names == sorted(file.name for file in reference.path.iterdir()), names
         assert len(list((self.folder / "run_cache").iterdir())) == 1, "abandoned caches are left over"
 
     def remove(self):
@@ -222,12 +231,14 @@ def phase(run, prefix):
 
 def kill_training(training, n, rng):
     """-> Counter of (signal, phase) of the kills, and the number of runs that came to their end in spite of them."""
-    log, kills, n_runs = training.folder / "log", Counter(), 0
-    finish(training.main, training.arguments("reference"), log)
-    seconds = finish(training.main, training.arguments("run"), log)  # the first run of a program takes longer
-    training.remove()
+    log = training.folder / "log"
+    kills = Counter()
+    n_runs = 0
+    seconds = finish(training.main, training.arguments("reference"), log)
     while kills.total() < n or (training.folder / "run").exists():
-        name = disturb(training.main, training.arguments("run"), log, 0.9 * seconds, rng) if kills.total() < n else None
+        name = None
+        if kills.total() < n:
+            name = disturb(training.main, training.arguments("run"), log, 0.9 * seconds, rng)
         if name:
             kills[name, phase(training.folder / "run", training.prefix)] += 1
             if (training.folder / "run").exists():
@@ -240,7 +251,8 @@ def kill_training(training, n, rng):
 
 def kill_at_writes(training, n):
     """Kill a training at each of its last n writes; -> number of kills, after each of which it came to its end."""
-    arguments, log = training.arguments("run"), training.folder / "log"
+    arguments = training.arguments("run")
+    log = training.folder / "log"
     os.waitpid(start(training.main, arguments, log, 10**6), 0)
     total = int(log.read_text().rpartition("writes: ")[2])
     training.check()
@@ -256,7 +268,8 @@ def fill_disks(training, n):
     """Let the disk be full for files of n sizes, up to that of the largest file of a run; -> number of runs that this
     ended, after which each came to its end.
     """
-    log, n_ended = training.folder / "log", 0
+    log = training.folder / "log"
+    n_ended = 0
     largest = max(
         file.stat().st_size
         for folder in ("reference", "reference_cache")
@@ -292,7 +305,8 @@ def kill_driver(folder, n, rng):
     seconds = finish(driver.main, arguments("answers"), folder / "log")
     expected = {file.name: file.read_text() for file in (folder / "answers").iterdir()}
     assert len(expected) == N_RECORDS
-    n_kills = n_runs = 0
+    n_kills = 0
+    n_runs = 0
     while n_kills < n or (folder / "out").exists():
         if n_kills < n and disturb(driver.main, arguments("out"), folder / "log", seconds, rng):
             n_kills += 1
@@ -317,32 +331,22 @@ def main():
     parser.add_argument("--disks", type=int, default=10, help="so many sizes of a full disk (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    torch.optim.AdamW([torch.zeros(1)])  # the first optimizer imports for a second: once here, not in every run
     rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         noise = np.random.default_rng(0)
         for script, main, prefix, flags in SCRIPTS:
             training = Training(main, Path(folder, script), prefix, flags)
             for i in range(N_RECORDS):
-                write_record(
-                    training.folder / "in",
-                    f"R{i:02d}",
-                    fake_ecg(noise),
-                    dx=("426783006", "164889003", "270492004")[i % 3],
-                )
+                write_record(training.folder / "in", f"R{i:02d}", fake_ecg(noise), dx=DX[i % 3])
             kills, n_runs = kill_training(training, args.n, rng)
-            print(f"{script}: {kills.total()} kills, {n_runs} runs ended like an undisturbed one", flush=True)
+            print(f"{script}: {kills.total()} kills, {n_runs} runs {AS_USUAL}", flush=True)
             for (name, place), count in sorted(kills.items()):
                 print(f"    {count:3d} {name} {place}")
-            print(
-                f"{script} at its writes: {kill_at_writes(training, args.writes)} kills, all ended like an undisturbed one",
-                flush=True,
-            )
-            print(
-                f"{script} on a full disk: {fill_disks(training, args.disks)} failures, all ended like an undisturbed one",
-                flush=True,
-            )
+            print(f"{script} at its writes: {kill_at_writes(training, args.writes)} kills, all {AS_USUAL}", flush=True)
+            print(f"{script} on a full disk: {fill_disks(training, args.disks)} failures, all {AS_USUAL}", flush=True)
         n_kills, n_runs = kill_driver(Path(folder, "train.py"), args.n, rng)
-        print(f"driver.py: {n_kills} kills, {n_runs} folders ended like an undisturbed one", flush=True)
+        print(f"driver.py: {n_kills} kills, {n_runs} folders {AS_USUAL}", flush=True)
 
 
 if __name__ == "__main__":

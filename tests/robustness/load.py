@@ -1,6 +1,6 @@
-"""Many recordings and many readers: time and memory of finding, caching and classifying, and whether all readers agree.
+"""Many recordings and readers: time and memory of finding, caching and classifying, and whether all readers agree.
 
-    python tests/robustness/load.py                                    1,000, 10,000 and 100,000 recordings, 200 readers, a day of signal
+    python tests/robustness/load.py     1,000, 10,000 and 100,000 recordings, 200 readers, a day of signal
     python tests/robustness/load.py --sizes 1000 --readers 20 --hours 1 --classify 100
 
 The recordings are links to those of data/sample. Every step is a process of its own, whose peak resident memory is
@@ -34,7 +34,7 @@ from data.records import find_records
 
 SAMPLE = ROOT / "data" / "sample"
 LIMIT = 1.5 * 2**30  # bytes beside the program and the model
-TINY = ["--stem", "8", "--widths", "8", "8", "--depths", "1", "1", "--epochs", "1"]
+TINY = ["--stem", "8", "--widths", "8", "8", "--depths", "1", "1", "--epochs", "1", "--no-plots"]
 
 
 def replicate(folder, n):
@@ -53,12 +53,14 @@ def in_process(function, *args, log=os.devnull):
     """function(*args) in a forked process, its output in `log`; -> (seconds, peak resident bytes). AssertionError
     unless it ends with status 0.
     """
-    begin, pid = time.perf_counter(), os.fork()
+    begin = time.perf_counter()
+    pid = os.fork()
     if not pid:
         status = 1
         try:
             out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(out, 1), os.dup2(out, 2)
+            os.dup2(out, 1)
+            os.dup2(out, 2)
             status = int(function(*args) or 0)
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
@@ -84,7 +86,8 @@ def classify(model, folder, out):
 def told_the_truth(log, n):
     """Whether the progress bar never went back, and its last count and its total are n."""
     counts = [tuple(map(int, pair)) for pair in re.findall(r"(\d+)/(\d+) \[", log.read_text())]
-    return counts[-1] == (n, n) and all(total == n for _, total in counts) and counts == sorted(counts)
+    totals = {total for _, total in counts}
+    return counts[-1] == (n, n) and totals == {n} and counts == sorted(counts)
 
 
 def measure(steps, base, limit=LIMIT):
@@ -95,7 +98,8 @@ def measure(steps, base, limit=LIMIT):
         seconds, peak = in_process(function, *args, log=log)
         more = peak - base.get(function, 0)
         print(
-            f"{name:<10} {n:>7} recordings {seconds:8.1f} s {n / seconds:8.0f} a second   peak {peak / 2**20:6.0f} MiB, {more / 2**20:6.0f} more than for one",
+            f"{name:<10} {n:>7} recordings {seconds:8.1f} s {n / seconds:8.0f} a second   "
+            f"peak {peak / 2**20:6.0f} MiB, {more / 2**20:6.0f} more than for one",
             flush=True,
         )
         assert more < limit, f"{name}: needs more than {limit / 2**30:.1f} GiB"
@@ -153,43 +157,47 @@ def main():
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
+    torch.optim.AdamW([torch.zeros(1)])  # the first optimizer imports for a second
     with tempfile.TemporaryDirectory() as top:
-        top, log = Path(top), Path(top, "log")
-        rng, model, single = np.random.default_rng(0), top / "model", top / "single"
-        in_process(
-            train.main,
-            ["--input_folder", str(SAMPLE), "--folder", str(model), "--cache", str(top / "cache"), *TINY],
-            log=log,
-        )
-        write_record(single, "x", fake_ecg(rng))
-        base = {
-            find: in_process(find, single, 1)[1],
-            cache: in_process(cache, single, 1, top / "cache_1")[1],
-            classify: in_process(classify, model, single, top / "out_1", log=log)[1],
-        }
-        print(
-            "for one recording: " + ", ".join(f"{step.__name__} {peak / 2**20:.0f} MiB" for step, peak in base.items()),
-            flush=True,
-        )
-        for n in args.sizes:
-            folder, out = replicate(top / f"in_{n}", n), top / f"out_{n}"
-            steps = [("find", n, find, (folder, n), log), ("cache", n, cache, (folder, n, top / f"cache_{n}"), log)]
-            steps += [("open cache", n, cache, (folder, n, top / f"cache_{n}"), log)]
-            measure(steps, base)
-            if n <= args.classify:
-                measure([("driver.py", n, classify, (model, folder, out), log)], base)
-                assert told_the_truth(log, n), "the progress bar counts wrongly"
-                assert sum(1 for file in out.rglob("*.csv") if file.name != "skipped_records.csv") == n, (
-                    "not every recording has an answer"
-                )
-        if args.readers:
-            agree(SAMPLE, top / "shared_cache", args.readers)
-            print(f"{args.readers} processes read one cache, built while they opened it, and agree", flush=True)
-        if args.hours:
-            write_record(top / "long", "x", np.tile(fake_ecg(rng, 60), int(args.hours * 60)))
-            size = (top / "long" / "x.mat").stat().st_size
-            measure([("driver.py", 1, classify, (model, top / "long", top / "out_long"), log)], base, LIMIT + 2 * size)
-            print(f"    that one was {args.hours:g} h at 500 Hz, a file of {size / 2**20:.0f} MiB")
+        measure_all(Path(top), args)
+
+
+def measure_all(top, args):
+    """Everything that the flags ask for, in the folder `top`."""
+    log = top / "log"
+    model = top / "model"
+    single = top / "single"
+    rng = np.random.default_rng(0)
+    training = ["--input_folder", str(SAMPLE), "--folder", str(model), "--cache", str(top / "cache"), *TINY]
+    in_process(train.main, training, log=log)
+    write_record(single, "x", fake_ecg(rng))
+    base = {
+        find: in_process(find, single, 1)[1],
+        cache: in_process(cache, single, 1, top / "cache_1")[1],
+        classify: in_process(classify, model, single, top / "out_1", log=log)[1],
+    }
+    peaks = ", ".join(f"{step.__name__} {peak / 2**20:.0f} MiB" for step, peak in base.items())
+    print(f"for one recording: {peaks}", flush=True)
+    for n in args.sizes:
+        folder = replicate(top / f"in_{n}", n)
+        out = top / f"out_{n}"
+        caching = (folder, n, top / f"cache_{n}")
+        steps = [("find", n, find, (folder, n), log), ("cache", n, cache, caching, log)]
+        steps += [("open cache", n, cache, caching, log)]
+        measure(steps, base)
+        if n <= args.classify:
+            measure([("driver.py", n, classify, (model, folder, out), log)], base)
+            assert told_the_truth(log, n), "the progress bar counts wrongly"
+            answers = [file for file in out.rglob("*.csv") if file.name != "skipped_records.csv"]
+            assert len(answers) == n, "not every recording has an answer"
+    if args.readers:
+        agree(SAMPLE, top / "shared_cache", args.readers)
+        print(f"{args.readers} processes read one cache, built while they opened it, and agree", flush=True)
+    if args.hours:
+        write_record(top / "long", "x", np.tile(fake_ecg(rng, 60), int(args.hours * 60)))
+        size = (top / "long" / "x.mat").stat().st_size
+        measure([("driver.py", 1, classify, (model, top / "long", top / "out_long"), log)], base, LIMIT + 2 * size)
+        print(f"    that one was {args.hours:g} h at 500 Hz, a file of {size / 2**20:.0f} MiB")
 
 
 if __name__ == "__main__":

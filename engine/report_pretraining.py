@@ -1,0 +1,146 @@
+"""Sections of a report on a pre-training run: how well it foresees samples, and three examples."""
+
+import numpy as np
+import torch
+
+from data.inputs import read_input
+from data.page import Facts, Picture, Section, Table
+from data.preprocess import SignalConfig, to_millivolts
+from data.records import RecordError
+from engine import report_plots as plots
+from engine.handover import FORMAT, KEYS, read_pretrained
+from engine.plots import N_COLUMNS, SECONDS, plot_ecg
+from engine.report_training import find_drawn, read_history
+from engine.run_folder import RunError, RunFolder
+from models import build_encoder
+from models.next_sample import NextSampleModel
+
+N_EXAMPLES = 3
+
+
+def pretraining_sections(run: RunFolder, folders: list[str]) -> list[Section]:
+    """Everything about a pre-trained encoder; recordings to be drawn are looked for in `folders`."""
+    pretrained = read_pretrained(run.path)
+    config = run.read_config("pretrain_config.json", FORMAT, KEYS)
+    rows = read_history(run, "pretrain_history.csv")
+    sections = [settings_section(config, pretrained)]
+    if rows:
+        label = "By epoch, on the validation recordings; the baselines do not learn."
+        picture = Picture(plots.learning_curves(rows), label, "wide")
+        sections.append(Section("pretraining-curves", "Pre-training curves", [], [picture]))
+        sections.append(distance_section(config, rows))
+    sections.append(examples_section(run, config, pretrained, folders))
+    return sections
+
+
+def settings_section(config: dict, pretrained) -> Section:
+    """What was pre-trained, in words."""
+    data, training = config["data"], config["training"]
+    n_weights = sum(value.numel() for value in pretrained.state.values())
+    freq = pretrained.signal.sample_freq
+    ahead = ", ".join(f"{k / freq:g}" for k in config["head"]["k_steps_ahead"])
+    facts = [
+        ("Encoder", f"{config['encoder']['encoder']} with {n_weights:,} weights, which never sees the future"),
+        ("Learns", f"to predict all 12 leads {ahead} seconds ahead of what it has seen, without labels"),
+        ("Reads", f"windows of {training['seq_length'] / freq:g} s at {freq:g} Hz"),
+        ("Data", f"{data['n_train']:,} recordings trained, {data['n_valid']:,} validated"),
+        ("Training", ", ".join(f"{k} {training[k]}" for k in ("epochs", "batch_size", "lr", "seed") if k in training)),
+        ("Commit", config["git_commit"] or "unknown"),
+    ]
+    return Section("pretrained", "What was pre-trained", [], [Facts(facts)])
+
+
+def distance_section(config: dict, rows: list[dict]) -> Section:
+    """Loss and skill by distance in the best epoch, against both baselines."""
+    best = min(rows, key=lambda row: float(row["valid_loss"]))
+    steps, freq = config["head"]["k_steps_ahead"], config["signal"]["sample_freq"]
+    names = ("valid_loss", "persistence_loss", "linear_loss", "skill_persistence", "skill_linear")
+    try:
+        values = {name: [float(best[f"{name}_{k}"]) for k in steps] for name in names}
+    except (KeyError, ValueError) as error:
+        raise RunError(f"pretrain_history.csv lacks a number for a distance: {error}") from error
+    seconds = [k / freq for k in steps]
+    titles = {"valid_loss": "model", "persistence_loss": "nothing changes", "linear_loss": "linear predictor"}
+    skills = {"skill_persistence": "against nothing changes", "skill_linear": "against the linear predictor"}
+    picture = plots.by_distance(
+        seconds,
+        {title: values[name] for name, title in titles.items()},
+        {title: values[name] for name, title in skills.items()},
+    )
+    table = [[f"{s:g} s", *(f"{values[name][i]:.3f}" for name in names)] for i, s in enumerate(seconds)]
+    table.append(["all", *(f"{float(best[name]):.3f}" for name in names)])
+    columns = ["ahead", *titles.values(), *(f"skill {title}" for title in skills.values())]
+    text = (
+        f"Best epoch: {best['epoch']}. Loss is in units of each lead's spread. Skill is the share of a baseline's loss "
+        "that the model saves: 1 is perfect, 0 no better."
+    )
+    parts = [Picture(picture, "On the validation recordings.", "wide"), Table(columns, table)]
+    return Section("distance", "Loss and skill by distance", [text], parts)
+
+
+def load_model(run: RunFolder, config: dict) -> NextSampleModel:
+    """The pre-trained encoder with its head. Raises RunError."""
+    content = run.load("pretrain_model.pth")
+    try:
+        model = NextSampleModel(
+            build_encoder(config["encoder"]), config["head"]["k_steps_ahead"], config["head"]["scale"]
+        )
+        model.encoder.load_state_dict(content["encoder"], strict=True)
+        model.head.load_state_dict(content["head"], strict=True)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{run / 'pretrain_model.pth'} does not fit pretrain_config.json: {str(error)[:500]}") from error
+    return model.eval()
+
+
+def foreseen(model: NextSampleModel, signal: np.ndarray, seen: int, seq_length: int) -> np.ndarray:
+    """What the model expects after the first `seen` samples: signal (12, T) mV -> (12, max steps + 1), from the last
+    seen sample on; between the distances that it predicts a straight line.
+    """
+    stride = model.encoder.stride
+    begin = max(0, seen - seq_length // stride * stride)
+    begin += (seen - begin) % stride  # whole frames, the last of which ends at `seen`
+    x = torch.from_numpy(np.ascontiguousarray(signal[None, :, begin:seen]))  # (1, 12, L)
+    with torch.inference_mode():
+        ahead = model.head(model.encoder(x)[..., -1:], x[..., None, -1:])[0, :, :, 0]  # (12, K)
+    steps = np.array([0, *model.k_steps_ahead])
+    values = np.concatenate([x[0, :, -1:].numpy(), ahead.float().numpy()], 1)  # (12, K + 1)
+    return np.stack([np.interp(np.arange(steps.max() + 1), steps, row) for row in values])
+
+
+def foreseen_page(model: NextSampleModel, signal: np.ndarray, sample_freq: float, seq_length: int) -> np.ndarray:
+    """What is expected from the middle of each column of the page on, NaN elsewhere: (12, T) mV -> (12, T)."""
+    overlay = np.full(signal.shape, np.nan, np.float32)
+    column = SECONDS / N_COLUMNS
+    for i in range(N_COLUMNS):
+        seen = round((i + 0.5) * column * sample_freq)
+        if model.encoder.stride <= seen < signal.shape[1]:
+            ahead = foreseen(model, signal, seen, seq_length)
+            end = min(seen - 1 + ahead.shape[1], signal.shape[1])
+            overlay[:, seen - 1 : end] = ahead[:, : end - seen + 1]
+    return overlay
+
+
+def examples_section(run: RunFolder, config: dict, pretrained, folders: list[str]) -> Section:
+    """Three validation recordings with what the model expected, drawn over what came."""
+    ids = pretrained.valid_ids
+    names = [ids[i] for i in np.linspace(0, len(ids) - 1, N_EXAMPLES).round().astype(int)] if ids else []
+    records = find_drawn(names, folders)
+    text = (
+        "Blue and dashed: what the model expects from the middle of each column on, having seen all before it. "
+        "Validation recordings, evenly chosen from the list of them."
+    )
+    if not records:
+        return Section("foreseen", "The future, foreseen", ["The recordings were not found: add --input_folder DIR."])
+    model = load_model(run, config)
+    signal_config = SignalConfig.from_dict(config["signal"])
+    pictures = []
+    for i, (name, record) in enumerate(records.items()):
+        try:
+            signal = to_millivolts(read_input(record, signal_config)[0])
+        except RecordError as error:
+            pictures.append(Picture("", str(error), heading=name))
+            continue
+        overlay = foreseen_page(model, signal, signal_config.sample_freq, config["training"]["seq_length"])
+        figure = plot_ecg(signal, signal_config.sample_freq, title=name, overlay=overlay)
+        pictures.append(Picture(plots.svg(figure, f"foreseen{i}", themed=False), "25 mm/s, 10 mm/mV", "paper", name))
+    return Section("foreseen", "The future, foreseen", [text], pictures)
