@@ -76,7 +76,7 @@ def examine(record: Record, signals: bool) -> Facts | Fault:
         if record.fault:
             raise RecordError(f"{record.path}: {record.fault}")
         if not signals:
-            return facts_of(record, read_header(record.path))
+            return facts_of(record, read_header(record.header_path))
         warnings, quality = [], Quality()
         adc, header = read_record(record, warnings)
         preprocess(adc, header, SignalConfig(), quality)

@@ -147,8 +147,8 @@ def test_if_nothing_can_be_read_the_list_is_written_before_the_end(folder_of_rec
     args = SimpleNamespace(
         input_folder=folder_of_records, n_total=None, seed=1, cache=tmp_path / "cache", workers=1, strict=False
     )
-    for signal in folder_of_records.rglob("*.mat"):
-        signal.unlink()
+    for file in folder_of_records.rglob("*.mat"):
+        file.unlink()
     run = RunFolder(tmp_path / "run")
     run.create()
     with pytest.raises(
