@@ -29,6 +29,7 @@ MAX_SHOWN = 80  # characters of a header's text in it
 MAX_TEXTS = 5  # pieces of a #Dx comment in a warning
 MAX_FREQ = 1e6  # Hz
 GAIN_RANGE = (1e-9, 1e12)  # adu per unit, of either sign
+SIGNAL_ENDINGS = ".mat", ".dat"  # of a signal file that has the name of its record
 MAX_AGE = 150  # years; beyond it the age counts as unknown (PTB-XL writes 300 for "over 89")
 
 DEFAULT_FREQ = 250.0  # Hz; header(5), where the field is absent
@@ -463,3 +464,30 @@ def _age(text):
         return math.nan
     age = float(text)
     return age if 0 <= age <= MAX_AGE else math.nan
+
+
+def recording_headers(path: str | os.PathLike, names: list[str]) -> list[str]:
+    """Those of the file names in the folder `path` that are headers of recordings: the one rule for which files are.
+
+    A header ends in `.hea`, in small or capital letters. The segments and the layout header of a multi-segment record
+    are no recordings of their own as long as the header that names them lies beside them. A broken link or an
+    unreadable header counts: reading it will say so, and nothing is lost silently.
+
+    Headers are opened only where they may name segments: where no signal file has their name, or where another header's
+    name is theirs and an underscore more. So nothing is opened in the folders of the Challenges.
+    """
+    headers = [name for name in names if name.endswith(".hea") or name[-4:].lower() == ".hea"]
+    with_signal = {name[:-4] for name in names if name.endswith(SIGNAL_ENDINGS)}
+    stems = {name[:-4] for name in headers}
+    roots = {stem.rpartition("_")[0] for stem in stems if "_" in stem}
+    suspects = (stems - with_signal) | (stems & roots)
+    multi_segment = set()
+    segments = set()
+    for name in headers if suspects else ():
+        if name[:-4] in suspects:
+            segmented, named = files_named(os.path.join(path, name))
+            if segmented:
+                multi_segment.add(name[:-4])
+                segments.update(named)
+    segments -= multi_segment  # one that names itself or another such record is found, and refused with its reason
+    return [name for name in headers if name[:-4] not in segments] if segments else headers

@@ -7,7 +7,17 @@ from typing import NamedTuple
 import numpy as np
 
 from data.files import FolderError, walk_files
-from data.headers import Header, Lead, RecordError, files_named, header_path, parse_header, printable, read_header
+from data.headers import (
+    Header,
+    Lead,
+    RecordError,
+    files_named,
+    header_path,
+    parse_header,
+    printable,
+    read_header,
+    recording_headers,
+)
 from data.segments import read_segments
 from data.signal_files import read_samples
 
@@ -23,8 +33,6 @@ __all__ = [
     "record_files",
     "recording_headers",
 ]
-
-SIGNAL_ENDINGS = ".mat", ".dat"  # of a signal file that has the name of its record
 
 
 class Record(NamedTuple):
@@ -82,33 +90,6 @@ def find_records(folder: str | os.PathLike) -> list[Record]:
 def _unlisted(listing):
     above, _, name = printable(listing.inside).rpartition("/")
     return Record(f"{name or '.'}/", listing.path, above, listing.fault)
-
-
-def recording_headers(path: str | os.PathLike, names: list[str]) -> list[str]:
-    """Those of the file names in the folder `path` that are headers of recordings: the one rule for which files are.
-
-    A header ends in `.hea`, in small or capital letters. The segments and the layout header of a multi-segment record
-    are no recordings of their own as long as the header that names them lies beside them. A broken link or an
-    unreadable header counts: reading it will say so, and nothing is lost silently.
-
-    Headers are opened only where they may name segments: where no signal file has their name, or where another header's
-    name is theirs and an underscore more. So nothing is opened in the folders of the Challenges.
-    """
-    headers = [name for name in names if name.endswith(".hea") or name[-4:].lower() == ".hea"]
-    with_signal = {name[:-4] for name in names if name.endswith(SIGNAL_ENDINGS)}
-    stems = {name[:-4] for name in headers}
-    roots = {stem.rpartition("_")[0] for stem in stems if "_" in stem}
-    suspects = (stems - with_signal) | (stems & roots)
-    multi_segment = set()
-    segments = set()
-    for name in headers if suspects else ():
-        if name[:-4] in suspects:
-            segmented, named = files_named(os.path.join(path, name))
-            if segmented:
-                multi_segment.add(name[:-4])
-                segments.update(named)
-    segments -= multi_segment  # one that names itself or another such record is found, and refused with its reason
-    return [name for name in headers if name[:-4] not in segments] if segments else headers
 
 
 def record_files(record: Record) -> list[str]:
