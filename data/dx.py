@@ -90,19 +90,21 @@ def _numbers(part):
         return [match[1] for match in found if match[1] not in dates], " ".join(dates)
     if not found or _DOUBT.search(rest) or _NEGATION.search(part[: found[0].start()]):
         return [], part
-    first = _LEADING_CODES.match(part.lstrip(_WRAPPING))
+    part = part.lstrip(_WRAPPING)
+    first = _LEADING_CODES.match(part)
     if first is not None:
-        codes = _CODE_IN_TEXT.findall(first[0])
-    else:
-        codes = [match[1] for match in found if len(found) == 1 and has_check_digit(match[1])]
-    others = [match[1] for match in found[len(codes) :]]
-    return codes, " ".join([*rest.split(), *others])
+        return _CODE_IN_TEXT.findall(first[0]), " ".join(part[first.end() :].split())
+    if len(found) == 1 and has_check_digit(found[0][1]):
+        return [found[0][1]], " ".join(rest.split())
+    return [], part
 
 
 def _names(words):
     """-> codes of parts without numbers, parts that are text. A part of first-phase names only is their list."""
     codes, texts = [], []
     for part in words:
+        if _BRACKETS.fullmatch(part):
+            part = part[1:-1]
         names = [name.strip(_WRAPPING).casefold() for name in _WORD_BREAK.split(_BRACKETS.sub(" ", part).strip())]
         if all(name in _FIRST_PHASE for name in names) and not _DOUBT.search(part):
             codes += [_FIRST_PHASE[name] for name in names]

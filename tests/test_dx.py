@@ -126,7 +126,7 @@ def test_names_of_the_first_phase():
     for separator in (",", ", ", ";", "|", " ", "\t"):
         assert read_dx(separator.join(names)) == (names, ())
     assert read_dx("['af', 'i-avb']") == (("AF", "I-AVB"), ())
-    assert read_dx("(AF, RBBB)") == read_dx("AF and RBBB") == (("AF", "RBBB"), ())
+    assert read_dx("(AF, RBBB)") == read_dx("[AF RBBB]") == read_dx("AF and RBBB") == (("AF", "RBBB"), ())
     assert read_dx("AF (atrial fibrillation), RBBB") == (("AF", "RBBB"), ("atrial fibrillation",))
     assert read_dx("AF?") == ((), ("AF?",))
     assert read_dx("AF, something else") == (("AF",), ("something else",))
