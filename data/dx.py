@@ -53,7 +53,8 @@ def _read(text):
     pieces = [] if comment is None else [text[comment.end() :]]
     text = text if comment is None else text[: comment.start()]
     text = _BRACKETS.sub(_as_one_part, text)
-    codes, words = [], []
+    codes = []
+    words = []
     for part in map(str.strip, _SEPARATOR.split(text)):
         if part.strip(_WRAPPING).casefold() in _NOTHING:
             continue
@@ -101,7 +102,8 @@ def _numbers(part):
 
 def _names(words):
     """-> codes of parts without numbers, parts that are text. A part of first-phase names only is their list."""
-    codes, texts = [], []
+    codes = []
+    texts = []
     for part in words:
         if _BRACKETS.fullmatch(part):
             part = part[1:-1]

@@ -156,6 +156,17 @@ def test_a_layout_gaps_and_segments_with_some_of_the_leads_equal_wfdb(tmp_path):
     assert any("invalid samples, interpolated" in text for text in warnings)
 
 
+@pytest.mark.parametrize("fmt", ["0", "8", "16", "24", "32", "80"])
+def test_a_lead_that_only_the_layout_has_is_a_gap(fmt, tmp_path):
+    (tmp_path / "L.hea").write_text(f"L 2 500 0\n~ {fmt} 200/mV 16 0 0 0 0 I\n~ {fmt} 200/mV 16 0 0 0 0 II\n")
+    write_segment(tmp_path, "M_1", ecg(1)[:1], ("I",))
+    (tmp_path / "M.hea").write_text("M/2 2 500 2500\nL 0\nM_1 2500\n")
+    _, _, _, warnings = read_input(tmp_path / "M", SignalConfig())
+    adc, header = read_record(tmp_path / "M")
+    np.testing.assert_array_equal(adc[0], ecg(1)[0])
+    assert header.lead_names == ("I", "II") and "2500 invalid samples, interpolated" in warnings
+
+
 def test_sums_and_oddities_of_segments_are_remarked_upon(tmp_path):
     two_segments(tmp_path)
     header = tmp_path / "M_2.hea"
