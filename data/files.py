@@ -57,7 +57,8 @@ def walk_files(folder: str | os.PathLike) -> Iterator[Listing]:
 
 def _list_folder(path):
     """-> names of its files, names of its subfolders."""
-    names, subfolders = [], []
+    names = []
+    subfolders = []
     with os.scandir(path) as entries:
         for entry in entries:
             name = entry.name

@@ -168,7 +168,8 @@ def parse_header(lines: Iterable[str], name: str = _UNKNOWN_RECORD) -> Header:
     """
     lines = list(lines)
     record = None
-    body, comments = [], []
+    body = []
+    comments = []
     number = 0
     try:
         while number < len(lines):
@@ -429,8 +430,10 @@ def _constant_fields(constant, tail):
 
 def _parse_comments(comments):
     """-> age, sex, dx, warnings. What is not a number of years, or neither male nor female, is unknown."""
-    age, sex = math.nan, None
-    dx, texts = {}, {}
+    age = math.nan
+    sex = None
+    dx = {}
+    texts = {}
     for comment in comments:
         key = comment[:2].lower()
         if key == "dx":

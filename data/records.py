@@ -66,7 +66,8 @@ def find_records(folder: str | os.PathLike) -> list[Record]:
     folder = os.fspath(folder)
     if not os.path.isdir(folder):
         raise RecordError(f"{folder}: {'is not a folder' if os.path.lexists(folder) else 'folder is missing'}")
-    records, unlisted = [], []
+    records = []
+    unlisted = []
     try:
         for listing in walk_files(folder):
             if listing.fault:

@@ -58,7 +58,8 @@ def read_samples(path: str, header: Header, check_sums: bool = False) -> tuple[n
         adc = rows
     else:
         adc, resampled = _at_one_rate(path, rows, header.leads, frame)
-        warnings += [f"{text} to {header.sample_freq * frame:g} Hz" for text in resampled]
+        if resampled:
+            warnings.append(f"resampled to {header.sample_freq * frame:g} Hz: {', '.join(resampled)}")
     if frame > 1 or header.n_samples is None or warnings:
         leads = tuple(lead._replace(samples_per_frame=1) for lead in header.leads) if frame > 1 else header.leads
         header = header._replace(
@@ -264,7 +265,7 @@ def _checksums(adc):
 
 
 def _at_one_rate(path, rows, leads, frame):
-    """-> adc (n_leads, n_frames * frame), texts on the leads that were resampled for it."""
+    """-> adc (n_leads, n_frames * frame), names of the leads that were resampled for it."""
     per_frame = [lead.samples_per_frame for lead in leads]
     if min(per_frame) == frame:
         return np.stack(rows), []
@@ -272,7 +273,7 @@ def _at_one_rate(path, rows, leads, frame):
     if n_samples * len(leads) > MAX_UNCHECKED_VALUES:
         raise RecordError(f"{path}: more than {MAX_UNCHECKED_VALUES} values at the rate of its fastest lead")
     adc = np.stack([at_rate(row, lead, frame) for row, lead in zip(rows, leads)])
-    return adc, [f"lead {lead.name}: resampled" for lead in leads if lead.samples_per_frame < frame]
+    return adc, [lead.name for lead in leads if lead.samples_per_frame < frame]
 
 
 def at_rate(samples: np.ndarray, lead: Lead, frame: int) -> np.ndarray:
