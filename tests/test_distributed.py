@@ -23,7 +23,7 @@ from data.preprocess import SignalConfig
 from data.records import find_records
 from engine.distributed import ProcessGroup
 from engine.recordings import open_recordings
-from engine.run_folder import RunFolder
+from engine.run_folder import PRETRAIN, RunFolder
 from engine.validation import predict_together
 
 # Dropout draws other numbers on each process, and sums in bfloat16 depend on their order.
@@ -139,7 +139,7 @@ def test_processes_open_what_the_main_one_settled(folder_of_records, tmp_path, m
     (folder_of_records / "a" / "R00.mat").rename(tmp_path / "R00.mat")
     how, real = [], open_cache
     monkeypatch.setattr("engine.recordings.open_cache", lambda *given: (how.append(given[-1]), real(*given))[1])
-    monkeypatch.setattr(ProcessGroup, "broadcast", lambda group, value=None: True)
+    monkeypatch.setattr(ProcessGroup, "broadcast", lambda group, value=True: value)
     monkeypatch.setattr(ProcessGroup, "all_gather_object", lambda group, value: [value] * 2)
     run = RunFolder(tmp_path / "run")
     main, other = (open_recordings(args, SignalConfig(), run, ProcessGroup(rank, 2)) for rank in (0, 1))
@@ -161,13 +161,13 @@ def test_if_nothing_can_be_read_the_list_is_written_before_the_end(folder_of_rec
     )
     for file in folder_of_records.rglob("*.mat"):
         file.unlink()
-    run = RunFolder(tmp_path / "run", "pretrain_")
+    run = RunFolder(tmp_path / "run", PRETRAIN)
     run.create()
     with pytest.raises(
         CacheError, match="none of 24 .* 24 times .*; all are listed in .*run/pretrain_skipped_records.csv"
     ):
         open_recordings(args, SignalConfig(), run, ProcessGroup())
-    with open(run.path / "pretrain_skipped_records.csv", newline="") as lines:
+    with open(run / "skipped_records.csv", newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert len(rows) == 24 and rows[0]["record"] == "a/R00" and "missing" in rows[0]["reason"]
 
