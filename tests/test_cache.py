@@ -98,6 +98,7 @@ def test_a_large_cache_is_opened_shard_by_shard(folder_of_records, tmp_path, mon
     assert (signals(again) == good).all() and "rebuilt" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_processes_build_what_one_does(folder_of_records, tmp_path, monkeypatch, small_shards):
     (folder_of_records / "a" / "R00.mat").unlink()
     (folder_of_records / "b" / "R01.hea").write_text("nonsense")
