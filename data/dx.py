@@ -39,12 +39,12 @@ def read_dx(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     `text` is what follows the colon. A single word that is neither a SNOMED CT code nor a name of the first phase is
     kept among the codes if there is no number, for a class set may have words for codes, and is a piece as well.
     """
+    return _remembered(text) if len(text) <= MAX_CACHED else _read(text)
+
+
+def _read(text):
     if _AS_IN_THE_CHALLENGES.fullmatch(text):
         return tuple(dict.fromkeys(code.strip() for code in text.split(","))), ()
-    return _read_freely(text) if len(text) > MAX_CACHED else _remembered(text)
-
-
-def _read_freely(text):
     comment = _COMMENT.search(text)
     pieces = [] if comment is None else [text[comment.end() :]]
     parts = [part.strip(_WRAPPING) for part in _SEPARATOR.split(text if comment is None else text[: comment.start()])]
@@ -61,7 +61,7 @@ def _read_freely(text):
     return tuple(dict.fromkeys(codes)), tuple(piece for piece in pieces if piece)
 
 
-_remembered = lru_cache(maxsize=4096)(_read_freely)
+_remembered = lru_cache(maxsize=4096)(_read)
 
 
 def _numbers(part):

@@ -24,6 +24,8 @@ __all__ = [
     "recording_headers",
 ]
 
+SIGNAL_ENDINGS = ".mat", ".dat"  # of a signal file that has the name of its record
+
 
 class Record(NamedTuple):
     """One WFDB recording: `path + ending` is its header. Or, with a `fault`, a folder that may hold some."""
@@ -93,18 +95,18 @@ def recording_headers(path: str | os.PathLike, names: list[str]) -> list[str]:
     name is theirs and an underscore more. So nothing is opened in the folders of the Challenges.
     """
     headers = [name for name in names if name.endswith(".hea") or name[-4:].lower() == ".hea"]
-    files = set(names)
-    roots = {name[:-4].rpartition("_")[0] for name in headers if "_" in name}
-    multi_segment, segments = set(), set()
-    for name in headers:
-        stem = name[:-4]
-        has_signal = f"{stem}.mat" in files or f"{stem}.dat" in files
-        if has_signal and stem not in roots:
-            continue
-        segmented, named = files_named(os.path.join(path, name))
-        if segmented:
-            multi_segment.add(stem)
-            segments.update(named)
+    with_signal = {name[:-4] for name in names if name.endswith(SIGNAL_ENDINGS)}
+    stems = {name[:-4] for name in headers}
+    roots = {stem.rpartition("_")[0] for stem in stems if "_" in stem}
+    suspects = (stems - with_signal) | (stems & roots)
+    multi_segment = set()
+    segments = set()
+    for name in headers if suspects else ():
+        if name[:-4] in suspects:
+            segmented, named = files_named(os.path.join(path, name))
+            if segmented:
+                multi_segment.add(name[:-4])
+                segments.update(named)
     segments -= multi_segment  # one that names itself or another such record is found, and refused with its reason
     return [name for name in headers if name[:-4] not in segments] if segments else headers
 
@@ -148,8 +150,7 @@ def read_record(record: Record | str | os.PathLike, check_sums: bool = False) ->
         if record.fault:
             raise RecordError(f"{record.path}: {record.fault}")
         record = record.header_path
-    path = header_path(record)
+    path = os.fspath(record)
     header = read_header(path)
-    stem = path[: -len(".hea")]
     read = read_segments if header.segments else read_samples
-    return read(stem, header, check_sums)
+    return read(path[:-4] if path[-4:].lower() == ".hea" else path, header, check_sums)
