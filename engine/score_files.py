@@ -21,7 +21,6 @@ import numpy as np
 from data.files import FolderError, Listing, open_regular, walk_files
 from data.headers import printable
 from data.labels import CPSC2018, NOT_A_DIAGNOSIS
-from data.records import recording_headers
 
 DX_LINE = re.compile(rb"\n[ \t]*#[ \t]*[Dd][Xx][ \t]*:([^\n]*)")
 POSITIVE = frozenset(("1", "True", "true", "T", "t"))
@@ -122,6 +121,8 @@ def _read_headers(folder: Path) -> dict[str, list[str] | None]:
         # The rule opens every header without a signal file beside it, and labels often lie without. All are read here
         # anyway, so that it is only asked where one of them may name segments: that saves a sixth of the scorer's time.
         if any(_may_name_segments(text) for text in texts.values()):
+            from data.records import recording_headers  # reads signals too, with PyTorch, which takes seconds to load
+
             names = recording_headers(listing.path, listing.names)
         labels |= {_relative(listing, name): _diagnoses(texts[name]) for name in names}
     return labels
