@@ -121,8 +121,6 @@ def _read_headers(folder: Path) -> dict[str, list[str] | None]:
         # The rule opens every header without a signal file beside it, and labels often lie without. All are read here
         # anyway, so that it is only asked where one of them may name segments: that saves a sixth of the scorer's time.
         if any(_may_name_segments(text) for text in texts.values()):
-            from data.records import recording_headers  # reads signals too, with PyTorch, which takes seconds to load
-
             names = recording_headers(listing.path, listing.names)
         labels |= {_relative(listing, name): _diagnoses(texts[name]) for name in names}
     return labels
