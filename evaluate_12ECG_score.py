@@ -12,12 +12,12 @@ wrong is said on stderr; the exit status is then 1 (2 for a wrong command line).
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data.files import write_atomically
 from data.headers import printable
 from engine.arguments import path_argument
 from engine.metrics import (
@@ -96,15 +96,10 @@ def class_scores_text(classes: Sequence[str], scores: dict[str, Any]) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with open(partial, "w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        write_atomically(path, text.encode("utf-8"))
+    except OSError as error:
+        raise ScoreFileError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """Pre-train an encoder on ECGs without labels: it predicts samples that it has not seen yet.
 
     python pretrain.py                                     ./Training_WFDB, or the shipped sample if that is not there
-    python pretrain.py --input_folder DIR --folder RUN     your own recordings, into the folder RUN; diagnoses are never used
+    python pretrain.py --input_folder DIR --folder RUN     your own recordings, into the folder RUN, without diagnoses
     python pretrain.py --encoder causal_resnet
     python pretrain.py --k_steps_ahead 5 25 100            how far ahead, in samples at --sample_freq
     python pretrain.py --folder RUN --resume               go on after an interruption
@@ -11,9 +11,9 @@ After each patch of the signal the encoder's state predicts all leads at several
 gives the loss beside two baselines in the same unit, "nothing changes" (persistence) and a linear autoregressive
 predictor, and the skill, the share of a baseline's loss that the model saves. engine/forecasting.py defines the unit.
 
-The run folder holds pretrain_config.json, pretrain_model.pth (best epoch), pretrain_final_model.pth (last epoch),
-pretrain_history.csv, pretrain_train_ids.txt, pretrain_valid_ids.txt, pretrain_skipped_records.csv and
-pretrain_record_warnings.txt.
+The run folder holds these, each with the prefix pretrain_: config.json, model.pth (best epoch), final_model.pth (last
+epoch), checkpoint.pth (for --resume), history.csv and its picture history.png, train_ids.txt, valid_ids.txt,
+recordings.csv (the same by content), skipped_records.csv and record_warnings.txt.
 """
 
 import numpy as np
@@ -78,7 +78,8 @@ def parse_args(argv=None):
         parser.error("--k_steps_ahead must be positive: the model has seen the other samples")
     if max(args.k_steps_ahead) >= args.seq_length:
         parser.error(
-            f"--k_steps_ahead {max(args.k_steps_ahead)} is not within a window of --seq_length {args.seq_length} samples"
+            f"--k_steps_ahead {max(args.k_steps_ahead)} is not within a window of --seq_length {args.seq_length} "
+            "samples"
         )
     return args
 
@@ -208,6 +209,7 @@ def pretrain(args, run, group):
         if epoch == args.epochs:
             save(run, "final_model.pth", trainer.ema_model)
         history.save_checkpoint(trainer)
+        history.print_epoch()
     print(history.summary(f"python train.py --input_folder {args.input_folder} --folder {run.path}"))
 
 

@@ -5,17 +5,18 @@
     python train.py --metadata ptbxl_metadata.csv --valid_fold 8
     python train.py --fold 1 --n_folds 5                   one fold of a patient-wise, stratified cross-validation
     python train.py --hold_out georgia                     validate on a hospital that training never sees
-    python train.py --folder RUN --resume                  go on after an interruption
-    torchrun --nproc_per_node 8 train.py --cuda            eight GPUs share every batch, see the README
+    python train.py --folder RUN --resume                  go on after an interruption, with the flags of that run
+    python train.py --folder RUN --resume --epochs 200     train a finished run further
+    torchrun --nproc_per_node 8 train.py --cuda            eight GPUs share every batch: docs/clusters.md
 
 The predecessor's network and input:
 
     python train.py --encoder resnet --filters 64 128 196 256 320 --lengths 4096 1024 256 64 16 --kernel 17 \\
                     --sample_freq 400 --seq_length 4096
 
-The run folder holds config.json, model.pth (best epoch), final_model.pth (last epoch), history.csv, train_ids.txt,
-valid_ids.txt, valid_predictions.csv, skipped_records.csv and record_warnings.txt. `python driver.py RUN IN OUT` uses
-it.
+The run folder holds config.json, model.pth (best epoch), final_model.pth (last epoch), checkpoint.pth (for --resume),
+history.csv and its picture history.png, train_ids.txt, valid_ids.txt, valid_predictions.csv, skipped_records.csv and
+record_warnings.txt. `python driver.py RUN IN OUT` uses it.
 """
 
 import argparse
@@ -84,8 +85,8 @@ def parse_args(argv=None):
         "--train_share",
         type=float,
         default=1.0,
-        help="for learning curves: train on this share of the training recordings, drawn by --seed, in as many steps as "
-        "with all (default: %(default)s)",
+        help="for learning curves: train on this share of the training recordings, drawn by --seed, in as many steps "
+        "as with all (default: %(default)s)",
     )
     group.add_argument(
         "--auxiliary",
@@ -230,6 +231,7 @@ def train(args, pretrained, run, group):
         if epoch == args.epochs:
             run.save("final_model.pth", {"members": [eval_model.state_dict()]})
         history.save_checkpoint(trainer)
+        history.print_epoch()
     print(history.summary(f"python predict.py RECORD --model {run.path} --plot ecg.png"))
 
 

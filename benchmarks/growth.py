@@ -5,111 +5,111 @@ a look-up of its own. Every step is a process of its own; its memory is the most
 program itself. Workers that build a cache have each as much as one recording and the program.
 """
 
+from __future__ import annotations
+
 import argparse
-import itertools
 import json
 import multiprocessing
 import os
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.recordings import SAMPLE, replicate
 from benchmarks.timing import machine
-from data.cache import open_cache
+from data.cache import SignalCache, open_cache
 from data.dataset import TrainBatches, unlabelled_dataset
 from data.metadata import read_metadata
 from data.preprocess import SignalConfig
 from data.records import find_records, read_header
 
-SIZES = 1000, 10_000, 100_000
-SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"
+SIZES = (1000, 10_000, 100_000)
+COLUMNS = ("recordings", "step", "seconds", "seconds of all cores", "recordings a second", "memory, MiB")
 
 
-def replicate(originals, folder, n):
-    """n recordings, links to the original ones, each name once in a sub-folder."""
-    for number, record in zip(range(n), itertools.cycle(originals)):
-        place = folder / f"{number // len(originals):05d}"
-        place.mkdir(parents=True, exist_ok=True)
-        for ending in (".hea", ".mat"):
-            original, link = os.path.abspath(record.path + ending), place / (record.record_id + ending)
-            try:
-                os.link(original, link)
-            except OSError:
-                os.symlink(original, link)
+def find(folder: Path, cache: Path) -> None:
+    """Find all recordings."""
+    find_records(folder)
 
 
-def find(folder, cache):
-    return find_records(folder)
-
-
-def parse_headers(folder, cache):
+def parse_headers(folder: Path, cache: Path) -> None:
+    """Find all recordings and parse their headers."""
     for record in find_records(folder):
         read_header(record.path)
 
 
-def build_cache(folder, cache):
+def open_signals(folder: Path, cache: Path) -> SignalCache:
+    """Find all recordings and open their cache, which is built if it is not there."""
     return open_cache(find_records(folder), SignalConfig(), cache, workers=os.cpu_count(), quiet=True)
 
 
-def open_built_cache(folder, cache):
-    return build_cache(folder, cache)
-
-
-def epoch(folder, cache):
-    """Batches of all recordings, as train.py cuts them; -> where the clocks stood when the cache was open."""
-    opened = build_cache(folder, cache)
-    batches = TrainBatches(
-        unlabelled_dataset(opened, read_metadata(None, opened.names)), np.arange(len(opened)), 250, 64, 1
-    )
+def one_epoch(folder: Path, cache: Path) -> np.ndarray:
+    """Batches of all recordings, as train.py cuts them -> where the clocks stood when the cache was open."""
+    signals = open_signals(folder, cache)
+    data = unlabelled_dataset(signals, read_metadata(None, signals.names))
+    batches = TrainBatches(data, np.arange(len(signals)), 250, 64, 1)
     begin = clocks()
     for _ in batches.epoch(1):
         pass
     return begin
 
 
-EPOCH = "one epoch of batches"
-STEPS = {
+# {step: function}: one after another, so the cache is built by the third and found by the others.
+STEPS: dict[str, Callable] = {
     "find": find,
     "find, parse headers": parse_headers,
-    "find, build the cache": build_cache,
-    "find, open the cache": open_built_cache,
-    EPOCH: epoch,
+    "find, build the cache": open_signals,
+    "find, open the cache": open_signals,
+    "one epoch of batches": one_epoch,
 }
 
 
-def peak():
+def peak() -> int:
     """Most bytes of this process so far."""
     try:
-        return next(
-            int(line.split()[1]) * 1024
-            for line in Path("/proc/self/status").read_text().splitlines()
-            if line.startswith("VmHWM")
-        )
-    except (OSError, StopIteration):
-        import resource
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # not Linux
+    import resource  # not on Windows
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def clocks():
+def clocks() -> np.ndarray:
     """Seconds on the wall, and of all cores for this process and those that it started."""
     return np.array([time.perf_counter(), sum(os.times()[:4])])
 
 
-def run(step, folder, cache, answers):
+def run(step: str, folder: Path, cache: Path, answers: SimpleQueue) -> None:
+    """Take one step, and put (seconds, seconds of all cores, bytes) into `answers`.
+
+    Args:
+        step: one of STEPS.
+        folder: the recordings.
+        cache: folder for the preprocessed signals.
+        answers: a queue.
+    """
     torch.set_num_threads(1)
-    before, begin = peak(), clocks()
+    before = peak()
+    begin = clocks()
     result = STEPS[step](folder, cache)
-    seconds, cores = clocks() - (result if step == EPOCH else begin)
+    if isinstance(result, np.ndarray):
+        begin = result  # opening the cache is a step of its own
+    seconds, cores = clocks() - begin
     answers.put((seconds, cores, peak() - before))
 
 
-def measure(folder, sizes):
+def measure(folder: Path, sizes: Sequence[int]) -> Iterator[dict]:
     """Yield a dict of each step and number of recordings."""
-    originals, spawn = find_records(folder), multiprocessing.get_context("spawn")
+    originals = find_records(folder)
+    spawn = multiprocessing.get_context("spawn")
     for n in sizes:
         with tempfile.TemporaryDirectory() as top:
             replicate(originals, Path(top, "in"), n)
@@ -131,7 +131,21 @@ def measure(folder, sizes):
                 }
 
 
-def main():
+def line(row: dict) -> str:
+    """Markdown."""
+    cells = (
+        f"{row['recordings']:,}",
+        row["step"],
+        f"{row['seconds']:.2f}",
+        f"{row['core_seconds']:.2f}",
+        f"{row['per_second']:,.0f}",
+        f"{row['bytes'] / 2**20:,.0f}",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Print and store the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--input_folder", type=Path, default=SAMPLE, help="recordings in the Challenge's layout (default: data/sample)"
@@ -141,16 +155,12 @@ def main():
     )
     parser.add_argument("--json", type=Path, help="store the rows in this file")
     args = parser.parse_args()
+    print(f"{machine()}; {os.cpu_count()} cores\n")
+    print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
     rows = []
-    print(
-        f"{machine()}; {os.cpu_count()} cores\n\n| recordings | step | seconds | seconds of all cores | recordings a second | memory, MiB |\n|---|---|---|---|---|---|"
-    )
     for row in measure(args.input_folder, args.sizes):
         rows.append(row)
-        print(
-            f"| {row['recordings']:,} | {row['step']} | {row['seconds']:.2f} | {row['core_seconds']:.2f} | {row['per_second']:,.0f} | {row['bytes'] / 2**20:,.0f} |",
-            flush=True,
-        )
+        print(line(row), flush=True)
     if args.json:
         args.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
 

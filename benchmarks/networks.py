@@ -1,68 +1,87 @@
 """Training and inference of the predecessor's network and of ours: python -m benchmarks.networks"""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
+from benchmarks.recordings import of_10_s_at_500_hz
 from benchmarks.reference import PlainResNet, PlainTransformer, load_window
-from benchmarks.timing import apart, compare, report
-from data.records import find_records, read_header
+from benchmarks.timing import Row, apart, compare, report
+from data.covariates import N_COVARIATES
+from data.records import find_records
 from engine.allocator import keep_freed_memory
 from engine.augment import DEFAULT_AUGMENT, augment
+from engine.distributed import ProcessGroup
 from engine.forecasting import error_unit, huber
 from engine.inference import in_threads, load_predictor
-from engine.distributed import ProcessGroup
 from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.options import cpu_has_bf16
 from models import build_encoder, build_model
 from models.next_sample import NextSampleModel
 from run_12ECG_classifier import DEFAULT_MODEL
 
-B, L = 32, 4096
+BATCH = 32  # of the predecessor
+LENGTH = 4096  # samples of its windows
 PREDECESSOR = {"encoder": "resnet"}  # its sizes are the encoder's defaults
+K_STEPS_AHEAD = [2, 5, 10, 15, 20, 30, 40, 50, 75, 100]
 
 
 class Step:
-    """One training step of ours on random windows, called without arguments."""
+    """One training step of ours on random windows, called without arguments. It takes the place of the batches of an
+    epoch, and of the only one of these: what is trained on, `loss_fn` makes.
+    """
 
-    def __init__(self, model, loss_fn, bf16):
+    batch_size = 1
+    index = ()  # of the recordings in the batch
+
+    def __init__(self, model: nn.Module, loss_fn: Callable[[nn.Module, Step], Tensor], bf16: bool):
         optimizer = make_optimizer(model, 1e-3, 0.01)
         quiet = ProcessGroup(rank=1)  # only the main process shows a progress bar
         self.trainer = Trainer(model, optimizer, make_schedule(optimizer, 1000), loss_fn, group=quiet, bf16=bf16)
 
-    def __call__(self):
+    def __call__(self) -> None:
         self.trainer.train_one_epoch(self, 1)
 
-    batch_size = 1
-    index = ()
-
-    def __len__(self):
+    def __len__(self) -> int:
         return 1
 
-    def epoch(self, number):
+    def epoch(self, number: int) -> list[Step]:
+        """The batches of an epoch."""
         return [self]
 
 
-def our_classifier(config, n, length, bf16):
-    """Step of train.py: augmentation, forward, backward, AdamW, averaged weights."""
-    generator = torch.Generator()
-    x, y, ones, lengths = (
-        torch.randn(n, 12, length),
-        (torch.rand(n, 24) < 0.1).float(),
-        torch.ones(n, 24),
-        torch.full((n,), length),
-    )
-    settings = DEFAULT_AUGMENT if config.get("encoder") != "resnet" else dict.fromkeys(DEFAULT_AUGMENT, 0)
+def our_classifier(config: dict, n: int, length: int, bf16: bool) -> Step:
+    """Step of train.py: augmentation, forward, backward, AdamW, averaged weights.
 
-    def loss_fn(model, batch):
-        a, b, mask, valid = augment(x, y, ones, lengths, settings, generator)
-        logits = model(a, valid, torch.zeros(n, 23)).float()
-        return (F.binary_cross_entropy_with_logits(logits, b, reduction="none") * mask).mean()
+    Args:
+        config: of the model.
+        n: windows.
+        length: samples in a window.
+        bf16: compute in bfloat16.
+    """
+    generator = torch.Generator()
+    x = torch.randn(n, 12, length)
+    y = (torch.rand(n, 24) < 0.1).float()
+    known = torch.ones(n, 24)
+    lengths = torch.full((n,), length)
+    covariates = torch.zeros(n, N_COVARIATES)
+    settings = dict.fromkeys(DEFAULT_AUGMENT, 0) if config == PREDECESSOR else DEFAULT_AUGMENT
+
+    def loss_fn(model, _):
+        windows, targets, mask, ends = augment(x, y, known, lengths, settings, generator)
+        logits = model(windows, ends, covariates).float()
+        return (F.binary_cross_entropy_with_logits(logits, targets, reduction="none") * mask).mean()
 
     return Step(build_model(config), loss_fn, bf16)
 
 
-def plain_step(paths):
+def plain_step(paths: Sequence[str]) -> Callable[[], None]:
     """The predecessor's step: windows read and resampled again, eager float32, Adam."""
     model = PlainResNet()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
@@ -77,9 +96,10 @@ def plain_step(paths):
     return step
 
 
-def plain_answers():
+def plain_answers() -> Callable[[], None]:
     """The predecessor's network on 64 recordings."""
-    model, x = PlainResNet().eval(), torch.randn(64, 12, L)
+    model = PlainResNet().eval()
+    x = torch.randn(64, 12, LENGTH)
 
     def answer():
         with torch.inference_mode():
@@ -88,42 +108,37 @@ def plain_answers():
     return answer
 
 
-def plain_pretraining_step():
+def plain_pretraining_step() -> Callable[[], None]:
     """The predecessor's step of pre-training on 10 s at 100 Hz, 4 samples a token."""
-    model, x = PlainTransformer(), torch.randn(B, 12, 1000)
+    model = PlainTransformer()
+    x = torch.randn(BATCH, 12, 1000)
+    target = torch.zeros(BATCH, 250, 48)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
 
     def step():
         optimizer.zero_grad()
-        F.mse_loss(model(x), torch.zeros(B, 250, 48)).backward()
+        F.mse_loss(model(x), target).backward()
         optimizer.step()
 
     return step
 
 
-def training(paths):
+def training(paths: Sequence[str]) -> Iterator[Row]:
+    """Rows of training steps, the predecessor's network and the default one."""
     name = "plain, eager float32"
+    goals = {"float32": ("1.7x", "33.7/s")}
+    if cpu_has_bf16():
+        goals["bf16"] = ("2.8x", "62/s")
     with apart(plain_step, paths) as plain:
-        yield compare(
-            "train the predecessor's network, float32",
-            our_classifier(PREDECESSOR, B, L, False),
-            plain,
-            n=B,
-            reference_name=name,
-            goal="1.7x",
-            limit="33.7/s",
-            repetitions=5,
-        )
-        if cpu_has_bf16():
+        for precision, (goal, limit) in goals.items():
             yield compare(
-                "train the predecessor's network, bf16",
-                our_classifier(PREDECESSOR, B, L, True),
+                f"train the predecessor's network, {precision}",
+                our_classifier(PREDECESSOR, BATCH, LENGTH, precision == "bf16"),
                 plain,
-                n=B,
+                n=BATCH,
                 reference_name=name,
-                goal="2.8x",
-                limit="62/s",
-                repetitions=5,
+                goal=goal,
+                limit=limit,
             )
         ours = our_classifier({"encoder": "xresnet"}, 64, 250, cpu_has_bf16())
         yield compare(
@@ -131,18 +146,18 @@ def training(paths):
             lambda: [ours() for _ in range(10)],
             plain,
             n=640,
-            n_reference=B,
+            n_reference=BATCH,
             reference_name=f"predecessor's, {name}",
             goal="25x",
-            repetitions=5,
         )
 
 
-def inference():
+def inference() -> Iterator[Row]:
     """64 recordings through the predecessor's network: as PyTorch splits each operation, and a half on each core as
     `predict` works.
     """
-    x, ours = torch.randn(64, 12, L), build_model(PREDECESSOR).eval()
+    x = torch.randn(64, 12, LENGTH)
+    ours = build_model(PREDECESSOR).eval()
     parts = x.split(16)
 
     def run(bf16):
@@ -152,49 +167,57 @@ def inference():
 
         return lambda: list(in_threads(answer, parts, torch.get_num_threads()))
 
-    args = {"n": 64, "reference_name": "plain, eager float32", "repetitions": 5}
+    goals = {"float32": ("85/s", "100/s")}
+    if cpu_has_bf16():
+        goals["bf16"] = ("150/s", "185/s")
     with apart(plain_answers) as plain:
-        yield compare(
-            "predecessor's network, 64 recordings, float32", run(False), plain, goal="85/s", limit="100/s", **args
-        )
-        if cpu_has_bf16():
+        for precision, (goal, limit) in goals.items():
             yield compare(
-                "predecessor's network, 64 recordings, bf16", run(True), plain, goal="150/s", limit="185/s", **args
+                f"predecessor's network, 64 recordings, {precision}",
+                run(precision == "bf16"),
+                plain,
+                n=64,
+                reference_name="plain, eager float32",
+                goal=goal,
+                limit=limit,
             )
 
 
-def pretraining():
+def pretraining() -> Iterator[Row]:
     """One step on 10 s at 100 Hz: the predecessor's transformer takes 4 samples a token, ours 8, both with about 2.0
     million weights.
     """
-    x, lengths, scale = torch.randn(B, 12, 1000), torch.full((B,), 1000), torch.ones(12)
+    x = torch.randn(BATCH, 12, 1000)
+    lengths = torch.full((BATCH,), 1000)
+    scale = torch.ones(12)
 
-    def loss_fn(model, batch):
+    def loss_fn(model, _):
         prediction, future, valid = model(x, lengths)
         error, n = huber(prediction, future, valid, error_unit(x, lengths, scale))
         return (error / n.clamp(min=1)).mean()
 
-    encoder = build_encoder({"encoder": "transformer", "width": 200})
-    ours = Step(NextSampleModel(encoder, [2, 5, 10, 15, 20, 30, 40, 50, 75, 100], [1.0] * 12), loss_fn, cpu_has_bf16())
-    sizes = [sum(p.numel() for p in model.parameters()) / 1e6 for model in (ours.trainer.model, PlainTransformer())]
+    model = NextSampleModel(build_encoder({"encoder": "transformer", "width": 200}), K_STEPS_AHEAD, scale.tolist())
     with apart(plain_pretraining_step) as plain:
         yield compare(
-            f"pre-training step, {sizes[0]:.2f} M weights",
-            ours,
+            f"pre-training step, {millions_of_weights(model)}",
+            Step(model, loss_fn, cpu_has_bf16()),
             plain,
-            n=B,
-            reference_name=f"predecessor's transformer, {sizes[1]:.2f} M",
+            n=BATCH,
+            reference_name=f"predecessor's transformer, {millions_of_weights(PlainTransformer())}",
             goal="5x",
-            repetitions=5,
         )
 
 
-def one_recording():
+def millions_of_weights(model: nn.Module) -> str:
+    """Size of a network."""
+    return f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M weights"
+
+
+def one_recording() -> Iterator[Row]:
+    """Rows of the networks alone on one recording of 10 s."""
     predictor = load_predictor(DEFAULT_MODEL)
-    signal, covariates = (
-        np.random.default_rng(0).integers(-500, 500, (12, 1000)).astype(np.int16),
-        np.zeros((1, 23), np.float32),
-    )
+    signal = np.random.default_rng(0).integers(-500, 500, (12, 1000)).astype(np.int16)
+    covariates = np.zeros((1, N_COVARIATES), np.float32)
     yield compare(
         f"network of one recording, {len(predictor.models)} members",
         lambda: predictor.predict([signal], covariates),
@@ -211,12 +234,11 @@ def one_recording():
     )
 
 
-def measure(folder):
+def measure(folder: Path) -> Iterator[Row]:
     """Training and inference of the networks."""
     keep_freed_memory()  # as the training scripts do
     torch.manual_seed(0)
-    headers = [(record.path, read_header(record.path)) for record in find_records(folder)]
-    paths = [path for path, header in headers if header.sample_freq == 500 and header.n_samples == 5000][:B]
+    paths = [record.path for record in of_10_s_at_500_hz(find_records(folder))[:BATCH]]
     yield from training(paths)
     yield from inference()
     yield from pretraining()

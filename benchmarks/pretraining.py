@@ -1,7 +1,7 @@
 """Does pre-training help? The same encoder from scratch, frozen and fine-tuned, at 1, 10 and 100 % of the labels.
 
     python -m benchmarks.pretraining --input_folder Training_WFDB --out pretraining
-    python -m benchmarks.pretraining --out signal_alone --epochs 8 --flags --n_covariates 0     what the encoder sees, without age, sex and rhythm
+    python -m benchmarks.pretraining --out with_covariates --flags --covariates    told age, sex and rhythm too
 
 pre-trains once on folds 1 to 7 of benchmarks/ptbxl_folds.csv (or takes --pretrained RUN), then trains on these shares
 of the same recordings with seeds 1, 2, 3 and validates on fold 8. Everything else is equal: encoder, flags, number of
@@ -13,47 +13,35 @@ with at least 5 positives in fold 8, and what fine-tuned gains over scratch, see
 over the seeds.
 """
 
+from __future__ import annotations
+
 import argparse
 import hashlib
+import itertools
 import json
 import shutil
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import CLASS_SET, FOLDS, ROOT, read_validation, scores
-from engine.handover import MAY_DIFFER, read_pretrained
+from benchmarks.runs import (
+    add_input_folder,
+    is_finished,
+    mean_and_sd,
+    read_validation,
+    run_on_folds,
+    scores,
+    training_seconds,
+)
+from engine.handover import MAY_DIFFER, Pretrained, read_pretrained
 from engine.run_folder import RunFolder
 
 SHARES = (0.01, 0.1, 1.0)
-MODES = {"scratch": [], "frozen": ["--freeze_encoder"], "fine-tuned": []}
+MODES = {"scratch": [], "frozen": ["--freeze_encoder"], "fine-tuned": []}  # {name: flags of train.py}
 
 
-def run_script(script, folder, args, *flags):
-    """Run a training script on the benchmark's recordings and folds; its messages go to FOLDER.log."""
-    command = [
-        sys.executable,
-        ROOT / script,
-        "--input_folder",
-        args.input_folder,
-        "--metadata",
-        FOLDS,
-        "--valid_fold",
-        8,
-        "--folder",
-        folder,
-        "--overwrite",
-        "--cache",
-        args.out / "cache",
-        *flags,
-    ]
-    with open(f"{folder}.log", "w", encoding="utf-8") as log:
-        subprocess.run(list(map(str, command)), check=True, stdout=log, stderr=subprocess.STDOUT)
-
-
-def encoder_flags(pretrained):
+def encoder_flags(pretrained: Pretrained) -> list:
     """The flags that give a network from scratch the encoder of the pre-training."""
     flags = ["--sample_freq", pretrained.signal.sample_freq]
     for name, value in pretrained.encoder.items():
@@ -62,52 +50,46 @@ def encoder_flags(pretrained):
     return flags
 
 
-def train(mode, share, seed, pretrained, args):
-    """Train one network unless it is there; -> {"auroc", "challenge"} on fold 8 and the seconds that training took."""
+def train(mode: str, share: float, seed: int, pretrained: Pretrained, args: argparse.Namespace) -> Path:
+    """Train one network unless it is there.
+
+    Args:
+        mode: one of MODES.
+        share: of the labels.
+        seed: draws the recordings, the same for all modes.
+        pretrained: the encoder to begin with, or from scratch to build again.
+        args: of the command line.
+
+    Returns:
+        the run folder.
+    """
     folder = args.out / f"{mode}_{share:g}_{seed}"
-    if not (folder / "final_model.pth").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        flags = [
-            "--seed",
-            seed,
-            "--train_share",
-            share,
-            "--lr",
-            args.lr,
-            "--epochs",
-            args.epochs,
-            *MODES[mode],
-            *args.flags,
-        ]
-        if mode == "scratch":
-            flags += encoder_flags(pretrained)
-        else:
-            for file in pretrained.run.path.glob("pretrain_*"):
-                shutil.copy(file, folder)
-        run_script("train.py", folder, args, *flags)
-    history = (folder / "history.csv").read_text().splitlines()
-    column = history[0].split(",").index("seconds")
-    return scores(*read_validation(folder), CLASS_SET) | {
-        "seconds": round(sum(float(row.split(",")[column]) for row in history[1:]), 1)
-    }
+    if is_finished(folder):
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    flags = ["--seed", seed, "--train_share", share, "--lr", args.lr, "--epochs", args.epochs]
+    flags += [*MODES[mode], *args.flags]
+    if mode == "scratch":
+        flags += encoder_flags(pretrained)
+    else:
+        for file in pretrained.run.path.glob("pretrain_*"):
+            shutil.copy(file, folder)
+    run_on_folds("train.py", args.input_folder, folder, *flags, cache=args.out / "cache", log=f"{folder}.log")
+    return folder
 
 
-def mean_and_sd(values):
-    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
-
-
-def summarise(rows):
+def summarise(rows: Sequence[dict]) -> dict[str, dict[str, dict]]:
     """{share: {mode: {"mean", "sd", "values"}}} of the AUROC, for the runs that are there."""
     summary = {}
     for row in rows:
         summary.setdefault(f"{row['share']:g}", {}).setdefault(row["mode"], []).append(row["auroc"])
-    return {
-        share: {mode: {**mean_and_sd(values), "values": values} for mode, values in modes.items()}
-        for share, modes in summary.items()
-    }
+    for modes in summary.values():
+        for mode, values in modes.items():
+            modes[mode] = {**mean_and_sd(values), "values": values}
+    return summary
 
 
-def gain(modes):
+def gain(modes: dict[str, dict]) -> dict[str, float | None] | None:
     """Fine-tuned beyond scratch, seed by seed, for both drew the same recordings: {"mean", "sd"}, or None while runs
     are missing.
     """
@@ -117,27 +99,24 @@ def gain(modes):
     return mean_and_sd(np.subtract(tuned, scratch))
 
 
-def table(summary):
+def cell(entry: dict | None, sign: str = "") -> str:
+    """One mean of the table; `sign` "+" shows that of positive ones too."""
+    if entry is None:
+        return ""
+    mean = f"{entry['mean']:{sign}.3f}"
+    return mean if entry["sd"] is None else f"{mean} +- {entry['sd']:.3f}"
+
+
+def table(summary: dict[str, dict[str, dict]]) -> str:
     """Markdown."""
-
-    def cell(entry, sign=""):
-        return (
-            ""
-            if entry is None
-            else f"{entry['mean']:{sign}.3f}" + ("" if entry["sd"] is None else f" +- {entry['sd']:.3f}")
-        )
-
     lines = ["| labels | " + " | ".join(MODES) + " | gain |", "|---" * (len(MODES) + 2) + "|"]
     for share, modes in summary.items():
-        lines.append(
-            f"| {float(share):.0%} | "
-            + " | ".join(cell(modes.get(mode)) for mode in MODES)
-            + f" | {cell(gain(modes), '+')} |"
-        )
+        cells = [f"{float(share):.0%}", *(cell(modes.get(mode)) for mode in MODES), cell(gain(modes), "+")]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def settings_of(args, pretrained):
+def settings_of(args: argparse.Namespace, pretrained: Pretrained) -> dict:
     """What all runs of a folder have in common; the encoder by the checksum of its weights."""
     weights = (pretrained.run / "model.pth").read_bytes()
     return {
@@ -148,7 +127,7 @@ def settings_of(args, pretrained):
     }
 
 
-def check_settings(file, settings):
+def check_settings(file: Path, settings: dict) -> None:
     """Finished runs are not repeated, so they must have had the same settings."""
     found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else settings
     different = [f"{name} {found.get(name)!r}" for name in settings if found.get(name) != settings[name]]
@@ -156,13 +135,10 @@ def check_settings(file, settings):
         raise SystemExit(f"{file} was made with other settings, {', '.join(different)}: name another --out")
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
+    """Pre-train if needed, train, score and tabulate what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--input_folder",
-        default="Training_WFDB",
-        help="the PTB-XL recordings of benchmarks/ptbxl_folds.csv (default: %(default)s)",
-    )
+    add_input_folder(parser)
     parser.add_argument(
         "--out", type=Path, default=Path("pretraining"), help="folder for runs and results (default: %(default)s)"
     )
@@ -184,26 +160,29 @@ def main(argv=None):
     parser.add_argument(
         "--flags",
         nargs=argparse.REMAINDER,
-        default=["--n_covariates", "0"],
-        help="further flags of train.py for all networks, last on the line; by default the encoders "
-        "see the signal alone, for age, sex and rhythm hide how well it is read (default: --flags --n_covariates 0)",
+        default=["--no-covariates"],
+        help="further flags of train.py for all networks, last on the line; by default the networks "
+        "see the signal alone, for age, sex and rhythm hide how well it is read (default: --flags --no-covariates)",
     )
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.pretrained is None:
         args.pretrained = args.out / "pretrained"
-        if not (args.pretrained / "pretrain_final_model.pth").exists():
-            run_script("pretrain.py", args.pretrained, args)
-    pretrained, rows = read_pretrained(args.pretrained), []
+        if not is_finished(args.pretrained, "pretrain_"):
+            log = f"{args.pretrained}.log"
+            run_on_folds("pretrain.py", args.input_folder, args.pretrained, cache=args.out / "cache", log=log)
+    pretrained = read_pretrained(args.pretrained)
     settings = settings_of(args, pretrained)
     check_settings(args.out / "pretraining.json", settings)
-    for share in args.shares:
-        for mode in args.modes:
-            for seed in args.seeds:
-                rows.append({"share": share, "mode": mode, "seed": seed, **train(mode, share, seed, pretrained, args)})
-                print(json.dumps(rows[-1]), flush=True)
-                RunFolder(args.out).write_rows("pretraining.csv", rows)
-                RunFolder(args.out).write_json("pretraining.json", {**settings, "auroc": summarise(rows)})
+    results = RunFolder(args.out)
+    rows = []
+    for share, mode, seed in itertools.product(args.shares, args.modes, args.seeds):
+        folder = train(mode, share, seed, pretrained, args)
+        found = scores(read_validation(folder)) | {"seconds": round(training_seconds(folder), 1)}
+        rows.append({"share": share, "mode": mode, "seed": seed, **found})
+        print(json.dumps(rows[-1]), flush=True)
+        results.write_rows("pretraining.csv", rows)
+        results.write_json("pretraining.json", {**settings, "auroc": summarise(rows)})
     print(table(summarise(rows)))
 
 

@@ -10,23 +10,28 @@ keeps the scores; runs that are finished are not repeated.
 AUROC is the mean over scored classes with at least MIN_POSITIVES positives; in the last row all recordings are pooled.
 """
 
+from __future__ import annotations
+
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks.accuracy import CLASS_SET, ROOT, read_outputs, scores
-from engine.metrics import auroc_per_class
+from benchmarks.runs import ROOT, Answers, classify, is_finished, joined, mean_auroc, run_python, scores
 from engine.run_folder import RunFolder
 
-MIN_POSITIVES = 2
+MIN_POSITIVES = 2  # a small hospital has few of each class
+WAYS = {"plain": [], "adapted": ["--adapt"]}  # {name: flags of driver.py}
 
 
-def leave_out(source, folders, args):
-    """Train without `source`, classify it plainly and adapted; -> {"plain": ..., "adapted": ...} as read_outputs
-    gives.
+def leave_out(source: str, folders: list[Path], args: argparse.Namespace) -> dict[str, Answers]:
+    """Train without a source, and classify it.
+
+    Args:
+        source: name of the folder left out.
+        folders: of all sources.
+        args: of the command line.
+
+    Returns:
+        {way: Answers} for each of WAYS.
     """
     work = args.out / source
     others = work / "others"
@@ -35,71 +40,55 @@ def leave_out(source, folders, args):
         link = others / folder.name
         if folder.name != source and not link.exists():
             link.symlink_to(folder.resolve())
-    if not (work / "run" / "final_model.pth").exists():
-        command = [
-            sys.executable,
-            ROOT / "train.py",
-            "--input_folder",
-            others,
-            "--fold",
-            "1",
-            "--n_folds",
-            "7",
-            "--folder",
-            work / "run",
-            "--overwrite",
-            "--cache",
-            args.out / "cache",
-            *(["--metadata", args.metadata] if args.metadata else []),
-        ]
-        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    found = {}
-    for name, flags in (("plain", []), ("adapted", ["--adapt"])):
-        output, inputs = work / name, args.input_folder / source
-        subprocess.run(
-            [sys.executable, str(ROOT / "driver.py"), str(work / "run"), str(inputs), str(output), *flags],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        found[name] = read_outputs(inputs, output)
-    return found
+    run = work / "run"
+    if not is_finished(run):
+        flags = ["--metadata", args.metadata] if args.metadata else []
+        data = ("--input_folder", others, "--fold", 1, "--n_folds", 7, "--cache", args.out / "cache")
+        run_python(ROOT / "train.py", *data, "--folder", run, "--overwrite", *flags)
+    inputs = args.input_folder / source
+    return {way: classify(run, inputs, work / way, *flags) for way, flags in WAYS.items()}
 
 
-def score(y_true, y_score, y_pred):
-    """{n, auroc, n_classes, challenge} of some recordings."""
-    classes = (y_true.sum(0) >= MIN_POSITIVES) & ~y_true.all(0)
-    auroc = float(np.nanmean(auroc_per_class(y_true[:, classes], y_score[:, classes]))) if classes.any() else None
+def summarise(answers: Answers) -> dict[str, float | int | None]:
+    """{"n", "n_classes", "auroc", "challenge"} of some recordings."""
+    classes = answers.measurable(MIN_POSITIVES) & ~answers.y_true.all(0)
     return {
-        "n": len(y_true),
+        "n": len(answers),
         "n_classes": int(classes.sum()),
-        "auroc": auroc,
-        "challenge": scores(y_true, y_score, y_pred, CLASS_SET)["challenge"],
+        "auroc": mean_auroc(answers, classes) if classes.any() else None,
+        "challenge": scores(answers)["challenge"],
     }
 
 
-def main(argv=None):
+def table(result: dict[str, dict]) -> str:
+    """Markdown."""
+    lines = [
+        "| left out | recordings | AUROC (classes) | Challenge metric | Challenge metric, adapted |",
+        "|---|---|---|---|---|",
+    ]
+    for source, ways in result.items():
+        plain = ways["plain"]
+        auroc = "" if plain["auroc"] is None else f"{plain['auroc']:.3f} ({plain['n_classes']})"
+        challenge = " | ".join(f"{ways[way]['challenge']:.3f}" for way in WAYS)
+        lines.append(f"| {source} | {plain['n']} | {auroc} | {challenge} |")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Leave out each source in turn, and tabulate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input_folder", type=Path, required=True)
-    parser.add_argument("--metadata", default=None)
+    parser.add_argument("--input_folder", type=Path, required=True, help="a folder with a sub-folder for each source")
+    parser.add_argument("--metadata", default=None, help="as train.py takes it (default: none)")
     parser.add_argument("--sources", nargs="+", default=None, help="leave out these only (default: each in turn)")
     parser.add_argument("--out", type=Path, default=Path("sources"), help="default: %(default)s")
     args = parser.parse_args(argv)
-    folders = sorted(p for p in args.input_folder.iterdir() if p.is_dir())
-    found = {source: leave_out(source, folders, args) for source in args.sources or [folder.name for folder in folders]}
-    found["all of these"] = {
-        name: [np.concatenate(parts) for parts in zip(*(each[name] for each in found.values()))]
-        for name in ("plain", "adapted")
-    }
-    result = {source: {name: score(*each[name]) for name in each} for source, each in found.items()}
+    folders = sorted(path for path in args.input_folder.iterdir() if path.is_dir())
+    sources = args.sources or [folder.name for folder in folders]
+    found = {source: leave_out(source, folders, args) for source in sources}
+    found["all of these"] = {way: joined([found[source][way] for source in sources]) for way in WAYS}
+    result = {source: {way: summarise(ways[way]) for way in WAYS} for source, ways in found.items()}
     RunFolder(args.out).write_json("sources.json", result)
-    print(
-        "| left out | recordings | AUROC (classes) | Challenge metric | Challenge metric, adapted |\n|---|---|---|---|---|"
-    )
-    for source, each in result.items():
-        plain = each["plain"]
-        auroc = "" if plain["auroc"] is None else f"{plain['auroc']:.3f} ({plain['n_classes']})"
-        print(f"| {source} | {plain['n']} | {auroc} | {plain['challenge']:.3f} | {each['adapted']['challenge']:.3f} |")
+    print(table(result))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ CONTENT is one of the size and time of change of every file that decides what a 
 names and its segments' ones included; a link counts as the file it leads to), and of which recordings were skipped.
 
     signals_00000.i16 ...   shards: some recordings each, one after another, each (12, T) int16 in microvolts, C order
-    index.npz               by recording: offset, CRC-32, hash of the signal, stamp of its files, covariates (age, sex,
-                            rhythm); with which recordings the shards begin; names, diagnoses, files, skipped recordings
-                            and warnings as JSON
+    index.npz               by recording: offset, CRC-32, hash of the signal, stamp of its files, which they are, and
+                            covariates (age, sex, rhythm); with which recordings the shards begin; names, diagnoses,
+                            skipped recordings and warnings as JSON
     meta.json               magic word, version, key and sizes; written last, so its absence means a half-written cache
 
 At each start the stamps are compared, and recordings that were skipped are tried again. If a file has changed, or a
@@ -22,6 +22,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import zipfile
@@ -36,6 +37,7 @@ import numpy as np
 
 from data.covariates import N_COVARIATES
 from data.files import open_regular, written
+from data.headers import printable
 from data.inputs import read_input
 from data.locks import locked
 from data.preprocess import SignalConfig
@@ -47,6 +49,7 @@ from data.shards import (
     ShardError,
     Shards,
     file_stamp,
+    laid_out,
     shard_file,
     skipped_row,
     write_shards,
@@ -64,9 +67,10 @@ ARRAYS = {
     "hashes": ((HASH_BYTES,), np.uint8),
     "stamps": ((STAMP_BYTES,), np.uint8),
     "constant": ((), np.bool_),
+    "layout": ((), np.int32),
     "covariates": ((N_COVARIATES,), np.float32),
 }
-TEXTS = ("names", "dx", "files", "skipped", "warnings")  # kept as JSON: an array is as wide as its longest text
+TEXTS = ("names", "dx", "skipped", "warnings")  # kept as JSON: an array is as wide as its longest text
 
 
 class CacheError(RuntimeError):
@@ -94,10 +98,11 @@ class SignalCache:
     covariates: np.ndarray  # (R, N_COVARIATES) float32, see data.covariates
     skipped_rows: list[dict]  # of recordings that could not be read: {"record": name, "stage": ..., "reason": ...}
     warnings: list[tuple[str, str]]  # (name, remark) of readable but suspicious recordings
-    hashes: list[str]  # R hexadecimal hashes of the signals: equal ones mean equal signals, whatever the names
+    hash_bytes: np.ndarray  # (R, HASH_BYTES) uint8, hashes of the signals
     constant: np.ndarray  # (R,) bool, no lead changes from first to last sample
-    files: list[list[str]]  # R lists of file names, all in the recording's folder, its header first
-    stamps: np.ndarray  # (R, STAMP_BYTES) uint8, of those files when they were read
+    layouts: list[list[str]]  # the different ways in which files are named after a recording, see data.shards
+    layout: np.ndarray  # (R,) int32, which of them a recording has
+    stamps: np.ndarray  # (R, STAMP_BYTES) uint8, of its files when they were read
 
     def __len__(self) -> int:
         return len(self.names)
@@ -128,15 +133,22 @@ class SignalCache:
         return [(row["record"], row["reason"]) for row in self.skipped_rows]
 
     @cached_property
+    def hashes(self) -> list[str]:
+        """R hexadecimal hashes: equal ones mean equal signals, whatever the recordings' names."""
+        return [row.tobytes().hex() for row in self.hash_bytes]
+
+    @cached_property
     def duplicates(self) -> list[tuple[str, ...]]:
         """Groups of names whose signals are identical. Constant signals are left out: what a recorder without a patient
         writes is equal everywhere and says nothing about whose it is; they are remarked upon as flat leads.
         """
+        rows = np.flatnonzero(~self.constant)
+        _, which, count = np.unique(self.hash_bytes[rows], axis=0, return_inverse=True, return_counts=True)
         groups = defaultdict(list)
-        for name, signal_hash, is_constant in zip(self.names, self.hashes, self.constant.tolist()):
-            if not is_constant:
-                groups[signal_hash].append(name)
-        return [tuple(names) for names in groups.values() if len(names) > 1]
+        for row, group in zip(rows.tolist(), which.ravel().tolist()):
+            if count[group] > 1:
+                groups[group].append(self.names[row])
+        return [tuple(names) for names in groups.values()]
 
 
 def open_cache(
@@ -169,11 +181,16 @@ def open_cache(
     earlier = None
     try:
         for path in _candidates(folder, key):
-            cache = _loaded_or_removed(path, key, records)
-            if cache is None:
+            try:
+                cache = _load(path, key, records)
+                current = is_current(cache, records)
+                if current:
+                    _open_shards(cache)
+            except CacheError as error:
+                print(f"Cache {path} is rebuilt: {error}")
+                _remove(path)
                 continue
             skipped_rows = cache.skipped_rows
-            current = is_current(cache, records)
             if current and retry and skipped_rows:
                 skipped_rows = _still_skipped(cache, records, config)
             if current and skipped_rows is not None:
@@ -186,7 +203,9 @@ def open_cache(
             f"{Path(folder) / key}: the cache cannot be written ({error.strerror or error}); "
             f"name a writable folder with --cache"
         ) from error
-    return _load(path, key, records)
+    cache = _load(path, key, records)
+    _open_shards(cache)
+    return cache
 
 
 def cache_key(records: Sequence[Record], config: SignalConfig) -> str:
@@ -200,38 +219,31 @@ def cache_key(records: Sequence[Record], config: SignalConfig) -> str:
 def is_current(cache: SignalCache, records: Sequence[Record]) -> bool:
     """Whether every file of the recordings in the cache is as it was when it was read."""
     path_of = {record.name: record.path for record in records}
-    for name, files, stamp in zip(cache.names, cache.files, cache.stamps):
-        folder = os.path.dirname(path_of[name])
-        if file_stamp([os.path.join(folder, file) for file in files]) != stamp.tobytes():
+    for name, layout, stamp in zip(cache.names, cache.layout.tolist(), cache.stamps):
+        if file_stamp(laid_out(path_of[name], cache.layouts[layout])) != stamp.tobytes():
             return False
     return True
 
 
 def _candidates(folder: str | os.PathLike, key: str) -> list[Path]:
-    """Folders of caches with this key, those with the fewest skipped recordings first."""
-    paths = sorted(Path(folder).glob(f"{key}-*"))
-    return sorted(paths, key=_n_skipped)
+    """Folders of caches with this key, those with the fewest skipped recordings first, and of these the newest."""
+    return sorted(Path(folder).glob(f"{key}-*"), key=_rank)
 
 
-def _n_skipped(path: Path) -> float:
-    """What meta.json says; infinite where there is none that can be read."""
+def _rank(path: Path) -> tuple[float, float]:
+    """(number of skipped recordings, time with a minus sign) of a cache, by its meta.json; infinite without one."""
     try:
-        return float(_read_meta(path)["n_skipped"])
-    except (CacheError, LookupError, TypeError, ValueError):
-        return float("inf")
+        return float(_read_meta(path)["n_skipped"]), -(path / "meta.json").stat().st_mtime
+    except (CacheError, OSError, LookupError, TypeError, ValueError):
+        return float("inf"), 0.0
 
 
-def _loaded_or_removed(path: Path, key: str, records: Sequence[Record]) -> SignalCache | None:
-    """The SignalCache at `path`; or None where it cannot be trusted, and then it is cleared away."""
-    try:
-        return _load(path, key, records)
-    except CacheError as error:
-        print(f"Cache {path} is rebuilt: {error}")
+def _remove(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # another process may be doing the same
         if path.is_symlink() or not path.is_dir():
             path.unlink()
         else:
             shutil.rmtree(path)
-        return None
 
 
 def _still_skipped(cache: SignalCache, records: Sequence[Record], config: SignalConfig) -> list[dict] | None:
@@ -263,7 +275,7 @@ def _read_meta(path: Path) -> dict:
 
 
 def _load(path: Path, key: str, records: Sequence[Record]) -> SignalCache:
-    """SignalCache at `path`. Raises CacheError with the reason if it cannot be trusted."""
+    """SignalCache at `path`, its shards still closed. Raises CacheError with the reason if it cannot be trusted."""
     meta = _read_meta(path)
     if (meta.get("magic"), meta.get("version"), meta.get("key")) != (MAGIC, VERSION, key):
         raise CacheError("it is not a cache of this format")
@@ -275,7 +287,7 @@ def _load(path: Path, key: str, records: Sequence[Record]) -> SignalCache:
         raise
     except Exception as error:  # there is no end to what numpy, zipfile and json may raise on a foreign file
         raise CacheError(f"its index cannot be read ({error!r:.200})") from None
-    cache = SignalCache(
+    return SignalCache(
         path=path,
         shards=Shards(path, index["first"], index["offsets"], index["crc"]),
         offsets=index["offsets"],
@@ -284,18 +296,22 @@ def _load(path: Path, key: str, records: Sequence[Record]) -> SignalCache:
         covariates=index["covariates"],
         skipped_rows=texts["skipped"],
         warnings=[tuple(row) for row in texts["warnings"]],
-        hashes=[row.tobytes().hex() for row in index["hashes"]],
+        hash_bytes=index["hashes"],
         constant=index["constant"],
-        files=texts["files"],
+        layouts=texts["layouts"],
+        layout=index["layout"],
         stamps=index["stamps"],
     )
+
+
+def _open_shards(cache: SignalCache) -> None:
+    """Compare sizes and, of a small cache, checksums. Raises CacheError if they differ."""
     try:
         cache.shards.check_sizes()
         if cache.n_bytes <= SMALL:
             cache.shards.open_all()
     except (ShardError, OSError) as error:
         raise CacheError(str(error)) from None
-    return cache
 
 
 def _read_index(file: BinaryIO) -> tuple[dict[str, np.ndarray], Any]:
@@ -326,6 +342,8 @@ def _check_index(index: dict[str, np.ndarray], texts: Any, names: Sequence[str])
     if not np.isfinite(index["covariates"]).all():
         raise CacheError("its index does not fit: covariates that are not finite")
     _check_texts(texts, n)
+    if not ((index["layout"] >= 0) & (index["layout"] < len(texts["layouts"]))).all():
+        raise CacheError("its index does not fit: layouts that are not there")
     if sorted(texts["names"] + [row["record"] for row in texts["skipped"]]) != sorted(names):
         raise CacheError("its index does not fit: names of other recordings")
 
@@ -345,9 +363,10 @@ def _check_steps(index: dict[str, np.ndarray], name: str, last: int | None = Non
 
 
 def _check_texts(texts: dict, n: int) -> None:
-    for name in ("dx", "files"):
-        if len(texts[name]) != n or not _hold_texts(texts[name]):
-            raise CacheError(f"its index does not fit: {name} that are not a list of texts by recording")
+    if len(texts["dx"]) != n or not _hold_texts(texts["dx"]):
+        raise CacheError("its index does not fit: diagnoses that are not a list of texts by recording")
+    if not _hold_texts(texts["layouts"]) or any("" in layout for layout in texts["layouts"]):
+        raise CacheError("its index does not fit: layouts that are not lists of names")
     if any(list(row) != ["record", "stage", "reason"] for row in texts["skipped"]):
         raise CacheError("its index does not fit: skipped recordings without a reason")
     if not _hold_texts([list(row.values()) for row in texts["skipped"]]):
@@ -427,7 +446,7 @@ def _kept(cache: SignalCache) -> dict[str, Kept]:
             size=int(cache.offsets[i + 1] - cache.offsets[i]),
             stamp=cache.stamps[i].tobytes(),
             crc=int(cache.shards.crc[i]),
-            signal_hash=bytes.fromhex(cache.hashes[i]),
+            signal_hash=cache.hash_bytes[i].tobytes(),
             constant=bool(cache.constant[i]),
             covariates=cache.covariates[i],
             dx=cache.dx[i],
@@ -448,10 +467,14 @@ def _index(parts: list[dict]) -> tuple[dict[str, np.ndarray], dict[str, list]]:
         "first": np.cumsum([0] + [len(part["names"]) for part in parts], dtype=np.int64),
         "offsets": np.cumsum([0] + [size for part in parts for size in part["sizes"]], dtype=np.int64),
     }
+    layouts = {}
+    for part in parts:
+        numbers = [layouts.setdefault(layout, len(layouts)) for layout in part["layouts"]]
+        part["layout"] = np.array(numbers, np.int32)
     for name, (shape, dtype) in ARRAYS.items():
         index[name] = np.concatenate([np.empty((0, *shape), dtype)] + [part[name] for part in parts])
     texts = {name: [value for part in parts for value in part[name]] for name in TEXTS}
-    return index, texts
+    return index, {**texts, "layouts": [list(layout) for layout in layouts]}
 
 
 def _most_frequent_faults(skipped_rows: list[dict], records: Sequence[Record]) -> str:
@@ -467,7 +490,6 @@ def _most_frequent_faults(skipped_rows: list[dict], records: Sequence[Record]) -
 
 def _without_name(reason: str, record: Record | None) -> str:
     if record is not None:
-        reason = reason.replace(os.path.join(os.path.dirname(record.path), ""), "")
-        reason = reason.removeprefix(record.header_path).removeprefix(record.path)
-        reason = reason.replace(record.record_id, "ID")
+        folder = printable(os.path.join(os.path.dirname(record.path), ""))
+        reason = re.sub(rf"(?<!\w){re.escape(record.record_id)}(?!\w)", "ID", reason.replace(folder, ""))
     return reason[:MAX_REASON]

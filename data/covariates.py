@@ -11,13 +11,22 @@ N_DEMOGRAPHICS = 4
 N_COVARIATES = N_DEMOGRAPHICS + N_RHYTHM
 
 
-def recording_covariates(signal, sample_freq, age, sex):
-    """(N_COVARIATES,) float32, what a model is told of a whole recording beside its window: age and sex, and its rhythm.
-    signal (12, T) int16 microvolts at sample_freq Hz; age in years or NaN, sex 'Male', 'Female' or anything else."""
+def recording_covariates(signal: np.ndarray, sample_freq: float, age: float, sex: str | None) -> np.ndarray:
+    """What a model is told of a whole recording beside its window.
+
+    Args:
+        signal: (12, T) int16 microvolts.
+        sample_freq: Hz.
+        age: Years, or NaN.
+        sex: 'Male', 'Female' or anything else.
+
+    Returns:
+        (N_COVARIATES,) float32: `demographics`, then `data.rhythm.rhythm`.
+    """
     return np.concatenate([demographics(age, sex), rhythm(to_millivolts(signal), sample_freq)])
 
 
-def demographics(age, sex):
+def demographics(age: float, sex: str | None) -> np.ndarray:
     """(N_DEMOGRAPHICS,) float32: (age - 60) / 20 in years (0 if unknown), 1 if age is known, sex (1 male, -1 female,
     0 unknown), 1 if it is known.
     """

@@ -1,14 +1,17 @@
 """Recordings with their labels, and training batches of random windows."""
 
 from collections import Counter, deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from data.cache import SignalCache
 from data.covariates import N_DEMOGRAPHICS
-from data.labels import NORMAL
+from data.labels import NORMAL, ClassSet
+from data.metadata import Metadata
 from data.preprocess import to_millivolts
 from data.rhythm import RATES
 
@@ -23,56 +26,78 @@ AXIS_CODES = ("39732003", "47665007", "251200008")  # left, right and indetermin
 class Dataset:
     """R recordings with labels for C classes, and for A auxiliary codes that only training sees."""
 
-    cache: object  # SignalCache
+    cache: SignalCache
     y_true: np.ndarray  # (R, C) bool, what the official scorer sees
     targets: np.ndarray  # (R, C + A) float32, what training asks for: the class set's codes with its training aliases
     mask: np.ndarray  # (R, C + A) float32, 0 where a label is simply missing: it is left out of the loss
     covariates: np.ndarray  # (R, N_COVARIATES) float32, see data.covariates
-    metadata: object  # Metadata
-    auxiliary: tuple = ()  # the A codes
+    metadata: Metadata
+    auxiliary: tuple[str, ...] = ()  # the A codes
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.cache)
 
 
-def build_dataset(cache, class_set, metadata):
-    """Dataset of a SignalCache, a ClassSet and a Metadata. Two labels are unknown rather than absent: axis deviations
-    where the metadata says that the heart axis was never annotated, and sinus bradycardia in a sinus rhythm of 50 to
-    60 beats per minute, for hospitals draw that line at 50 (PTB-XL) or at 60 (the textbook, most others).
+def build_dataset(cache: SignalCache, class_set: ClassSet, metadata: Metadata) -> Dataset:
+    """Recordings with the labels of a class set.
+
+    Two labels are unknown rather than absent: axis deviations where the metadata says that the heart axis was never
+    annotated, and sinus bradycardia in a sinus rhythm of 50 to 60 beats per minute, for hospitals draw that line at 50
+    (PTB-XL) or at 60 (the textbook, most others).
+
+    Args:
+        cache: R recordings.
+        class_set: the C classes.
+        metadata: of the same recordings.
+
+    Returns:
+        Dataset without auxiliary codes.
     """
     targets = class_set.encode_all(cache.dx, training=True)
     columns = [class_set.column(code) for code in AXIS_CODES]
     mask = _axis_mask(targets, [c for c in columns if c is not None], metadata)
-    slow, sinus = class_set.column(SINUS_BRADYCARDIA), class_set.column(NORMAL)
+    slow = class_set.column(SINUS_BRADYCARDIA)
+    sinus = class_set.column(NORMAL)
     if slow is not None and sinus is not None:
-        above_50, above_60 = (cache.covariates[:, N_DEMOGRAPHICS + RATES.index(rate)] > 0 for rate in (50, 60))
-        mask[above_50 & ~above_60 & (targets[:, sinus] > 0) & (targets[:, slow] == 0), slow] = 0
+        above_50 = cache.covariates[:, N_DEMOGRAPHICS + RATES.index(50)] > 0
+        above_60 = cache.covariates[:, N_DEMOGRAPHICS + RATES.index(60)] > 0
+        between = above_50 & ~above_60
+        mask[between & (targets[:, sinus] > 0) & (targets[:, slow] == 0), slow] = 0
     return Dataset(cache, class_set.encode_all(cache.dx) > 0, targets, mask, cache.covariates, metadata)
 
 
-def unlabelled_dataset(cache, metadata):
+def unlabelled_dataset(cache: SignalCache, metadata: Metadata) -> Dataset:
     """Dataset of recordings whose labels, ages and sexes nobody asks for: zero columns of each."""
     none = np.zeros((len(cache), 0), np.float32)
     return Dataset(cache, none > 0, none, none, none, metadata)
 
 
-def with_auxiliary(data, class_set, train_rows, min_positives):
-    """The same Dataset, asking also for every further code that at least `min_positives` training recordings carry.
-    What else a recording shows teaches the encoder; the outputs are dropped after training. 0: no auxiliary codes.
+def with_auxiliary(data: Dataset, class_set: ClassSet, train_rows: np.ndarray, min_positives: int) -> Dataset:
+    """Ask also for codes outside the class set: what else a recording shows teaches the encoder. The outputs are
+    dropped after training.
+
+    Args:
+        data: recordings with the labels of the class set.
+        class_set: of these labels.
+        train_rows: rows that train.
+        min_positives: a code is asked for if so many of them carry it; 0: none is.
+
+    Returns:
+        the same Dataset with auxiliary codes.
     """
     if not min_positives:
         return data
-    answered = {code for group in class_set.members + class_set.training_aliases for code in group}
+    answered = class_set.taught_codes.keys()
     count = Counter(code for row in train_rows for code in set(data.cache.dx[row]) - answered)
     codes = tuple(sorted(code for code, n in count.items() if n >= min_positives))
-    targets = np.array([[code in dx for code in codes] for dx in data.cache.dx], np.float32).reshape(
-        len(data), -1
-    )  # (R, A)
+    targets = np.array([[code in dx for code in codes] for dx in data.cache.dx], np.float32)
+    targets = targets.reshape(len(data), len(codes))  # (R, A), also if there is no code
     mask = _axis_mask(targets, [codes.index(code) for code in AXIS_CODES if code in codes], data.metadata)
     return replace(data, targets=np.hstack([data.targets, targets]), mask=np.hstack([data.mask, mask]), auxiliary=codes)
 
 
-def _axis_mask(targets, columns, metadata):
+def _axis_mask(targets: np.ndarray, columns: list[int], metadata: Metadata) -> np.ndarray:
+    """Mask like `targets`, 0 in the columns of axis deviations where nobody has looked at the axis."""
     mask = np.ones_like(targets)
     for column in columns:
         mask[metadata.axis_unknown & (targets[:, column] == 0), column] = 0
@@ -101,46 +126,75 @@ class TrainBatches:
     A large set is not shuffled as a whole: place p of every batch is taken from the p-th of B equal parts of the
     recordings, B the batch size. So a process, whose places are always the same, needs its own share of the
     recordings and their files only.
+
+    Args:
+        dataset: the recordings.
+        indices: rows of those that train.
+        seq_length: samples of a window, L.
+        batch_size: windows of a batch, B; of fewer recordings, their number.
+        seed: decides order and windows, together with the epoch.
+        rank: number of this process.
+        size: number of processes; a ValueError if it does not divide the batch.
     """
 
-    def __init__(self, dataset, indices, seq_length, batch_size, seed, rank=0, size=1):
-        self.dataset, self.indices, self.seq_length, self.seed = dataset, np.asarray(indices), seq_length, seed
+    def __init__(
+        self,
+        dataset: Dataset,
+        indices: np.ndarray,
+        seq_length: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        size: int = 1,
+    ):
+        self.dataset = dataset
+        self.indices = np.asarray(indices)
+        self.seq_length = seq_length
+        self.seed = seed
         self.batch_size = min(batch_size, len(self.indices))
         if self.batch_size % size:
             raise ValueError(
                 f"a batch of {self.batch_size} windows cannot be shared evenly by {size} processes: change --batch_size"
             )
         self.part = slice(rank * self.batch_size // size, (rank + 1) * self.batch_size // size)
-        self.strata = (
-            np.array_split(np.sort(self.indices), self.batch_size) if dataset.cache.n_bytes > SHUFFLED_WHOLE else None
-        )
-        self.own = np.unique(
-            self.indices if self.strata is None else np.concatenate(self.strata[self.part])
-        )  # rows that this process reads
+        self.strata = None
+        rows = self.indices
+        if dataset.cache.n_bytes > SHUFFLED_WHOLE:
+            self.strata = np.array_split(np.sort(self.indices), self.batch_size)
+            rows = np.concatenate(self.strata[self.part])
+        self.own = np.unique(rows)  # those that this process reads
         self.n_samples = np.diff(dataset.cache.offsets) // 12  # (R,) samples
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.indices) // self.batch_size  # the rest of an epoch is dropped: batch norm dislikes tiny batches
 
-    def epoch(self, epoch):
+    def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield the Batches of an epoch."""
         rng = np.random.default_rng([self.seed, epoch])
         order = self._order(rng)
         for b in range(len(self)):
             rows = order[b * self.batch_size : (b + 1) * self.batch_size]
             places = rng.random(len(rows))  # of the whole batch: it is the same for any number of processes
-            mine, n_samples = rows[self.part], self.n_samples[rows[self.part]]
+            mine = rows[self.part]
+            n_samples = self.n_samples[mine]
             starts = (places[self.part] * (np.maximum(n_samples - self.seq_length, 0) + 1)).astype(np.int64)
             yield self._batch(rows, mine, starts, np.minimum(n_samples, self.seq_length))
 
-    def _order(self, rng):
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
         """Rows of the batches, one after another."""
         if self.strata is None:
             return rng.permutation(self.indices)
         return np.stack([rng.permutation(stratum)[: len(self)] for stratum in self.strata], axis=1).ravel()
 
-    def _batch(self, rows, mine, starts, lengths):
-        """Batch of the windows of recordings `mine` that begin at `starts` and have lengths samples, all (b,)."""
+    def _batch(self, rows: np.ndarray, mine: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Batch:
+        """Cut this process's part of a batch.
+
+        Args:
+            rows: (B,) of the whole batch.
+            mine: (b,) of this process's recordings.
+            starts: (b,) first samples of their windows.
+            lengths: (b,) samples of them.
+        """
         data = self.dataset
         x = np.zeros((len(mine), 12, self.seq_length), np.int16)
         for window, row, start, n in zip(x, mine.tolist(), starts.tolist(), lengths.tolist()):
@@ -160,7 +214,7 @@ class ResidentBatches(TrainBatches):
     the processor while training. 43,101 recordings of 10 s take 1 GB at 100 Hz.
     """
 
-    def __init__(self, *args, device, **kwargs):
+    def __init__(self, *args, device: str | torch.device, **kwargs):
         super().__init__(*args, **kwargs)
         data = self.dataset
 
@@ -174,8 +228,9 @@ class ResidentBatches(TrainBatches):
         for rows in np.array_split(self.own, -(-len(self.own) // BLOCK)):
             block = np.concatenate([data.cache.signal(row).ravel() for row in rows.tolist()])
             self.signals[offsets[rows[0]] : offsets[rows[0]] + len(block)] = torch.from_numpy(block).to(device)
-        self.offsets, self.all_n_samples = put(offsets), put(self.n_samples)
-        self.columns = put(data.targets), put(data.mask), put(data.covariates)
+        self.offsets = put(offsets)
+        self.all_n_samples = put(self.n_samples)
+        self.columns = [put(column) for column in (data.targets, data.mask, data.covariates)]
         self.lead = torch.arange(12, device=device)[:, None]  # (12, 1)
         self.time = torch.arange(self.seq_length, device=device)  # (L,)
 
@@ -184,11 +239,10 @@ class ResidentBatches(TrainBatches):
             torch.from_numpy(a).to(self.time.device, non_blocking=True) for a in (mine, starts, lengths)
         )
         length = self.all_n_samples[mine, None, None]  # (b, 1, 1)
-        shown = self.time < lengths[:, None, None]  # (b, 1, L)
-        place = (
-            self.offsets[mine, None, None] + self.lead * length + starts[:, None, None] + self.time.where(shown, 0)
-        )  # (b, 12, L)
-        x = self.signals[place] * shown  # (b, 12, L) int16
+        inside = self.time < lengths[:, None, None]  # (b, 1, L)
+        lead_start = self.offsets[mine, None, None] + self.lead * length  # (b, 12, 1)
+        place = lead_start + starts[:, None, None] + self.time.where(inside, 0)  # (b, 12, L)
+        x = self.signals[place] * inside  # (b, 12, L) int16
         y, mask, covariates = (column[mine] for column in self.columns)
         return Batch(x.float() * 1e-3, y, mask, lengths, covariates, rows)
 
@@ -198,7 +252,7 @@ class PrefetchBatches(TrainBatches):
     computes.
     """
 
-    def epoch(self, epoch):
+    def epoch(self, epoch: int) -> Iterator[Batch]:
         batches = super().epoch(epoch)
         with ThreadPoolExecutor(1) as thread:
             waiting = deque(thread.submit(self._next, batches) for _ in range(AHEAD))
@@ -206,18 +260,27 @@ class PrefetchBatches(TrainBatches):
                 waiting.append(thread.submit(self._next, batches))
                 yield batch
 
-    def _next(self, batches):
+    def _next(self, batches: Iterator[Batch]) -> Batch | None:
         batch = next(batches, None)
         return None if batch is None else Batch(**{name: self._pin(value) for name, value in vars(batch).items()})
 
     @staticmethod
-    def _pin(value):
+    def _pin(value: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
         return value.pin_memory() if isinstance(value, torch.Tensor) else value
 
 
-def train_batches(dataset, indices, seq_length, batch_size, seed, rank=0, size=1, device="cpu"):
+def train_batches(
+    dataset: Dataset,
+    indices: np.ndarray,
+    seq_length: int,
+    batch_size: int,
+    seed: int,
+    rank: int = 0,
+    size: int = 1,
+    device: str | torch.device = "cpu",
+) -> TrainBatches:
     """TrainBatches for a device: on a GPU this process's signals move there if they fit into half of the memory that
-    is free, or else batches are prepared ahead.
+    is free, or else batches are prepared ahead. Arguments as those of TrainBatches, and the device.
     """
     args = dataset, indices, seq_length, batch_size, seed, rank, size
     batches = TrainBatches(*args)

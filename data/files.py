@@ -6,9 +6,13 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 MAX_FOLDERS = 100_000  # of a walk: folders that link to each other may have endlessly many paths
+_POINTERS = {
+    b"version https://git-lfs.github.com/": ("Git LFS", "git lfs pull"),
+    b"/annex/objects/": ("git-annex", "git annex get"),
+}
 _FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a pipe must not wait for its writer
 
 
@@ -53,15 +57,17 @@ def walk_files(folder: str | os.PathLike) -> Iterator[Listing]:
 
 def _list_folder(path):
     """-> names of its files, names of its subfolders."""
-    names, subfolders = [], []
+    names = []
+    subfolders = []
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            name = entry.name
+            if name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-                subfolders.append(entry.name)
+                subfolders.append(name)
             else:
-                names.append(entry.name)
+                names.append(name)
     return names, subfolders
 
 
@@ -72,7 +78,7 @@ def _identity(path):
 
 def open_regular(path: str | os.PathLike, flags: int = os.O_RDONLY) -> int:
     """Descriptor of a file to be read; links are followed. An `opener` for the built-in open as well. Raises OSError,
-    also if it is no regular file: a pipe would be waited for, a device read without end.
+    also if it is not a regular file: a pipe would be waited for, a device read without end.
     """
     try:
         descriptor = os.open(path, flags | _FLAGS)
@@ -90,11 +96,24 @@ def open_regular(path: str | os.PathLike, flags: int = os.O_RDONLY) -> int:
 
 
 def _not_regular(path):
-    return OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+    return OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+
+
+def link_note(path: str | os.PathLike) -> str:
+    """What to add to a message about a file: where it leads if it is a link, else ''."""
+    return f" ({os.fspath(path)} is a link to {os.path.realpath(path)})" if os.path.islink(path) else ""
+
+
+def pointer_note(start: bytes) -> str:
+    """What is wrong with a file that begins with these bytes if it only stands for another that was not downloaded."""
+    if not start.startswith(tuple(_POINTERS)):
+        return ""
+    kind, command = next(_POINTERS[signature] for signature in _POINTERS if start.startswith(signature))
+    return f"is a pointer of {kind}, its content was not downloaded: run {command}"
 
 
 @contextlib.contextmanager
-def written(path):
+def written(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A new binary file, flushed to disk when the block ends."""
     with open(path, "wb") as out:
         yield out

@@ -41,9 +41,16 @@ def _convolved(x, response):
     return irfft(rfft(x, n, axis=1) * response, n, axis=1)[:, : x.shape[1]]
 
 
-def band_pass(signal, band, sample_freq):
-    """What scipy's sosfiltfilt gives (to 1e-7), in less than half of its time: the signal within `band`,
-    (low, high) in Hz, no sample delayed. (12, T) at sample_freq Hz -> (12, T) float64.
+def band_pass(signal: np.ndarray, band: tuple[float, float], sample_freq: float) -> np.ndarray:
+    """What scipy's sosfiltfilt gives (to 1e-7), in less than half of its time; no sample is delayed.
+
+    Args:
+        signal: (12, T), of any real dtype.
+        band: Lowest and highest frequency that pass, Hz.
+        sample_freq: Hz.
+
+    Returns:
+        (12, T) float64.
     """
     sections, reach, first, last = _filter(band, sample_freq)
     n = signal.shape[1]
@@ -56,10 +63,12 @@ def band_pass(signal, band, sample_freq):
     return y
 
 
-def row_quantiles(x, q):
+def row_quantiles(x: np.ndarray, q: float) -> np.ndarray:
     """(n, T) -> (n, 1), as numpy's for q < 1, in a fraction of its time."""
     place = q * (x.shape[1] - 1)
-    low, share = int(place), place - int(place)
+    low = int(place)
+    share = place - low
     x = np.partition(x, low, axis=1)
-    a, b = x[:, low : low + 1], x[:, low + 1 :].min(axis=1, keepdims=True)
+    a = x[:, low : low + 1]
+    b = x[:, low + 1 :].min(axis=1, keepdims=True)
     return a + (b - a) * share if share < 0.5 else b - (b - a) * (1 - share)

@@ -1,17 +1,20 @@
 """WFDB headers: lines of text in, a `Header` out.
 
 Follows the WFDB header format, header(5) of the WFDB Applications Guide. A line that does not match it is an error
-with its number, never guessed at. Three things met in public 12-lead data are accepted beyond it: the date may stand
-before the time in the record line (Challenge 2020), its month may be a name, and white space may precede a line.
+with its number, never guessed at. Met in public 12-lead data and accepted beyond it: white space before a line, a
+date before the time in the record line (Challenge 2020) or in another notation, and other text in their place, which
+is remarked upon.
 """
 
 import math
 import os
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from data.files import open_regular
+from data.dx import read_dx
+from data.files import link_note, open_regular, pointer_note
 
 # Limits, so that a hostile header allocates nothing. Far beyond any real 12-lead recording.
 MAX_HEADER_BYTES = 2**20
@@ -22,12 +25,17 @@ MAX_FRAME = 1000  # samples per frame
 MAX_SKEW = 100_000  # frames
 MAX_LINE = 2000  # characters of a signal line; header(5) allows 255
 MAX_MESSAGE = 2000  # characters of an error
+MAX_SHOWN = 80  # characters of a header's text in it
+MAX_TEXTS = 5  # pieces of a #Dx comment in a warning
 MAX_FREQ = 1e6  # Hz
 GAIN_RANGE = (1e-9, 1e12)  # adu per unit, of either sign
+SIGNAL_ENDINGS = ".mat", ".dat"  # of a signal file that has the name of its record
 MAX_AGE = 150  # years; beyond it the age counts as unknown (PTB-XL writes 300 for "over 89")
 
 DEFAULT_FREQ = 250.0  # Hz; header(5), where the field is absent
 DEFAULT_GAIN = 200.0  # adu per mV; header(5), where the field is absent or 0
+
+MILLIVOLTS = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}  # micro sign and Greek mu
 
 # The value that stands for "no sample here" in each storage format, signal(5). Format 8 (differences) has none.
 INVALID_SAMPLE = {
@@ -49,24 +57,25 @@ INVALID_SAMPLE = {
 
 _UNKNOWN_RECORD = "header"
 _USUAL_HEADER_BYTES = 2**14  # read first, for a buffer of the full size would cost more time than the file
-_BYTE_ORDER_MARKS = "\ufeff", "ï»¿"  # the second is the first one, read as latin-1
-_HEADER_ENDINGS = ".hea", ".HEA"
 _new_tuple = tuple.__new__  # makes a Lead in half the time of Lead(...), a tenth of the parsing
+_BYTE_ORDER_MARKS = "\ufeff", "ï»¿"  # the second is the first one, read as latin-1
+_HEADER_ENDINGS = ".hea", ".HEA"  # tried where a record is named without
 _NUMBER = r"[+-]?(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?"
 _TIME = r"\d{1,2}(?::\d{1,2}){0,2}(?:\.\d{1,9})?"
-_DATE = r"\d{1,2}(?:/\d{1,2}/|-[A-Za-z]{3}-)\d{2,4}"
+_DATE = r"(?:\d{1,2}(?:/\d{1,2}/|-[A-Za-z]{3}-|\.\d{1,2}\.)\d{2,4}|\d{4}(?:[-/.]\d{1,2}[-/.]\d{1,2})?)"
 
 _RECORD_LINE = re.compile(
     rf"""
     (?P<name>[^\s/\\]+) (?:/(?P<n_segments>\d{{1,9}}))?
     [ \t]+ (?P<n_leads>\d{{1,9}})
     (?:[ \t]+ (?P<freq>{_NUMBER}) (?:/{_NUMBER} (?:\({_NUMBER}\))?)?
-        (?:[ \t]+ (?P<n_samples>\d{{1,18}})
-            (?:[ \t]+ (?:{_TIME} (?:[ \t]+ {_DATE})? | {_DATE} (?:[ \t]+ {_TIME})?))?
+        (?:[ \t]+ (?P<n_samples>\d{{1,18}}) (?:\.0{{1,18}})?
+            (?:[ \t]+ (?P<start>\S.*))?
         )?
     )?""",
     re.VERBOSE | re.ASCII,
 )
+_START = re.compile(rf"(?:{_TIME}[ \t]+)?{_DATE}|{_DATE}[ \tT]+{_TIME}Z?|{_TIME}", re.ASCII)  # of a recording
 _FORMAT = re.compile(
     r"(?P<fmt>\d{1,4}) (?:x(?P<samples_per_frame>\d{1,6}))? (?::(?P<skew>\d{1,9}))?"
     r"(?:\+(?P<byte_offset>\d{1,18}))?",
@@ -83,14 +92,15 @@ _FULL_SIGNAL_LINE = re.compile(
     (\d.*)$                                     # block size, name of the lead""",
     re.VERBOSE | re.ASCII | re.MULTILINE,
 )
-_FACTS = ("dx", "ag", "se")  # how comments begin that are looked into
+_DX_COMMENT = re.compile(r"dx(?![^\W_])\s*[:：=]?", re.IGNORECASE)
+_SEXES = {"m": "Male", "f": "Female", "male": "Male", "female": "Female"}
 _INTEGER = re.compile(r"[+-]?\d{1,12}", re.ASCII)
 _SEGMENTED_RECORD = re.compile(r"[^\s/\\]+/\d{1,9}", re.ASCII)
 _FILE_NAME = re.compile(r"[^\s/\\:-][^\s/\\:]*")
-_SEGMENT_LINE = re.compile(r"(?P<name>~|[\w-]+)[ \t]+(?P<n_samples>\d{1,18})", re.ASCII)
+_SEGMENT_LINE = re.compile(r"(?P<name>\S+)[ \t]+(?P<n_samples>\d{1,18})", re.ASCII)
 
 
-def printable(text):
+def printable(text: str) -> str:
     """The text with line ends, control characters and what stands for undecodable bytes written as escapes: names of
     files may hold any of them, but logs, tables and terminals must not.
     """
@@ -102,7 +112,9 @@ def printable(text):
 class RecordError(ValueError):
     """A recording that cannot be read. The message begins with the file or record name and states the fault."""
 
-    def __init__(self, message):
+    stage = "reading"  # or 'preprocessing': where it happened
+
+    def __init__(self, message: str):
         if len(message) > MAX_MESSAGE:  # the path of a file may be as long as this, and the fault stands behind it
             message = f"{message[: MAX_MESSAGE // 2]} ... {message[-MAX_MESSAGE // 2 :]}"
         super().__init__(printable(message))
@@ -141,21 +153,24 @@ class Header(NamedTuple):
     dx: tuple[str, ...]  # codes as written, in order, without doubles and 'Unknown'
     comments: tuple[str, ...]
     segments: tuple[tuple[str, int], ...] = ()
+    warnings: tuple[str, ...] = ()  # what is odd about the header, and about the samples once they are read
 
     @property
-    def lead_names(self):
+    def lead_names(self) -> tuple[str, ...]:
         """tuple of str, in the order of the rows of the signal."""
         return tuple(lead.name for lead in self.leads)
 
 
-def parse_header(lines, name=_UNKNOWN_RECORD):
+def parse_header(lines: Iterable[str], name: str = _UNKNOWN_RECORD) -> Header:
     """Parse the lines of a header (any iterable of str, line ends or not) into a `Header`.
 
     `name` is what messages call it. Raises RecordError with the line number where the text is no WFDB header.
     """
+    lines = list(lines)
     record = None
-    body, comments = [], []
-    lines, number = list(lines), 0
+    body = []
+    comments = []
+    number = 0
     try:
         while number < len(lines):
             line = lines[number].strip()
@@ -168,31 +183,86 @@ def parse_header(lines, name=_UNKNOWN_RECORD):
                 comments.append(line.strip("# \t"))
             elif record is None:
                 record = _parse_record_line(line)
-                parse_line = _parse_signal_line if record["n_segments"] is None else _parse_segment_line
-                n_expected = record["n_leads"] if record["n_segments"] is None else record["n_segments"]
-                if parse_line is _parse_signal_line:
-                    body = _full_signal_lines(lines[number : number + n_expected])
+                if not record.segmented:
+                    body = _full_signal_lines(lines[number : number + record.n_lines])
                     number += len(body)
-            elif len(body) == n_expected:
-                raise ValueError(f"a line beyond the {n_expected} that the record line announces")
+            elif len(body) == record.n_lines:
+                raise ValueError(f"a line beyond the {record.n_lines} that the record line announces")
             else:
-                body.append(parse_line(line))
+                body.append(_parse_segment_line(line) if record.segmented else _parse_signal_line(line))
         if record is None:
             raise ValueError("no record line")
-        if len(body) < n_expected:
-            raise ValueError(f"ends after {len(body)} of the {n_expected} signal or segment lines announced")
+        if len(body) < record.n_lines:
+            raise ValueError(f"ends after {len(body)} of the {record.n_lines} signal or segment lines announced")
         return _build(record, body, comments)
     except ValueError as error:
         raise RecordError(f"{name}, line {number}: {error}") from None
 
 
+class _RecordLine(NamedTuple):
+    name: str
+    segmented: bool
+    n_lines: int  # signal or segment lines that follow
+    n_leads: int
+    freq: float
+    n_samples: int | None
+    warnings: tuple[str, ...]
+
+
+def _build(record, body, comments):
+    age, sex, dx, warnings = _parse_comments(comments)
+    n_samples = record.n_samples
+    if record.segmented:
+        total = sum(n for _, n in body)
+        if (n_samples or total) != total:
+            raise ValueError(f"segments hold {total} samples, the record line says {n_samples}")
+        n_samples = total or None
+    return Header(
+        record.name,
+        record.n_lines if record.segmented else 1,
+        record.n_leads,
+        record.freq,
+        n_samples,
+        () if record.segmented else tuple(body),
+        age,
+        sex,
+        dx,
+        tuple(comments),
+        tuple(body) if record.segmented else (),
+        record.warnings + warnings,
+    )
+
+
+def _parse_record_line(line):
+    match = _RECORD_LINE.fullmatch(line)
+    if match is None:
+        raise ValueError(f"not 'name[/segments] leads [frequency [samples [time [date]]]]': {line[:MAX_SHOWN]!r}")
+    name, n_segments, n_leads, freq, n_samples, start = match.groups()
+    freq = DEFAULT_FREQ if freq is None else float(freq)
+    if not 0 < freq <= MAX_FREQ:
+        raise ValueError(f"sampling frequency {freq:g} Hz is not within 0 to {MAX_FREQ:g}")
+    n_leads = _bounded(n_leads, MAX_LEADS, "leads")
+    n_lines = n_leads if n_segments is None else _bounded(n_segments, MAX_SEGMENTS, "segments", least=1)
+    n_samples = _bounded(n_samples or "0", MAX_SAMPLES, "samples") or None
+    warnings = ()
+    if start is not None and _START.fullmatch(start) is None:
+        warnings = (f"record line: {start[:MAX_SHOWN]!r} is neither a time nor a date, ignored",)
+    return _RecordLine(name, n_segments is not None, n_lines, n_leads, freq, n_samples, warnings)
+
+
 def header_path(path: str | os.PathLike) -> str:
     """File of the header of the record at `path`, which is given with or without its ending, `.hea` in any case."""
+    path = _with_ending(path)
+    if not os.path.lexists(path):
+        for ending in _HEADER_ENDINGS:
+            if os.path.lexists(path[:-4] + ending):
+                return path[:-4] + ending
+    return path
+
+
+def _with_ending(path):
     path = os.fspath(path)
-    if path[-4:].lower() == ".hea":
-        return path
-    found = (path + ending for ending in _HEADER_ENDINGS if os.path.lexists(path + ending))
-    return next(found, path + _HEADER_ENDINGS[0])
+    return path if path[-4:].lower() == ".hea" else path + ".hea"
 
 
 def read_header(path: str | os.PathLike) -> Header:
@@ -200,8 +270,14 @@ def read_header(path: str | os.PathLike) -> Header:
 
     Text is UTF-8 or latin-1, with any line ends and with or without a byte order mark. Links are followed.
     """
-    path = header_path(path)
-    return parse_header(_read_lines(path), path)
+    path = _with_ending(path)
+    try:
+        return parse_header(_read_lines(path), path)
+    except RecordError as error:
+        other = header_path(path)
+        if other != path:
+            return read_header(other)
+        raise RecordError(f"{error}{link_note(path)}") from None
 
 
 def files_named(path: str | os.PathLike) -> tuple[bool, list[str]]:
@@ -244,6 +320,8 @@ def _read_lines(path):
         raise RecordError(f"{path}: header is empty")
     if len(content) > MAX_HEADER_BYTES:
         raise RecordError(f"{path}: header exceeds {MAX_HEADER_BYTES} bytes")
+    if note := pointer_note(content):
+        raise RecordError(f"{path}: header {note}")
     if b"\0" in content:
         raise RecordError(f"{path}: header holds zero bytes: it is binary or UTF-16, WFDB headers are plain text")
     try:
@@ -255,43 +333,6 @@ def _read_lines(path):
     return text.split("\n")
 
 
-def _build(record, body, comments):
-    segmented = record["n_segments"] is not None
-    if segmented:
-        total = sum(n_samples for _, n_samples in body)
-        if (record["n_samples"] or total) != total:
-            raise ValueError(f"segments hold {total} samples, the record line says {record['n_samples']}")
-        record["n_samples"] = total or None
-    return Header(
-        record["name"],
-        record["n_segments"] or 1,
-        record["n_leads"],
-        record["freq"],
-        record["n_samples"],
-        () if segmented else tuple(body),
-        *_parse_comments(comments),
-        tuple(comments),
-        tuple(body) if segmented else (),
-    )
-
-
-def _parse_record_line(line):
-    match = _RECORD_LINE.fullmatch(line)
-    if match is None:
-        raise ValueError(f"not 'name[/segments] leads [frequency [samples [time [date]]]]': {line[:80]!r}")
-    name, n_segments, n_leads, freq, n_samples = match.group("name", "n_segments", "n_leads", "freq", "n_samples")
-    freq = DEFAULT_FREQ if freq is None else float(freq)
-    if not 0 < freq <= MAX_FREQ:
-        raise ValueError(f"sampling frequency {freq:g} Hz is not within 0 to {MAX_FREQ:g}")
-    return {
-        "name": name,
-        "freq": freq,
-        "n_leads": _bounded(n_leads, MAX_LEADS, "leads"),
-        "n_segments": None if n_segments is None else _bounded(n_segments, MAX_SEGMENTS, "segments", least=1),
-        "n_samples": _bounded(n_samples or "0", MAX_SAMPLES, "samples") or None,
-    }
-
-
 def _bounded(text, limit, what, least=0):
     value = int(text)
     if not least <= value <= limit:
@@ -301,8 +342,8 @@ def _bounded(text, limit, what, least=0):
 
 def _parse_segment_line(line):
     match = _SEGMENT_LINE.fullmatch(line)
-    if match is None:
-        raise ValueError(f"not a segment line 'name samples': {line[:80]!r}")
+    if match is None or not (match["name"] == "~" or _is_plain(match["name"])):
+        raise ValueError(f"not a segment line 'name samples': {line[:MAX_SHOWN]!r}")
     return match["name"], _bounded(match["n_samples"], MAX_SAMPLES, "samples")
 
 
@@ -331,11 +372,10 @@ def _parse_signal_line(line):
         raise ValueError(f"a signal line of {len(line)} characters, more than {MAX_LINE}")
     file_name, *words = line.split(None, 8)  # fields after the format may be absent, but only with all that follow them
     if not words:
-        raise ValueError(f"a signal line without format: {line[:80]!r}")
+        raise ValueError(f"a signal line without format: {line[:MAX_SHOWN]!r}")
     before, after = _constant_fields(" ".join(words[:4]), " ".join(words[6:]))
-    initial, checksum = (
-        _integer(word, what) for word, what in zip((words[4:6] + [None] * 2)[:2], ("initial value", "checksum"))
-    )
+    initial = _integer(words[4] if len(words) > 4 else None, "initial value")
+    checksum = _integer(words[5] if len(words) > 5 else None, "checksum")
     _check_file_name(file_name)
     return Lead(file_name, *before, initial, checksum, *after)
 
@@ -347,14 +387,16 @@ def _is_plain(file_name):
 @lru_cache(maxsize=64)
 def _check_file_name(file_name):
     if not _is_plain(file_name):
-        raise ValueError(f"signal file name {file_name[:80]!r} is not a plain name within the folder of the header")
+        raise ValueError(
+            f"signal file name {file_name[:MAX_SHOWN]!r} is not a plain name within the folder of the header"
+        )
 
 
 def _integer(text, what):
     if text is None:
         return None
     if not _INTEGER.fullmatch(text):
-        raise ValueError(f"{what} {text[:40]!r} is no integer")
+        raise ValueError(f"{what} {text[:40]!r} is not an integer")
     return int(text)
 
 
@@ -387,20 +429,36 @@ def _constant_fields(constant, tail):
 
 
 def _parse_comments(comments):
-    """-> age, sex, dx. What is no number of years, or neither male nor female, is unknown."""
-    age, sex, dx = math.nan, None, {}
+    """-> age, sex, dx, warnings. What is not a number of years, or neither male nor female, is unknown."""
+    age = math.nan
+    sex = None
+    dx = {}
+    texts = {}
     for comment in comments:
-        if comment[:2].lower() not in _FACTS:
-            continue
-        key, _, value = comment.partition(":")
-        key = key.rstrip().lower()
+        key = comment[:2].lower()
         if key == "dx":
-            dx.update((code.strip(), None) for code in value.split(","))
-        elif key == "age":
-            age = _age(value.strip())
-        elif key == "sex":
-            sex = {"m": "Male", "f": "Female", "male": "Male", "female": "Female"}.get(value.strip().lower())
-    return age, sex, tuple(code for code in dx if code and code.lower() != "unknown")
+            match = _DX_COMMENT.match(comment)
+            if match is not None:
+                codes, others = read_dx(comment[match.end() :])
+                dx.update(dict.fromkeys(codes))
+                texts.update(dict.fromkeys(others))
+        elif key == "ag" and (value := _value(comment, "age")) is not None:
+            age = _age(value)
+        elif key == "se" and (value := _value(comment, "sex")) is not None:
+            sex = _SEXES.get(value.lower())
+    return age, sex, tuple(dx), _dx_warnings(list(texts)) if texts else ()
+
+
+def _value(comment, key):
+    """Text of a comment 'key: text', or None if it is another one."""
+    before, _, value = comment.partition(":")
+    return value.strip() if before.rstrip().lower() == key else None
+
+
+def _dx_warnings(texts):
+    shown = ", ".join(repr(text[:MAX_SHOWN]) for text in texts[:MAX_TEXTS])
+    more = f" and {len(texts) - MAX_TEXTS} more" if len(texts) > MAX_TEXTS else ""
+    return (f"#Dx holds what is not a diagnosis code: {shown}{more}",)
 
 
 @lru_cache(maxsize=1024)
@@ -409,3 +467,30 @@ def _age(text):
         return math.nan
     age = float(text)
     return age if 0 <= age <= MAX_AGE else math.nan
+
+
+def recording_headers(path: str | os.PathLike, names: list[str]) -> list[str]:
+    """Those of the file names in the folder `path` that are headers of recordings: the one rule for which files are.
+
+    A header ends in `.hea`, in small or capital letters. The segments and the layout header of a multi-segment record
+    are no recordings of their own as long as the header that names them lies beside them. A broken link or an
+    unreadable header counts: reading it will say so, and nothing is lost silently.
+
+    Headers are opened only where they may name segments: where no signal file has their name, or where another header's
+    name is theirs and an underscore more. So nothing is opened in the folders of the Challenges.
+    """
+    headers = [name for name in names if name.endswith(".hea") or name[-4:].lower() == ".hea"]
+    with_signal = {name[:-4] for name in names if name.endswith(SIGNAL_ENDINGS)}
+    stems = {name[:-4] for name in headers}
+    roots = {stem.rpartition("_")[0] for stem in stems if "_" in stem}
+    suspects = (stems - with_signal) | (stems & roots)
+    multi_segment = set()
+    segments = set()
+    for name in headers if suspects else ():
+        if name[:-4] in suspects:
+            segmented, named = files_named(os.path.join(path, name))
+            if segmented:
+                multi_segment.add(name[:-4])
+                segments.update(named)
+    segments -= multi_segment  # one that names itself or another such record is found, and refused with its reason
+    return [name for name in headers if name[:-4] not in segments] if segments else headers

@@ -1,51 +1,68 @@
 """Numbers as models see them. Cache, training and inference share these, so a recording is the same everywhere."""
 
 import os
+from collections.abc import Iterable, Iterator
+
+import numpy as np
 
 from data.covariates import recording_covariates
-from data.headers import MAX_MESSAGE, printable
-from data.preprocess import Quality, preprocess, to_microvolts
-from data.records import RecordError, read_record
+from data.headers import MAX_MESSAGE, Header, printable
+from data.preprocess import SignalConfig, preprocess_with_quality, to_microvolts
+from data.records import Record, RecordError, read_record, record_files
 
 SATURATED = 0.001  # share of saturated samples that is remarked upon; a plateau or two at a peak is common
 CHUNK_BYTES = 2**26  # of signal files that are read at once: bounds the memory, whatever the recordings' length
 
 
-def read_input(record, config):
-    """(signal (12, T) int16 microvolts, its covariates (N_COVARIATES,), Header, warnings: list of printable str) of a
-    Record. Raises RecordError, whose `stage` is 'reading' or 'preprocessing'.
+def read_input(
+    record: Record | str | os.PathLike, config: SignalConfig
+) -> tuple[np.ndarray, np.ndarray, Header, list[str]]:
+    """-> signal (12, T) int16 microvolts, covariates (N_COVARIATES,) float32, Header, warnings: printable texts.
+
+    Raises RecordError, whose `stage` is 'reading' or 'preprocessing'.
     """
-    warnings, quality = [], Quality()
     stage = "reading"
     try:
-        adc, header = read_record(record, warnings)
+        adc, header = read_record(record, check_sums=True)
         stage = "preprocessing"
-        signal = to_microvolts(preprocess(adc, header, config, quality))
+        x, quality = preprocess_with_quality(adc, header, config)
         n_values = adc.size
         del adc  # a day of it is a gigabyte
+        signal = to_microvolts(x)
+        del x
         covariates = recording_covariates(signal, config.sample_freq, header.age, header.sex)
     except RecordError as error:
         error.stage = stage
         raise
     except MemoryError:
-        error = RecordError(f"{record.path}: does not fit into memory")
+        error = RecordError(f"{getattr(record, 'path', record)}: does not fit into memory")
         error.stage = stage
         raise error from None
+    warnings = list(header.warnings)
     if quality.n_nan:
         warnings.append(f"{quality.n_nan} invalid samples, interpolated")
     if quality.n_saturated > SATURATED * n_values:
         warnings.append(f"{quality.n_saturated} saturated samples")
-    return signal, covariates, header, [printable(text[:MAX_MESSAGE]) for text in warnings + quality.warnings]
+    warnings += quality.warnings
+    return signal, covariates, header, [printable(text[:MAX_MESSAGE]) for text in warnings]
 
 
-def chunks(records, n, n_bytes=CHUNK_BYTES):
-    """Yield the records in lists of at most n, and of signal files of at most n_bytes together (or a single one)."""
-    chunk, total = [], 0
+def chunks(records: Iterable[Record], n: int, n_bytes: int = CHUNK_BYTES) -> Iterator[list[Record]]:
+    """Yield the records in lists of bounded size.
+
+    Args:
+        records: What to divide, in its order.
+        n: Records of a list at most.
+        n_bytes: Bytes of the signal files of a list at most; a record that has more is alone.
+    """
+    chunk = []
+    total = 0
     for record in records:
         size = _signal_bytes(record)
         if chunk and (len(chunk) == n or total + size > n_bytes):
             yield chunk
-            chunk, total = [], 0
+            chunk = []
+            total = 0
         chunk.append(record)
         total += size
     if chunk:
@@ -54,8 +71,14 @@ def chunks(records, n, n_bytes=CHUNK_BYTES):
 
 def _signal_bytes(record):
     for ending in (".mat", ".dat"):
-        try:
-            return os.stat(record.path + ending).st_size
-        except OSError:
-            continue  # of another name or missing: reading the recording will say so
-    return 0
+        size = _size(record.path + ending)
+        if size:
+            return size
+    return sum(map(_size, record_files(record)[1:]))  # of other names, or several
+
+
+def _size(path):
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0  # reading the recording will say so

@@ -31,7 +31,7 @@ from data.headers import RecordError, printable
 from data.inputs import SATURATED
 from data.labels import YEARS, code_groups, diagnosis_table
 from data.page import Section, Table, page_text, write_page
-from data.preprocess import LEADS, Quality, SignalConfig, lead_name, preprocess
+from data.preprocess import LEADS, SignalConfig, lead_name, preprocess_with_quality
 from data.records import Record, find_records, read_header, read_record
 from data.sources import COLLECTIONS, completeness, sources_of
 
@@ -71,12 +71,11 @@ def examine(record: Record, source: str, signals: bool) -> Facts | Fault:
             raise RecordError(f"{record.path}: {record.fault}")
         if not signals:
             return facts_of(record, source, read_header(record.header_path))
-        warnings, quality = [], Quality()
-        adc, header = read_record(record, warnings)
-        preprocess(adc, header, SignalConfig(), quality)
+        adc, header = read_record(record, check_sums=True)
+        _, quality = preprocess_with_quality(adc, header, SignalConfig())
         digest = hashlib.blake2b(repr((adc.shape, adc.dtype.str)).encode() + adc.tobytes(), digest_size=16).digest()
         found = facts_of(record, source, header)
-        return found._replace(digest=digest, remarks=tuple(kinds_of(quality, warnings, adc.size)))
+        return found._replace(digest=digest, remarks=tuple(kinds_of(quality, header.warnings, adc.size)))
     except RecordError as error:
         return Fault(record.name, source, str(error))
     except MemoryError:

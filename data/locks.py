@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 try:
     import fcntl
@@ -12,7 +13,7 @@ LOCK_FILE = ".lock"
 
 
 @contextlib.contextmanager
-def locked(folder):
+def locked(folder: str | os.PathLike) -> Iterator[bool]:
     """Hold the lock of an existing folder; yields whether it was free. Nothing is left behind in the folder, but
     where only files can be locked (NFS) an empty `.lock`. On file systems without locks (some network drives) and
     systems without flock (Windows) it counts as free.

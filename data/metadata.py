@@ -137,8 +137,11 @@ def _header(file: Path, text: str) -> tuple[str, tuple[str, ...]]:
     """Delimiter and columns, the ones that make the first line a header with the columns that are needed."""
     first = next((line for line in text.splitlines() if line.strip()), "")
     found = {}
-    for delimiter in DELIMITERS:
-        found[delimiter] = _columns(next(csv.reader([first], delimiter=delimiter, skipinitialspace=True), []))
+    try:
+        for delimiter in DELIMITERS:
+            found[delimiter] = _columns(next(csv.reader([first], delimiter=delimiter, skipinitialspace=True), []))
+    except csv.Error as error:
+        raise ValueError(f"{file}, line 1: {error}") from None
     fitting = [d for d, columns in found.items() if _is_sufficient(columns)]
     if len(fitting) > 1:
         kinds = " or ".join(DELIMITERS[delimiter] for delimiter in fitting)

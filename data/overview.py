@@ -7,13 +7,15 @@ import numpy as np
 
 from data.cache import SignalCache
 from data.dataset import Dataset
-from data.labels import ClassSet, diagnosis_table
+from data.labels import CLASS_SETS, ClassSet, diagnosis_table, load_class_set
 from data.metadata import Metadata
 
 FEW = 5  # recordings with a class; of fewer nothing is learned, and nothing is measured on them
+NAMED_SETS = tuple(name for name in CLASS_SETS if name != "dset")  # those that do not depend on the data
 MAX_SOURCES = 12  # lines of the table; of more, folders are put together
 MAX_CODES = 10  # that are shown
 MAX_NAMES = 3  # of recordings that are shown
+MAX_CLASSES = 30  # that are named as rare
 
 
 def overview(
@@ -83,15 +85,12 @@ def _grouped(sources: Sequence[str]) -> list[str]:
 
 def duplicate_lines(cache: SignalCache) -> list[str]:
     """A line on recordings with identical signals, if there are any."""
-    if not cache.duplicates:
-        return []
     n = sum(len(group) for group in cache.duplicates)
+    if not n:
+        return []
     shown = "; ".join(" = ".join(group[:MAX_NAMES]) for group in cache.duplicates[:MAX_NAMES])
     more = "; ..." if len(cache.duplicates) > MAX_NAMES else ""
-    return [
-        f"{n} recordings are copies of each other: {len(cache.duplicates)} different signals, one patient each: "
-        f"{shown}{more}"
-    ]
+    return [f"copies of each other, one patient for all of a group: {n} recordings: {shown}{more}"]
 
 
 def rare_class_lines(train_targets: np.ndarray, valid_y_true: np.ndarray, class_set: ClassSet) -> list[str]:
@@ -103,7 +102,7 @@ def rare_class_lines(train_targets: np.ndarray, valid_y_true: np.ndarray, class_
         class_set: the C classes.
 
     Returns:
-        no, one or two lines.
+        no line, or up to three.
     """
     lines = []
     for labels, what in ((train_targets, "not learned"), (valid_y_true, "not measured")):
@@ -111,7 +110,14 @@ def rare_class_lines(train_targets: np.ndarray, valid_y_true: np.ndarray, class_
         part = "training" if what == "not learned" else "validation"
         rare = [f"{_title(class_set, c)} ({counts[c]})" for c in np.flatnonzero(counts < FEW)]
         if rare:
-            lines.append(f"{what}, with fewer than {FEW} {part} recordings: {', '.join(rare)}")
+            more = [f"and {len(rare) - MAX_CLASSES} more"] if len(rare) > MAX_CLASSES else []
+            named = ", ".join(rare[:MAX_CLASSES] + more)
+            lines.append(f"{what}, for fewer than {FEW} {part} recordings have them: {named}")
+    one_sided = (valid_y_true > 0).all(0) | ~(valid_y_true > 0).any(0)  # (C,)
+    if one_sided.all():
+        lines.append(
+            "AUROC and AUPRC cannot be computed: of no class are there validation recordings with it and without it"
+        )
     return lines
 
 
@@ -135,7 +141,7 @@ def outside_lines(dx: Sequence[Sequence[str]], class_set: ClassSet, auxiliary: S
     if not counts:
         return []
     further = f", {len(auxiliary)} of them learned beside the classes" if auxiliary else ""
-    return [f"{len(counts)} codes outside the class set {class_set.name}{further}: {_counted(counts)}"]
+    return [f"codes outside the class set {class_set.name}: {len(counts)}{further}: {_counted(counts)}"]
 
 
 def _counted(counts: Counter) -> str:
@@ -183,4 +189,7 @@ def _what_to_do(data: Dataset, counts: Counter) -> str:
         advice = "Choose another split (--valid_split, --fold, --seed), or add recordings that have one"
     else:
         advice = "Take all codes in the data with --classes dset, or list the codes that you want in --classes FILE.csv"
+        for name in NAMED_SETS:
+            n = int(load_class_set(name).encode_all(data.cache.dx).any(1).sum())
+            advice += f"; --classes {name} would find labels in {n} recordings" if n else ""
     return f"The codes in the data are: {_counted(counts)}. {advice}"

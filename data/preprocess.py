@@ -7,12 +7,21 @@ from functools import lru_cache
 
 import numpy as np
 
-from data.headers import INVALID_SAMPLE, RecordError
+from data.headers import INVALID_SAMPLE, MILLIVOLTS, Header, RecordError
 from data.quality import Quality, inspect
 from data.resample import resample
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-__all__ = ["LEADS", "Quality", "SignalConfig", "lead_name", "preprocess", "resample", "window_starts"]
+__all__ = [
+    "LEADS",
+    "Quality",
+    "SignalConfig",
+    "lead_name",
+    "preprocess",
+    "preprocess_with_quality",
+    "resample",
+    "window_starts",
+]
 
 FREQ_RANGE = (1.0, 2e4)  # Hz, of a recording that can be preprocessed
 
@@ -22,7 +31,6 @@ _LIMB = {"I": (1, 0), "II": (0, 1), "III": (-1, 1), "aVR": (-0.5, -0.5), "aVL": 
 _SPELLINGS = {name.upper(): name for name in LEADS} | {
     f"{prefix}{name}": name for prefix in ("ML", "D") for name in ("I", "II", "III")
 }
-_MILLIVOLTS = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}  # micro sign and Greek mu
 MAX_VALUES = 6 * 10**8  # leads x samples at the model's rate: 12 leads of a day at 500 Hz and some
 _LONG = 2**20  # samples a lead; beyond it leads are processed one at a time, so that memory stays bounded
 
@@ -32,7 +40,7 @@ class SignalConfig:
     """What a model's input is: rate in Hz, order of leads, and the limit in mV beyond which amplitudes are cut."""
 
     sample_freq: float = 100.0
-    leads: tuple = LEADS
+    leads: tuple[str, ...] = LEADS
     clip: float = 10.0
 
     def __post_init__(self):
@@ -41,16 +49,16 @@ class SignalConfig:
                 f"sample_freq {self.sample_freq!r} Hz is not within {FREQ_RANGE[0]:g} to {FREQ_RANGE[1]:g}"
             )
         if not 0 < self.clip < math.inf:
-            raise ValueError(f"clip {self.clip!r} mV is no positive number")
+            raise ValueError(f"clip {self.clip!r} mV is not a positive number")
         if not self.leads or len(set(self.leads)) != len(self.leads) or not set(self.leads) <= set(LEADS):
             raise ValueError(f"leads {self.leads!r} are not distinct names out of {' '.join(LEADS)}")
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """Plain values, fit for JSON."""
         return asdict(self) | {"leads": list(self.leads), "unit": "mV"}
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: dict) -> "SignalConfig":
         """Inverse of `to_dict`. Raises ValueError on unknown or missing keys, another unit, or values out of range."""
         known = cls().to_dict()
         if not isinstance(values, dict) or set(values) != set(known):
@@ -62,56 +70,83 @@ class SignalConfig:
             raise ValueError(f"signal config in {values['unit']!r}, only 'mV' is known")
         for key in ("sample_freq", "clip"):
             if isinstance(values[key], bool) or not isinstance(values[key], int | float):
-                raise ValueError(f"signal config: {key} {values[key]!r} is no number")
+                raise ValueError(f"signal config: {key} {values[key]!r} is not a number")
         if not isinstance(values["leads"], list | tuple) or not all(isinstance(name, str) for name in values["leads"]):
-            raise ValueError(f"signal config: leads {values['leads']!r} are no list of names")
+            raise ValueError(f"signal config: leads {values['leads']!r} are not a list of names")
         return cls(float(values["sample_freq"]), tuple(values["leads"]), float(values["clip"]))
 
 
-def preprocess(adc, header, config, quality=None):
-    """-> x (n_leads, T) float32, contiguous: mV in the order of `config.leads`, T = ceil(n * config.sample_freq /
-    rate).
-
-    Args: adc (leads of the header, n), any real dtype, as stored (int16, or float64 from the organisers' drivers);
-    Header; SignalConfig; a Quality to be filled in, or None to save the time.
+def preprocess(adc: np.ndarray, header: Header, config: SignalConfig) -> np.ndarray:
+    """ADC values -> mV at the model's rate, in its order of leads.
 
     Leads are placed by name. A missing limb lead is computed from the first two limb leads there are, a missing chest
     lead is zero. NaN, infinite and WFDB's invalid samples are interpolated linearly; at the ends the nearest good one
-    is held. Raises RecordError if shape, lead names, units or rate are not usable.
+    is held.
+
+    Args:
+        adc: (leads of the header, n), any real dtype, as stored (int16, or float64 from the organisers' drivers).
+        header: Names, gains and rate of the leads.
+        config: What the model's input is.
+
+    Returns:
+        x (n_leads, T) float32, contiguous: mV in the order of `config.leads`, T = ceil(n * config.sample_freq / rate).
+
+    Raises:
+        RecordError: Shape, lead names, units or rate are not usable.
     """
     adc = _checked(adc, header, config)
-    try:
-        rows, plan = _plan(header.lead_names, config.leads)
-    except ValueError as error:
-        raise RecordError(f"{header.record_name}: {error}") from None
-    stored = sorted(rows.values()) if quality is not None else sorted({row for terms in plan for row, _ in terms})
-    whole = _to_millivolts(adc, header, stored) if adc.shape[1] <= _LONG else None
-    if quality is not None:
-        _report(header, rows, config.leads, plan, quality)
-        names = {row: name for name, row in rows.items()}
-        parts = [stored] if whole else ([row] for row in stored)
-        inspect(
-            (([names[row] for row in part], *(whole or _to_millivolts(adc, header, part))) for part in parts), quality
-        )
-    if whole:
-        return _finish(_assemble(whole[0], stored, plan), header, config)
-    parts = ((sorted(row for row, _ in terms), terms) for terms in plan)
-    return np.concatenate(
-        [
-            _finish(_assemble(_to_millivolts(adc, header, used)[0], used, (terms,)), header, config)
-            for used, terms in parts
-        ]
-    )
+    _, plan = _plan_of(header, config)
+    used = sorted({row for terms in plan for row, _ in terms})
+    if adc.shape[1] > _LONG:
+        return _lead_by_lead(adc, header, config, plan)
+    x, _ = _to_millivolts(adc, header, used)
+    return _finish(_assemble(x, used, plan), header, config)
 
 
-def _report(header, rows, wanted, plan, quality):
-    quality.missing += [name for name, terms in zip(wanted, plan) if not terms]
-    quality.derived += [name for name, terms in zip(wanted, plan) if terms and name not in rows]
+def preprocess_with_quality(adc: np.ndarray, header: Header, config: SignalConfig) -> tuple[np.ndarray, Quality]:
+    """-> x as `preprocess` gives it, and what was found and done. Takes longer; arguments and errors as there."""
+    adc = _checked(adc, header, config)
+    rows, plan = _plan_of(header, config)
+    stored = sorted(rows.values())
+    names = {row: name for name, row in rows.items()}
+    if adc.shape[1] > _LONG:
+        quality = inspect(([names[row]], *_to_millivolts(adc, header, [row])) for row in stored)
+        x = _lead_by_lead(adc, header, config, plan)
+    else:
+        whole, bad = _to_millivolts(adc, header, stored)
+        quality = inspect([([names[row] for row in stored], whole, bad)])
+        x = _finish(_assemble(whole, stored, plan), header, config)
+    quality.missing = [name for name, terms in zip(config.leads, plan) if not terms]
+    quality.derived = [name for name, terms in zip(config.leads, plan) if terms and name not in rows]
+    quality.warnings = _lead_warnings(header, rows, quality.missing) + quality.warnings
+    return x, quality
+
+
+def _lead_warnings(header, rows, missing):
+    texts = []
     if len(rows) < len(header.leads):
         unused = [lead.name for row, lead in enumerate(header.leads) if row not in rows.values()]
-        quality.warnings.append(f"not one of the 12 leads, unused: {', '.join(map(repr, unused))}")
-    if quality.missing:
-        quality.warnings.append(f"missing, set to zero: {', '.join(quality.missing)}")
+        texts.append(f"not one of the 12 leads, unused: {', '.join(map(repr, unused))}")
+    if missing:
+        texts.append(f"missing, set to zero: {', '.join(missing)}")
+    return texts
+
+
+def _lead_by_lead(adc, header, config, plan):
+    """The same as at once, in less memory: the model's leads are computed one after the other."""
+    leads = []
+    for terms in plan:
+        used = sorted(row for row, _ in terms)
+        x, _ = _to_millivolts(adc, header, used)
+        leads.append(_finish(_assemble(x, used, (terms,)), header, config))
+    return np.concatenate(leads)
+
+
+def _plan_of(header, config):
+    try:
+        return _plan(header.lead_names, config.leads)
+    except ValueError as error:
+        raise RecordError(f"{header.record_name}: {error}") from None
 
 
 def _checked(adc, header, config):
@@ -139,7 +174,7 @@ def _checked(adc, header, config):
     return adc
 
 
-def lead_name(text):
+def lead_name(text: str) -> str | None:
     """Name in LEADS that a header means by `text`: any case, 'MLII', 'DII', 'lead II', 'ECG II'; None if it is none."""
     return _SPELLINGS.get(re.sub(r"^(ECG[ _])?(LEAD[ _])?", "", text.strip().upper()))
 
@@ -194,9 +229,7 @@ def _to_millivolts(adc, header, rows):
             tuple((lead.gain, lead.unit, lead.baseline, lead.fmt) for lead in leads)
         )
     except KeyError:
-        units = ", ".join(
-            f"lead {lead.name} in {lead.unit!r}" for lead in leads if lead.unit.lower() not in _MILLIVOLTS
-        )
+        units = ", ".join(f"lead {lead.name} in {lead.unit!r}" for lead in leads if lead.unit.lower() not in MILLIVOLTS)
         raise RecordError(f"{header.record_name}: {units}, not in V, mV, uV or nV") from None
     part = adc if rows == list(range(len(adc))) else adc[rows]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -216,7 +249,7 @@ def _scaling(leads):
     """-> adu per mV (n, 1) float32, baseline (n, 1) float64 or None where all are 0, invalid sample (n, 1) float64
     (nan if the format has none), the largest of them (or -inf).
     """
-    scale = [gain / _MILLIVOLTS[unit.lower()] for gain, unit, _, _ in leads]
+    scale = [gain / MILLIVOLTS[unit.lower()] for gain, unit, _, _ in leads]
     baseline = np.array([baseline for _, _, baseline, _ in leads], float)[:, None]
     invalid = [INVALID_SAMPLE[fmt] for _, _, _, fmt in leads]
     return (
@@ -250,17 +283,22 @@ def _interpolate(x, bad):
 
 def _finish(x, header, config):
     """x (n_leads, n) mV at the stored rate -> (n_leads, T) at the rate of the config, within +-clip."""
-    np.clip(
-        x, -config.clip, config.clip, out=x
-    )  # before the filter too, which would spread a spike over its neighbours
+    np.clip(x, -config.clip, config.clip, out=x)  # before the filter too: it spreads a spike over its neighbours
     out = resample(x, header.sample_freq, config.sample_freq)
     return x if out is x else np.clip(out, -config.clip, config.clip, out=out)
 
 
-def window_starts(n, seq_length, overlap=0):
-    """First samples of the windows over a recording of n samples, a list of int: spread evenly over the whole
-    recording, the first at its start, the last at its end, neighbours sharing at least `overlap` samples: W = ceil((n
-    - overlap) / (seq_length - overlap)). A recording that is no longer than a window has one.
+def window_starts(n: int, seq_length: int, overlap: int = 0) -> list[int]:
+    """First samples of the windows over a recording: spread evenly over all of it, the first at its start, the last
+    at its end.
+
+    Args:
+        n: Samples of the recording. One that is no longer than a window has one window.
+        seq_length: Samples of a window.
+        overlap: Samples that neighbours share at least.
+
+    Returns:
+        W = ceil((n - overlap) / (seq_length - overlap)) places.
     """
     if not 0 <= overlap < seq_length:
         raise ValueError(f"overlap {overlap} is not within 0 to seq_length - 1 = {seq_length - 1}")
@@ -270,7 +308,7 @@ def window_starts(n, seq_length, overlap=0):
     return (np.arange(n_windows) * (n - seq_length) // (n_windows - 1)).tolist()
 
 
-def to_microvolts(signal):
+def to_microvolts(signal: np.ndarray) -> np.ndarray:
     """float mV -> int16 microvolts, rounded; beyond +-32.767 mV it is clipped. A microvolt is a fifth of the finest
     ADC step in use (5 uV at 200 adu/mV), and int16 halves the memory.
     """
@@ -279,6 +317,6 @@ def to_microvolts(signal):
     return np.clip(scaled, -32767, 32767, out=scaled).astype(np.int16)
 
 
-def to_millivolts(signal):
+def to_millivolts(signal: np.ndarray) -> np.ndarray:
     """int16 microvolts -> float32 mV."""
     return signal.astype(np.float32) * np.float32(1e-3)

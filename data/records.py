@@ -4,9 +4,22 @@ import os
 from operator import attrgetter
 from typing import NamedTuple
 
+import numpy as np
+
 from data.files import FolderError, walk_files
-from data.headers import Header, Lead, RecordError, files_named, header_path, parse_header, printable, read_header
-from data.signal_files import read_samples, read_segments
+from data.headers import (
+    Header,
+    Lead,
+    RecordError,
+    files_named,
+    header_path,
+    parse_header,
+    printable,
+    read_header,
+    recording_headers,
+)
+from data.segments import read_segments
+from data.signal_files import read_samples
 
 __all__ = [
     "Header",
@@ -17,7 +30,6 @@ __all__ = [
     "parse_header",
     "read_header",
     "read_record",
-    "read_signal",
     "record_files",
     "recording_headers",
 ]
@@ -53,8 +65,9 @@ def find_records(folder: str | os.PathLike) -> list[Record]:
     """
     folder = os.fspath(folder)
     if not os.path.isdir(folder):
-        raise RecordError(f"{folder}: {'is no folder' if os.path.lexists(folder) else 'folder is missing'}")
-    records, unlisted = [], []
+        raise RecordError(f"{folder}: {'is not a folder' if os.path.lexists(folder) else 'folder is missing'}")
+    records = []
+    unlisted = []
     try:
         for listing in walk_files(folder):
             if listing.fault:
@@ -80,33 +93,6 @@ def _unlisted(listing):
     return Record(f"{name or '.'}/", listing.path, above, listing.fault)
 
 
-def recording_headers(path: str | os.PathLike, names: list[str]) -> list[str]:
-    """Those of the file names in the folder `path` that are headers of recordings: the one rule for which files are.
-
-    A header ends in `.hea`, in small or capital letters. The segments and the layout header of a multi-segment record
-    are no recordings of their own as long as the header that names them lies beside them. A broken link or an
-    unreadable header counts: reading it will say so, and nothing is lost silently.
-
-    Headers are opened only where they may name segments: where no signal file has their name, or where another header's
-    name is theirs and an underscore more. So nothing is opened in the folders of the Challenges.
-    """
-    headers = [name for name in names if name.endswith(".hea") or name[-4:].lower() == ".hea"]
-    files = set(names)
-    roots = {name[:-4].rpartition("_")[0] for name in headers if "_" in name}
-    multi_segment, segments = set(), set()
-    for name in headers:
-        stem = name[:-4]
-        has_signal = f"{stem}.mat" in files or f"{stem}.dat" in files
-        if has_signal and stem not in roots:
-            continue
-        segmented, named = files_named(os.path.join(path, name))
-        if segmented:
-            multi_segment.add(stem)
-            segments.update(named)
-    segments -= multi_segment  # one that names itself or another such record is found, and refused with its reason
-    return [name for name in headers if name[:-4] not in segments] if segments else headers
-
-
 def record_files(record: Record) -> list[str]:
     """Paths of all files that decide what a recording holds, its header first: the signal files that the header names,
     and for a multi-segment record its segments' headers and their signal files. They need not exist, nothing is
@@ -127,39 +113,26 @@ def record_files(record: Record) -> list[str]:
     return list(dict.fromkeys(paths))
 
 
-def read_signal(path, header, warnings=None):
-    """-> adc (n_leads, n_samples): the stored ADC values, int16 where the file is of format 16.
+def read_record(record: Record | str | os.PathLike, check_sums: bool = False) -> tuple[np.ndarray, Header]:
+    """Read a recording.
 
-    Args: path of the record, without extension; its Header; `warnings`, a list that receives a text per lead whose
-    stored first value or checksum is not that of the samples read (the check is made only if a list is given).
+    Args:
+        record: A Record, or a path with or without `.hea`.
+        check_sums: Whether to compare first values and checksums with those in the header.
 
-    Raises RecordError if a signal file is missing, is shorter (or, in format 16, longer) than the header announces,
-    lies outside the folder, or is no file that WFDB knows.
-    """
-    path = _stem(path)
-    if header.segments:
-        return read_segments(path, header, read_header)[0]
-    return read_samples(path, header, warnings)
+    Returns:
+        adc (n_leads, n_samples), the stored ADC values, int16 where the file is of format 16; and its Header, which is
+        complete: rate and length are those of adc where leads have several samples a frame or the file left the length
+        open, a multi-segment record has the leads of its segments, and what was odd stands in `warnings`.
 
-
-def read_record(record, warnings=None):
-    """-> adc (n_leads, n_samples), Header, of a Record or a path without extension. Errors as in `read_signal`.
-
-    The header is complete: the length is filled in where the file left it open, and a multi-segment record, put
-    together, has the leads of its segments.
+    Raises:
+        RecordError: Header or signal files are missing, not valid, or not what the other announces.
     """
     if isinstance(record, Record):
         if record.fault:
             raise RecordError(f"{record.path}: {record.fault}")
         record = record.header_path
-    path = header_path(record)
+    path = os.fspath(record)
     header = read_header(path)
-    path = path[:-4]
-    if header.segments:
-        return read_segments(path, header, read_header)
-    adc = read_samples(path, header, warnings)
-    return adc, header if header.n_samples else header._replace(n_samples=adc.shape[1])
-
-
-def _stem(path):
-    return header_path(path)[:-4]
+    read = read_segments if header.segments else read_samples
+    return read(path[:-4] if path[-4:].lower() == ".hea" else path, header, check_sums)

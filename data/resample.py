@@ -19,11 +19,19 @@ _MAX_BANK = 2**19  # weights in a filter bank; odder ratios than that are comput
 _BLOCK = 2**17  # input samples of all leads at a time, so that memory stays bounded
 
 
-def resample(x, fs_in, fs_out):
-    """x (n_leads, n) float32 at `fs_in` Hz -> (n_leads, ceil(n fs_out / fs_in)) float32 at `fs_out` Hz.
+def resample(x: np.ndarray, fs_in: float, fs_out: float) -> np.ndarray:
+    """Change the sampling rate; sample 0 stays at time 0.
 
-    Sample 0 stays at time 0. Equal rates give x itself. Raises ValueError if a rate is not positive or a ratio beyond
-    1 to 50,000.
+    Args:
+        x: (n_leads, n) float32.
+        fs_in: Its rate, Hz.
+        fs_out: The rate that is wanted, Hz.
+
+    Returns:
+        (n_leads, ceil(n fs_out / fs_in)) float32; x itself where the rates are equal.
+
+    Raises:
+        ValueError: A rate is not positive, or their ratio is beyond 1 to 50,000.
     """
     up, down = ratio(fs_in, fs_out)
     if up == down or x.shape[1] == 0:
@@ -35,7 +43,7 @@ def resample(x, fs_in, fs_out):
 
 
 @lru_cache(maxsize=256)
-def ratio(fs_in, fs_out):
+def ratio(fs_in: float, fs_out: float) -> tuple[int, int]:
     """-> up, down: the fraction nearest to fs_out / fs_in with terms up to MAX_TERM."""
     if not (0 < fs_in < math.inf and 0 < fs_out < math.inf and 1 / MAX_TERM <= fs_out / fs_in <= MAX_TERM):
         raise ValueError(f"cannot resample from {fs_in:g} Hz to {fs_out:g} Hz")
@@ -67,7 +75,8 @@ def _bank(up, down):
     stride is n_outputs * down / up. At least 16 channels, for with fewer the convolution runs at a fraction of its
     speed.
     """
-    half_length, h = _half_length(up, down), _filter(up, down)
+    half_length = _half_length(up, down)
+    h = _filter(up, down)
     n_outputs = up * max(1, 16 // up)
     first = -(half_length // up)
     last = ((n_outputs - 1) * down + half_length) // up
@@ -79,7 +88,8 @@ def _bank(up, down):
 
 def _by_bank(x, up, down, length):
     weights, first = _bank(up, down)
-    n_leads, (n_outputs, _, width) = len(x), weights.shape
+    n_leads = len(x)
+    n_outputs, _, width = weights.shape
     stride = n_outputs // up * down
     n_frames = -(-length // n_outputs)
     out = np.empty((n_leads, n_frames, n_outputs), np.float32)
@@ -95,7 +105,8 @@ def _by_bank(x, up, down, length):
 
 def _by_output(x, up, down, length):
     """The same sum with the weights of each output looked up: for ratios such as 10000 / 49993."""
-    half_length, h = _half_length(up, down), _filter(up, down).astype(np.float32)
+    half_length = _half_length(up, down)
+    h = _filter(up, down).astype(np.float32)
     reach = half_length // up + 1
     columns = np.arange(-reach, reach + 1)
     out = np.empty((len(x), length), np.float32)
@@ -116,7 +127,8 @@ def _with_edges(x, start, stop):
     """x[:, start:stop], where indices outside of x give its first or last sample; contiguous."""
     n = x.shape[1]
     part = np.empty((len(x), stop - start), np.float32)
-    left, right = min(max(-start, 0), stop - start), max(stop - n, 0)
+    left = min(max(-start, 0), stop - start)
+    right = max(stop - n, 0)
     inner = part[:, left : part.shape[1] - right] if right < part.shape[1] else part[:, :0]
     inner[:] = x[:, max(start, 0) : max(start, 0) + inner.shape[1]]
     part[:, :left] = x[:, :1]

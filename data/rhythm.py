@@ -21,7 +21,7 @@ _KIND = np.repeat(np.arange(3), [len(RATES), len(VARIATIONS), len(PREMATURE)])  
 _WIDTH = 2 * np.array(SOFTNESS)[_KIND]  # (N_RHYTHM,)
 
 
-def r_peaks(signal, sample_freq):
+def r_peaks(signal: np.ndarray, sample_freq: float) -> np.ndarray:
     """Samples of the R peaks; signal (12, T) mV -> (n,) int. All leads vote, so a silent or noisy one does little."""
     strength = np.abs(band_pass(signal, BAND, sample_freq))  # (12, T)
     strength /= row_quantiles(strength, 0.98) + 1e-3
@@ -31,7 +31,7 @@ def r_peaks(signal, sample_freq):
     return find_peaks(strength, distance=max(1, 0.28 * sample_freq), height=0.35 * high, prominence=0.3 * high)[0]
 
 
-def rhythm(signal, sample_freq):
+def rhythm(signal: np.ndarray, sample_freq: float) -> np.ndarray:
     """(N_RHYTHM,) float32 within -0.5 and 0.5: heart rate, variation of the RR intervals and the shortest of them,
     each against a row of limits (soft steps, so that a linear layer can draw any line between them). signal (12, T)
     mV. All zero, which says nothing, where fewer than four beats are found or the rate is too low to see a QRS

@@ -120,6 +120,25 @@ class Entry(NamedTuple):
     remarks: Sequence[str]
 
 
+def layout_of(path: str, files: Sequence[str]) -> tuple[str, ...]:
+    """The names of a recording's files as they follow from its own, so that those of a data set are mostly the same:
+    ('/.hea', '/.mat'), where '/' stands for the recording's name.
+
+    Args:
+        path: of the recording, without ending.
+        files: paths of its files, all in the folder of `path`.
+    """
+    stem = os.path.basename(path)
+    names = [os.path.basename(file) for file in files]
+    return tuple("/" + name[len(stem) :] if name.startswith(stem) else name for name in names)
+
+
+def laid_out(path: str, layout: Sequence[str]) -> list[str]:
+    """Paths of the files of a recording; the inverse of `layout_of`."""
+    folder = os.path.dirname(path)
+    return [path + name[1:] if name[0] == "/" else os.path.join(folder, name) for name in layout]
+
+
 def shard_file(folder: Path, shard: int) -> Path:
     return folder / f"signals_{shard:05d}.i16"
 
@@ -225,10 +244,10 @@ def _write_shard(
         kept: recordings of an earlier cache by name.
 
     Returns:
-        names, dx, files and sizes of the n recordings that could be read, skipped and warnings (lists); crc (n,),
+        names, dx, layouts and sizes of the n recordings that could be read, skipped and warnings (lists); crc (n,),
         hashes (n, HASH_BYTES), stamps (n, STAMP_BYTES), constant (n,) and covariates (n, N_COVARIATES).
     """
-    part = {name: [] for name in ("names", "dx", "files", "sizes", "skipped", "warnings")}
+    part = {name: [] for name in ("names", "dx", "layouts", "sizes", "skipped", "warnings")}
     # Arrays, not lists of them: small arrays between large ones would scatter the memory.
     arrays = {
         "crc": np.empty(len(records), np.uint32),
@@ -257,7 +276,7 @@ def _write_shard(
             arrays["covariates"][row] = entry.covariates
             part["names"].append(record.name)
             part["dx"].append(list(entry.dx))
-            part["files"].append([os.path.basename(path) for path in paths])
+            part["layouts"].append(layout_of(record.path, paths))
             part["sizes"].append(entry.signal.size)
             part["warnings"] += [[record.name, remark] for remark in entry.remarks]
     return part | {name: values[: len(part["names"])] for name, values in arrays.items()}

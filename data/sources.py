@@ -29,7 +29,10 @@ COLLECTIONS = (
     Collection("PTB-XL", 21837, ("ptbxl",), r"HR\d{5}"),
     Collection("Georgia", 10344, ("georgia", "g12ec", "ga"), r"E\d{5}"),
     Collection(
-        "Chapman-Shaoxing", 10247, ("chapmanshaoxing", "chapman", "shaoxing"), r"JS(?:0\d{4}|10[0-5]\d\d|106[0-3]\d|1064[0-6])"
+        "Chapman-Shaoxing",
+        10247,
+        ("chapmanshaoxing", "chapman", "shaoxing"),
+        r"JS(?:0\d{4}|10[0-5]\d\d|106[0-3]\d|1064[0-6])",
     ),
     Collection("Ningbo", 34905, ("ningbo",), r"JS\d{5}"),
 )

@@ -7,10 +7,8 @@ limits below, and a network is first built without memory, to count its weights.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
-from torch import nn
 
 from data.covariates import N_COVARIATES
 from models import HEAD, build_model, encoder_class
@@ -31,12 +29,6 @@ def check_codes(codes: Iterable[str]) -> None:
                 f"{code[:80]!r} cannot be the code of a class: "
                 "it is empty, begins with # or holds a comma or a line end"
             )
-
-
-def check_finite(model: nn.Module, file: str | Path) -> None:
-    """Refuse, with a ValueError that names the file, a model whose weights from `file` are not all numbers."""
-    if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
-        raise ValueError(f"{file} holds weights that are NaN or infinite")
 
 
 def check_members(members: list[dict], n_leads: int) -> int:

@@ -57,7 +57,7 @@ class History:
         return True
 
     def add(self, train_stats: dict[str, float], scores: dict[str, float]) -> None:
-        """Append an epoch to history.csv and print it: every one on a terminal, elsewhere those that are the best.
+        """Append an epoch to history.csv, and draw it.
 
         Args:
             train_stats: from Trainer.train_one_epoch.
@@ -69,6 +69,10 @@ class History:
         self.run.write_rows("history.csv", self.rows)
         if self.plots and self.is_main:
             self._draw()
+
+    def print_epoch(self) -> None:
+        """The last epoch in a line: every one on a terminal, elsewhere those that are the best so far."""
+        row = self.rows[-1]
         is_best = row is self.best_row()
         if is_best or sys.stdout.isatty():
             print(f"epoch {self.n_epochs:3d}  {self._text(row)}{'  best' if is_best else ''}", flush=True)

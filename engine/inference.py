@@ -1,16 +1,34 @@
-"""From preprocessed recordings to probabilities and decisions: the one way that validation, driver and API share."""
+"""From preprocessed recordings to probabilities and decisions: the one way that validation, driver and API share.
 
+From a notebook:
+
+    from data.records import read_record
+    from engine.inference import load_predictor
+
+    predictor = load_predictor("mdl")                           # or a run folder, or a folder of them
+    adc, header = read_record("data/sample/georgia/E00001")     # (n_leads, n) ADC values
+    signal, covariates = predictor.read(adc, header)            # (12, T) int16 microvolts, (N_COVARIATES,)
+    y_score = predictor.predict([signal], covariates[None])     # (1, C) probabilities
+    y_pred = predictor.decide(y_score)                          # (1, C) bool
+    dict(zip(predictor.class_set.abbreviations, y_score[0]))
+"""
+
+import os
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from data.covariates import recording_covariates
-from data.preprocess import preprocess, to_microvolts, to_millivolts, window_starts
+from data.headers import Header
+from data.labels import ClassSet
+from data.preprocess import SignalConfig, preprocess, to_microvolts, to_millivolts, window_starts
 from engine.decision import decide
 from engine.run_folder import RunError, load_run
 from models.folding import fold_norms
@@ -18,15 +36,26 @@ from models.folding import fold_norms
 BATCH = 64  # windows
 
 
-def predict(models, seq_lengths, signals, covariates, device="cpu"):
-    """Probabilities, the mean over each recording's windows and over the models.
+def predict(
+    models: Sequence[torch.nn.Module],
+    seq_lengths: Sequence[int],
+    signals: Sequence[np.ndarray],
+    covariates: np.ndarray,
+    device: str = "cpu",
+) -> np.ndarray:
+    """Probabilities (R, C) float32, the mean over each recording's windows and over the models.
 
-    models: in evaluation mode, from `models.folding.fold_norms`; seq_lengths: samples in a window of each; signals: R
-    arrays (12, T_i) int16 microvolts; covariates (R, N_COVARIATES) -> (R, C) float32. Always in float32: the same
-    recording gets the same probabilities wherever it is asked for.
+    Always in float32: the same recording gets the same probabilities wherever it is asked for.
+
+    Args:
+        models: in evaluation mode, from `models.folding.fold_norms`.
+        seq_lengths: samples in a window of each model.
+        signals: R arrays (12, T_i) int16 microvolts.
+        covariates: (R, N_COVARIATES) float32.
+        device: where the models are.
     """
 
-    def answer(task):
+    def probabilities(task):
         model, x, lengths, rows = task
         with torch.inference_mode():
             logits = model(
@@ -36,19 +65,21 @@ def predict(models, seq_lengths, signals, covariates, device="cpu"):
             )  # (b, C)
             return torch.sigmoid(logits.float()).cpu().numpy()
 
+    n_threads = torch.get_num_threads() if device == "cpu" else 1
     total = 0
-    for seq_length in sorted(set(seq_lengths)):
+    for seq_length in sorted(set(seq_lengths)):  # models of one window length share its batches
         members = [model for model, length in zip(models, seq_lengths) if length == seq_length]
         tasks = ((model, *batch) for batch in window_batches(signals, seq_length) for model in members)
-        sums, n_windows = np.zeros((len(signals), members[0].head.thresholds.numel())), np.zeros(len(signals))
-        for (_, _, _, rows), scores in in_threads(answer, tasks, torch.get_num_threads() if device == "cpu" else 1):
+        sums = np.zeros((len(signals), members[0].head.thresholds.numel()))  # (R, C)
+        n_windows = np.zeros(len(signals))
+        for (_, _, _, rows), scores in in_threads(probabilities, tasks, n_threads):
             np.add.at(sums, rows, scores)
             np.add.at(n_windows, rows, 1)
         total = total + sums / (n_windows / len(members))[:, None]  # (R, C)
     return (total / len(models)).astype(np.float32)
 
 
-def in_threads(function, items, n_threads):
+def in_threads(function: Callable[[Any], Any], items: Iterable[Any], n_threads: int) -> Iterator[tuple[Any, Any]]:
     """Yield (item, function(item)) in order, computed by several threads; few items are read ahead.
 
     Networks as small as these use two cores best by working on two batches at once: split within each operation, as
@@ -68,14 +99,16 @@ def in_threads(function, items, n_threads):
 
 
 @cache
-def single_threads(n):
+def single_threads(n: int) -> ThreadPoolExecutor:
     """A pool of n threads in each of which PyTorch does not start further ones; kept, for its threads take time to
     start.
     """
     return ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
 
 
-def window_batches(signals, seq_length):
+def window_batches(
+    signals: Sequence[np.ndarray], seq_length: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[int]]]:
     """Yield (x (b, 12, L) float32 mV, lengths (b,), row of each window) with b <= BATCH, all windows in order.
 
     Half-overlapping windows (`data.preprocess.window_starts`), a shorter recording zero-padded after its lengths
@@ -87,7 +120,8 @@ def window_batches(signals, seq_length):
         for start in window_starts(signal.shape[1], seq_length, overlap=seq_length // 2)
     )
     while batch := list(islice(places, BATCH)):
-        x, lengths = np.zeros((len(batch), 12, seq_length), np.int16), np.empty(len(batch), np.int64)
+        x = np.zeros((len(batch), 12, seq_length), np.int16)
+        lengths = np.empty(len(batch), np.int64)
         for i, (row, start) in enumerate(batch):
             window = signals[row][:, start : start + seq_length]  # (12, <= L)
             lengths[i] = window.shape[1]
@@ -96,28 +130,46 @@ def window_batches(signals, seq_length):
 
 
 class Predictor:
-    """A trained run, or an ensemble of runs: recordings in, probabilities and decisions out.
+    """A trained run, or an ensemble of runs: recordings in, probabilities and decisions out. See the module's example.
 
-    `signal_config` and `class_set` are the data contract stored with the model(s), `decision` the rule
-    that makes diagnoses of probabilities, `frequency` (C,) how often each class
-    occurred in training."""
+    Attributes:
+        signal_config: rate, leads and range of the signals that the models see (`data.inputs.read_input` takes it).
+        class_set: codes, abbreviations and names of the C columns; `class_set.column("AF")` finds one.
+        decision: the rule that makes diagnoses of probabilities (`engine.decision`).
+        frequency: (C,) how often each class occurred in training.
+        thresholds: (C,) mean over the models, for a rule that uses them.
+        models, seq_lengths, device: the members, the samples in a window of each, and where they are.
+    """
 
-    def __init__(self, models, seq_lengths, signal_config, class_set, decision, frequency, device="cpu"):
-        self.models = [
-            fold_norms(model.to(device)) for model in models
-        ]  # for answers only: they cannot be trained further
-        self.seq_lengths, self.signal_config, self.class_set, self.device = (
-            seq_lengths,
-            signal_config,
-            class_set,
-            device,
-        )
-        self.decision, self.frequency = decision, np.asarray(frequency, np.float64)
+    def __init__(
+        self,
+        models: Sequence[torch.nn.Module],
+        seq_lengths: Sequence[int],
+        signal_config: SignalConfig,
+        class_set: ClassSet,
+        decision: dict[str, Any],
+        frequency: Sequence[float],
+        device: str = "cpu",
+    ):
+        """Args: as the attributes. The models are folded for inference: they cannot be trained further."""
+        self.models = [fold_norms(model.to(device)) for model in models]
+        self.seq_lengths = seq_lengths
+        self.signal_config = signal_config
+        self.class_set = class_set
+        self.decision = decision
+        self.frequency = np.asarray(frequency, np.float64)
         self.thresholds = torch.stack([model.head.thresholds.cpu() for model in models]).mean(0).numpy()  # (C,)
+        self.device = device
 
-    def read(self, adc, header):
-        """What the models see of a recording: (signal (12, T) int16 microvolts, covariates (N_COVARIATES,)). Raises
-        RecordError.
+    def read(self, adc: np.ndarray, header: Header) -> tuple[np.ndarray, np.ndarray]:
+        """What the models see of a recording: (signal (12, T) int16 microvolts, covariates (N_COVARIATES,) float32).
+
+        Args:
+            adc: (n_leads, n) ADC values as stored, any number type.
+            header: of the recording, from `data.records.parse_header` or `read_record`.
+
+        Raises:
+            data.records.RecordError: the recording cannot be used.
         """
 
         def work():
@@ -128,21 +180,25 @@ class Predictor:
         # need them.
         return single_threads(torch.get_num_threads()).submit(work).result()
 
-    def predict(self, signals, covariates):
-        """R signals (12, T_i) int16 microvolts, covariates (R, N_COVARIATES) -> y_score (R, C) float32, the mean over
-        members.
+    def predict(self, signals: Sequence[np.ndarray], covariates: np.ndarray) -> np.ndarray:
+        """Probabilities (R, C) float32, the mean over members, of R signals (12, T_i) int16 microvolts, of any lengths,
+        and covariates (R, N_COVARIATES), as `read` gives them.
         """
         return predict(self.models, self.seq_lengths, signals, covariates, self.device)
 
-    def decide(self, y_score):
-        """y_score (R, C) -> y_pred (R, C) bool."""
+    def decide(self, y_score: np.ndarray) -> np.ndarray:
+        """Decisions (R, C) bool for probabilities (R, C)."""
         return decide(y_score, self.thresholds, self.decision)
 
 
-def load_predictor(folder, device="cpu"):
-    """Predictor of a run folder, or of all the run folders in it (an ensemble). A member that does not load, or that
-    reads its input or names its outputs differently, is a RunError."""
-    folder = Path(folder)
+def load_predictor(folder: str | Path, device: str = "cpu") -> Predictor:
+    """Predictor of a run folder, or of all the run folders in it (an ensemble).
+
+    Raises:
+        engine.run_folder.RunError: there is no such folder or no run in it, or a member does not load, or it reads its
+            input or names its outputs differently than the others.
+    """
+    folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         raise RunError(f"{folder}: there is no such model folder")
     runs = [folder]
@@ -150,14 +206,19 @@ def load_predictor(folder, device="cpu"):
         runs = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
         if not runs:
             raise RunError(f"{folder} holds neither a config.json nor run folders")
-    models, seq_lengths, contracts, frequencies = [], [], [], []
+    models = []
+    seq_lengths = []
+    contracts = []
+    frequencies = []
     for run in runs:
         run_models, run_lengths, signal, class_set, config = load_run(run)
-        models, seq_lengths = models + run_models, seq_lengths + run_lengths
+        models += run_models
+        seq_lengths += run_lengths
         frequencies.append(config["data"]["frequency"])
         contracts.append((signal, class_set, config["decision"]))
         if contracts[-1] != contracts[0]:
             raise RunError(
-                f"{run} has another signal configuration, other classes or another decision rule than {runs[0]}: they cannot be averaged"
+                f"{run} has another signal configuration, other classes or another decision rule than {runs[0]}: "
+                "they cannot be averaged"
             )
     return Predictor(models, seq_lengths, *contracts[0], np.mean(frequencies, axis=0), device)

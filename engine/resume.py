@@ -190,8 +190,8 @@ def _compare_recordings(run: RunFolder, state: dict, recordings: TrainValid) -> 
         same = ids.splitlines() == recordings.names(recordings.train)
     if not same:
         raise RunError(
-            f"{run / 'train_ids.txt'} and valid_ids.txt name other recordings, or other diagnoses, than would train now: "
-            "give the --input_folder and --metadata that the run was started with, or another --folder"
+            f"{run / 'train_ids.txt'} and valid_ids.txt name other recordings, or other diagnoses, than would train "
+            "now: give the --input_folder and --metadata that the run was started with, or another --folder"
         )
 
 

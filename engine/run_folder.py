@@ -170,7 +170,8 @@ class RunFolder:
             raise
         except pickle.UnpicklingError as error:  # PyTorch's own text advises to run what is in the file
             raise RunError(
-                f"{file} is damaged or not a plain PyTorch checkpoint: it holds other things than tensors and plain values"
+                f"{file} is damaged or not a plain PyTorch checkpoint: it holds other things than tensors and plain "
+                "values"
             ) from error
         except _FOREIGN_FILE as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]

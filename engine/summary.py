@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.files import write_atomically
 from data.labels import ClassSet
 from data.records import Record
 from engine.run_folder import RunError, RunFolder
@@ -52,6 +53,9 @@ def write_summary(file: Path, answers: Sequence[tuple[Record, Path]], class_set:
 
     Returns:
         (record, reason) of the answers that are left out, because they cannot be read or have other classes.
+
+    Raises:
+        RunError: the table cannot be written.
     """
     abbreviations = [short or code for short, code in zip(class_set.abbreviations, class_set.codes)]
     groups = [(code,) for code in class_set.codes]
@@ -70,6 +74,8 @@ def write_summary(file: Path, answers: Sequence[tuple[Record, Path]], class_set:
             continue
         called = SEPARATOR.join(short for short, decided in zip(abbreviations, outputs.y_pred[0]) if decided)
         writer.writerow([record.name, called, *map(repr, outputs.y_score[0].tolist())])
-    folder = RunFolder(file.parent)
-    folder.write_text(file.name, table.getvalue())
+    try:
+        write_atomically(file, table.getvalue().encode("utf-8"))
+    except OSError as error:
+        raise RunError(f"{file} cannot be written: {error.strerror}") from error
     return left_out

@@ -62,7 +62,7 @@ def folder_of_records(tmp_path):
     return tmp_path / "in"
 
 
-def start_script(script, *args, cwd, stdout, stderr):
+def start_script(script, *args, cwd, stdout, stderr, environment=()):
     """Start one of the scripts in a forked process, its output into two open files; returns the process id.
 
     A fork has PyTorch imported already, which takes longer than most of what the tests let scripts do.
@@ -77,6 +77,7 @@ def start_script(script, *args, cwd, stdout, stderr):
         sys.stdout = open(1, "w", closefd=False)
         sys.stderr = open(2, "w", closefd=False)
         os.chdir(cwd)
+        os.environ.update(environment)
         sys.argv = [str(ROOT / script), *map(str, args)]
         runpy.run_path(sys.argv[0], run_name="__main__")
         status = 0
@@ -163,3 +164,24 @@ def kill_after_first_epoch(script, *args, cwd):
                 os.kill(pid, signal.SIGKILL)
                 break
         os.waitpid(pid, 0)
+
+
+@pytest.fixture(scope="session")
+def untrained_run(tmp_path_factory):
+    """A function that makes a run folder with a small, untrained model for the classes of a ClassSet."""
+    from data.preprocess import SignalConfig
+    from engine.run_folder import RunFolder, make_config
+    from models import DEFAULT_MODEL, build_model
+
+    def make(class_set):
+        n_classes = len(class_set)
+        sizes = {**DEFAULT_MODEL, "stem": 8, "widths": [8, 8], "depths": [1, 1], "n_classes": n_classes}
+        members = [{"model": sizes, "seq_length": 250}]
+        data = {"frequency": [0.1] * n_classes}
+        run = RunFolder(tmp_path_factory.mktemp("untrained"))
+        config = make_config(SignalConfig(), class_set, {"rule": "thresholds"}, members, {}, data)
+        run.write_json("config.json", config)
+        run.save("model.pth", {"members": [build_model(sizes).state_dict()]})
+        return run
+
+    return make

@@ -7,14 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import loops, reference
+import train
+from benchmarks import loops, reference, runs
+from benchmarks.accuracy import CONFIGURATIONS
+from benchmarks.recordings import replicate
 from benchmarks.timing import compare, table
 from data.preprocess import SignalConfig, preprocess
 from data.records import find_records, read_record
+from engine.inference import load_predictor
 from engine.metrics import compute_scores, load_weights, normal_column
 from models import build_model
 
-MODULES = sorted(file.stem for file in (Path(__file__).parent.parent / "benchmarks").glob("*.py"))
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = sorted(file.stem for file in (ROOT / "benchmarks").glob("*.py"))
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -23,11 +28,12 @@ def test_every_benchmark_can_be_imported(name):
 
 
 def test_a_row_tells_how_many_times_better():
-    fast, slow = (
-        compare("a", lambda: None, lambda: sum(range(20_000)), n=1, reference_name="sum"),
-        compare("b", lambda: sum(range(20_000)), lambda: None, unit="s"),
-    )
-    assert fast.ratio > 1 > slow.ratio and "sum: " in table([fast, slow])
+    fast = compare("a", lambda: None, lambda: sum(range(20_000)), n=1, reference_name="sum")
+    slow = compare("b", lambda: sum(range(20_000)), lambda: None, unit="s")
+    alone = compare("c", lambda: None)
+    assert fast.ratio > 1 > slow.ratio and alone.ratio is None
+    lines = table([fast, slow, alone]).splitlines()
+    assert "sum: " in lines[2] and lines[4].startswith("| c | /s |") and len({line.count("|") for line in lines}) == 1
 
 
 def test_the_plain_reader_reads_the_same_millivolts(sample):
@@ -37,7 +43,8 @@ def test_the_plain_reader_reads_the_same_millivolts(sample):
 
 
 def test_the_plain_network_is_the_predecessors():
-    plain, ours = reference.PlainResNet(), build_model({"encoder": "resnet"})
+    plain = reference.PlainResNet()
+    ours = build_model({"encoder": "resnet"})
     assert sum(p.numel() for p in plain.parameters()) == pytest.approx(7.0e6, rel=0.02)
     encoder = [p.shape.numel() for p in plain.parameters()]
     assert sum(encoder[:-2]) == sum(p.numel() for p in ours.encoder.parameters())
@@ -46,25 +53,60 @@ def test_the_plain_network_is_the_predecessors():
 
 def test_the_plain_loops_give_the_official_scores(tmp_path):
     groups, weights = load_weights(2020)
-    rng, codes = np.random.default_rng(0), [code for group in groups for code in group]
-    y_true, y_pred, y_score = (
-        np.zeros((60, len(groups)), bool),
-        np.zeros((60, len(groups)), bool),
-        np.zeros((60, len(groups))),
-    )
-    place = {code: k for k, group in enumerate(groups) for code in group}
+    codes = [code for group in groups for code in group]
+    column = {code: k for k, group in enumerate(groups) for code in group}
+    rng = np.random.default_rng(0)
+    y_true = np.zeros((60, len(groups)), bool)
+    y_pred = np.zeros((60, len(groups)), bool)
+    y_score = np.zeros((60, len(groups)))
     for i in range(60):
-        dx, scores = rng.choice(codes, 3, replace=False), rng.random(len(codes)).round(2)
+        dx = rng.choice(codes, 3, replace=False)
+        scores = rng.random(len(codes)).round(2)
         (tmp_path / f"{i:02d}.hea").write_text(f"x 12 500 5000\n#Dx: {','.join(dx)}\n")
         rows = [codes, (scores > 0.7).astype(int), scores]
         (tmp_path / f"{i:02d}.csv").write_text("#x\n" + "\n".join(",".join(map(str, row)) for row in rows) + "\n")
-        y_true[i, [place[code] for code in dx]] = True
+        y_true[i, [column[code] for code in dx]] = True
         for k, group in enumerate(groups):
             mine = [codes.index(code) for code in group]
-            y_pred[i, k], y_score[i, k] = (scores[mine] > 0.7).any(), scores[mine].mean()
-    found = loops.evaluate(
-        sorted(tmp_path.glob("*.hea")), sorted(tmp_path.glob("*.csv")), groups, weights, normal_column(groups)
-    )
-    expected = compute_scores(y_true, y_pred, y_score, weights, normal_column(groups))
+            y_pred[i, k] = (scores[mine] > 0.7).any()
+            y_score[i, k] = scores[mine].mean()
+    normal = normal_column(groups)
+    found = loops.evaluate(sorted(tmp_path.glob("*.hea")), sorted(tmp_path.glob("*.csv")), groups, weights, normal)
+    expected = compute_scores(y_true, y_pred, y_score, weights, normal)
     names = ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_measure", "challenge_metric")
     assert found == pytest.approx([expected[name] for name in names], abs=1e-12)
+
+
+def test_replicated_recordings_read_as_the_original(sample, tmp_path):
+    originals = find_records(sample / "georgia")[:2]
+    replicate(originals, tmp_path, 5)
+    copies = find_records(tmp_path)
+    first, second = (record.record_id for record in originals)
+    assert sorted(copy.record_id for copy in copies) == [first] * 3 + [second] * 2
+    samples = {record.record_id: read_record(record)[0] for record in originals}
+    for copy in copies:
+        np.testing.assert_array_equal(read_record(copy)[0], samples[copy.record_id])
+
+
+def test_a_failing_script_says_why(tmp_path):
+    with pytest.raises(RuntimeError, match="(?s)status 1.*there is no such thing"):
+        runs.run_python("-c", "raise SystemExit('there is no such thing')", log=tmp_path / "log")
+    assert "no such thing" in (tmp_path / "log").read_text()
+
+
+def test_answers_are_read_back_as_they_were_given(sample, tmp_path):
+    """What driver.py writes, against the Predictor that it uses."""
+    answers = runs.classify(ROOT / "mdl", sample / "georgia", tmp_path / "out")
+    predictor = load_predictor(ROOT / "mdl")
+    read = [predictor.read(*read_record(record)) for record in find_records(sample / "georgia")]
+    y_score = predictor.predict([signal for signal, _ in read], np.array([covariates for _, covariates in read]))
+    np.testing.assert_allclose(answers.y_score, y_score, atol=1e-5)
+    np.testing.assert_array_equal(answers.y_pred, predictor.decide(y_score))
+    assert answers.y_true.any(1).all() and len(answers[np.array([0, 0, 3])]) == 3
+    assert set(runs.scores(answers)) == {"auroc", "challenge"}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_train_py_takes_the_flags_of_every_configuration(name, sample):
+    args, pretrained = train.parse_args([*CONFIGURATIONS[name].split(), "--input_folder", str(sample)])
+    assert pretrained is None and args.covariates == ("--no-covariates" not in CONFIGURATIONS[name])

@@ -3,59 +3,65 @@ began.
 """
 
 import csv
+import os
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING, kill_after_first_epoch
+from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING, kill_after_first_epoch, start_script
 
-from data.cache import open_cache
+from data.cache import CacheError, open_cache
 from data.dataset import PrefetchBatches, ResidentBatches, TrainBatches, unlabelled_dataset
 from data.metadata import read_metadata
 from data.preprocess import SignalConfig
 from data.records import find_records
 from engine.distributed import ProcessGroup
-from engine.run_folder import RunFolder
+from engine.recordings import open_recordings
+from engine.run_folder import PRETRAIN, RunFolder
 from engine.validation import predict_together
 
 # Dropout draws other numbers on each process, and sums in bfloat16 depend on their order.
-TINY = (
-    "--stem",
-    "8",
-    "--widths",
-    "8",
-    "8",
-    "--depths",
-    "1",
-    "1",
-    "--dropout",
-    "0",
-    "--head_dropout",
-    "0",
-    "--no-bf16",
-    "--batch_size",
-    "8",
-    "--epochs",
-    "3",
-    "--lr",
-    "0.003",
+TINY = tuple(
+    "--stem 8 --widths 8 8 --depths 1 1 --dropout 0 --head_dropout 0 --no-bf16 --batch_size 8 --epochs 3 --lr 0.003 "
+    "--no-plots".split()
 )
 
 
-def torchrun(n, script, *args, cwd):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        str(n),
-        str(ROOT / script),
-        *map(str, args),
-    ]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def run_together(n, script, *args, cwd):
+    """Run a script in n processes, each told by its environment who it is, as torchrun does. Returns a CompletedProcess
+    with the status of the first that failed, else 0, and the output of all.
+    """
+    environment = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        pids = set()
+        for rank in map(str, range(n)):
+            own = environment | {"RANK": rank, "LOCAL_RANK": rank}
+            pids.add(start_script(script, *args, cwd=cwd, stdout=stdout, stderr=stderr, environment=own))
+        returncode = 0
+        while pids:
+            pid, status = os.wait()
+            if pid not in pids:
+                continue
+            pids.discard(pid)
+            if status and not returncode:
+                returncode = os.waitstatus_to_exitcode(status)
+                for other in pids:  # they would wait for it
+                    os.kill(other, signal.SIGKILL)
+        stdout.seek(0)
+        stderr.seek(0)
+        return subprocess.CompletedProcess((script, *args), returncode, stdout.read(), stderr.read())
 
 
 def history(file):
@@ -77,7 +83,7 @@ def assert_same_history(a, b):
 def test_two_processes_train_as_one(folder_of_records, tmp_path, run_script):
     args = "--input_folder", folder_of_records, *TINY
     run_script("train.py", *args, "--folder", "one", cwd=tmp_path)
-    done = torchrun(2, "train.py", *args, "--folder", "two", cwd=tmp_path)
+    done = run_together(2, "train.py", *args, "--folder", "two", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch   1") == 1  # one process speaks
     assert_same_history(tmp_path / "one" / "history.csv", tmp_path / "two" / "history.csv")
@@ -86,17 +92,27 @@ def test_two_processes_train_as_one(folder_of_records, tmp_path, run_script):
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
 
-    again = torchrun(2, "train.py", *args, "--folder", "two", "--resume", cwd=tmp_path)
-    assert again.returncode == 0 and "nothing to resume" in again.stdout, again.stderr
-    uneven = torchrun(2, "train.py", *args, "--batch_size", 7, "--folder", "seven", cwd=tmp_path)
+    again = run_together(2, "train.py", *args, "--folder", "two", "--resume", cwd=tmp_path)
+    assert again.returncode == 0 and "Nothing to resume" in again.stdout, again.stderr
+    uneven = run_together(2, "train.py", *args, "--batch_size", 7, "--folder", "seven", cwd=tmp_path)
     assert uneven.returncode != 0 and "cannot be shared evenly by 2 processes" in uneven.stderr
+
+
+@pytest.mark.slow
+def test_torchrun_tells_the_processes_who_they_are(folder_of_records, tmp_path):
+    args = "--input_folder", folder_of_records, *TINY, "--folder", "two"
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    command = [*launcher, str(ROOT / "train.py"), *map(str, args)]
+    for flags, said in ((), "epoch   1"), (("--resume",), "Nothing to resume"):
+        done = subprocess.run([*command, *flags], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.count(said) == 1, done.stderr
 
 
 def test_one_process_goes_on_with_what_two_began(folder_of_records, tmp_path, run_script):
     args = "--input_folder", folder_of_records, *TINY
     run_script("train.py", *args, "--folder", "one", cwd=tmp_path)
     kill_after_first_epoch("train.py", *args, "--folder", "other", cwd=tmp_path)
-    done = torchrun(2, "train.py", *args, "--folder", "other", "--resume", cwd=tmp_path)
+    done = run_together(2, "train.py", *args, "--folder", "other", "--resume", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert_same_history(tmp_path / "one" / "history.csv", tmp_path / "other" / "history.csv")
 
@@ -104,9 +120,56 @@ def test_one_process_goes_on_with_what_two_began(folder_of_records, tmp_path, ru
 def test_two_processes_pretrain_as_one(few, tmp_path, run_script):
     args = "--input_folder", few, *TINY_PRETRAINING, "--dropout", "0", "--no-bf16", "--batch_size", "8"
     run_script("pretrain.py", *args, "--folder", "one", cwd=tmp_path)
-    done = torchrun(2, "pretrain.py", *args, "--folder", "two", cwd=tmp_path)
+    done = run_together(2, "pretrain.py", *args, "--folder", "two", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert_same_history(tmp_path / "one" / "pretrain_history.csv", tmp_path / "two" / "pretrain_history.csv")
+
+
+def test_processes_open_what_the_main_one_settled(folder_of_records, tmp_path, monkeypatch):
+    """Only the main process tries skipped recordings again, and nobody goes on who sees other recordings."""
+    args = SimpleNamespace(
+        input_folder=folder_of_records,
+        n_total=None,
+        seed=1,
+        cache=tmp_path / "cache",
+        workers=1,
+        strict=False,
+        records=500,
+    )
+    (folder_of_records / "a" / "R00.mat").rename(tmp_path / "R00.mat")
+    how, real = [], open_cache
+    monkeypatch.setattr("engine.recordings.open_cache", lambda *given: (how.append(given[-1]), real(*given))[1])
+    monkeypatch.setattr(ProcessGroup, "broadcast", lambda group, value=True: value)
+    monkeypatch.setattr(ProcessGroup, "all_gather_object", lambda group, value: [value] * 2)
+    run = RunFolder(tmp_path / "run")
+    main, other = (open_recordings(args, SignalConfig(), run, ProcessGroup(rank, 2)) for rank in (0, 1))
+    assert how == [True, False] and main.names == other.names and len(main) == 23
+    monkeypatch.setattr(ProcessGroup, "all_gather_object", lambda group, value: [value, "another"])
+    with pytest.raises(CacheError, match="the processes see different recordings"):
+        open_recordings(args, SignalConfig(), run, ProcessGroup(1, 2))
+
+
+def test_if_nothing_can_be_read_the_list_is_written_before_the_end(folder_of_records, tmp_path):
+    args = SimpleNamespace(
+        input_folder=folder_of_records,
+        n_total=None,
+        seed=1,
+        cache=tmp_path / "cache",
+        workers=1,
+        strict=False,
+        records=500,
+    )
+    for file in folder_of_records.rglob("*.mat"):
+        file.unlink()
+    run = RunFolder(tmp_path / "run", PRETRAIN)
+    run.create()
+    with pytest.raises(
+        CacheError, match="none of 24 .* 24 times .*; all are listed in .*run/pretrain_skipped_records.csv"
+    ):
+        open_recordings(args, SignalConfig(), run, ProcessGroup())
+    with open(run / "skipped_records.csv", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) == 24 and rows[0]["record"] == "a/R00" and "missing" in rows[0]["reason"]
 
 
 @pytest.fixture(scope="module")

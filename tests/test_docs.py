@@ -1,4 +1,4 @@
-"""What the documentation says is so: commands run, flags exist, links lead somewhere, the README names every file."""
+"""What the documentation says is so: commands run, flags exist, links lead somewhere, trees name every file."""
 
 import contextlib
 import csv
@@ -36,7 +36,9 @@ NOT_RUN = {
     "runs/fold_7": "seven trainings of 60 epochs; docs/runs.md has the same with two",
     "--folder mdl/pretrained": "the shipped encoder would be trained anew",
 }
-TINY = tuple("--stem 8 --widths 8 8 --depths 1 1 --epochs 1 --batch_size 8".split())
+TINY = tuple("--stem 8 --widths 8 8 --depths 1 1".split())
+BRIEF = tuple("--epochs 1 --batch_size 8 --no-plots".split())  # a picture takes longer than such an epoch
+CODE = ("*.py", "data/*.py", "models/*.py", "engine/*.py")
 TABLES = ("patients.csv", "ptbxl_database.csv", "FILE.csv")  # names that the documentation gives to metadata
 
 
@@ -137,7 +139,7 @@ def recordings(tmp_path_factory, sample):
 @pytest.fixture(scope="module")
 def trained(recordings, run_script):
     """A run folder."""
-    run_script("train.py", "--input_folder", "in", "--folder", "run", *TINY, cwd=recordings)
+    run_script("train.py", "--input_folder", "in", "--folder", "run", *TINY, *BRIEF, cwd=recordings)
     return recordings / "run"
 
 
@@ -159,7 +161,7 @@ def smaller(file, arguments, folder, record_id):
     if file.name == "train.py":
         run = folder / arguments[arguments.index("--folder") + 1] if "--folder" in arguments else None
         pretrained = run is not None and (run / "pretrain_config.json").exists()
-        arguments += TINY[-4:] if pretrained else TINY  # the encoder is given
+        arguments += BRIEF if pretrained else (*TINY, *BRIEF)  # the encoder is given
         if run is not None and (run / "config.json").exists() and "--resume" not in arguments:
             arguments += ["--overwrite"]
     return arguments
@@ -232,22 +234,25 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(file), f"{page.name}: {target}"
 
 
-def test_the_readme_names_every_file():
-    """The tree in the README: a folder begins at the margin, its files are indented below it."""
+def named_in_tree(page):
+    """Paths in the tree of a page: a folder begins at the margin, what is in it is indented below."""
     named = set()
     folder = ""
-    for line in blocks(ROOT / "README.md", "text")[0].splitlines():
-        names = re.split(r"\s{2,}", line.strip())[0].split(", ")
-        if not line.startswith(" "):
-            folder = names[0] if names[0].endswith("/") else ""
-        named |= {folder + name if line.startswith(" ") else name for name in names}
-    missing = sorted(name for name in named if not (ROOT / name).exists())
-    assert not missing, f"the README names what is not there: {missing}"
-    files = [file for place in ("*.py", "data/**/*.py", "models/*.py", "engine/*.py") for file in ROOT.glob(place)]
-    unnamed = set()
-    for file in files:
-        name = str(file.relative_to(ROOT))
-        inside = file.parent.relative_to(ROOT).parts[1:]  # data/formats/ may stand for all that is in it
-        if name not in named and not inside and file.name != "__init__.py":
-            unnamed.add(name)
-    assert not unnamed, f"give these files a line in the README's tree: {sorted(unnamed)}"
+    for line in blocks(page, "text")[0].splitlines():
+        name = line.split()[0]
+        if line.startswith(" "):
+            named.add(folder + name)
+            continue
+        named.add(name)
+        folder = name if name.endswith("/") else ""
+    return named
+
+
+@pytest.mark.parametrize("name, places", [("README.md", ("*.py",)), ("docs/code.md", CODE)])
+def test_trees_name_every_file(name, places):
+    named = named_in_tree(ROOT / name)
+    missing = sorted(path for path in named if not (ROOT / path).exists())
+    assert not missing, f"{name} names what is not there: {missing}"
+    files = {str(file.relative_to(ROOT)) for place in places for file in ROOT.glob(place)}
+    unnamed = sorted(path for path in files - named if not path.endswith("__init__.py"))
+    assert not unnamed, f"give these files a line in the tree of {name}: {unnamed}"

@@ -13,37 +13,21 @@ from conftest import fake_ecg, write_record
 
 import driver
 from data.labels import load_class_set
-from data.preprocess import SignalConfig
 from data.records import RecordError, find_records, read_record
 from engine import score_files
 from engine.output_folder import JOURNAL, SKIPPED, WARNINGS, OutputFolder
-from engine.run_folder import RunFolder, make_config
+from engine.run_folder import RunFolder
 from engine.script import INTERRUPTED
 from evaluate_12ECG_score import evaluate_12ECG_score
 from evaluate_12ECG_score import main as evaluate
-from models import DEFAULT_MODEL, build_model
 
 ANSWER = "#x\n426783006\n1\n0.5\n"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(untrained_run):
     """An untrained model in a run folder."""
-    sizes = {**DEFAULT_MODEL, "stem": 8, "widths": [8, 8], "depths": [1, 1]}
-    run = RunFolder(tmp_path_factory.mktemp("run"))
-    run.write_json(
-        "config.json",
-        make_config(
-            SignalConfig(),
-            load_class_set("cinc2020"),
-            {"rule": "thresholds"},
-            [{"model": sizes, "seq_length": 250}],
-            {},
-            {"frequency": [0.1] * 24},
-        ),
-    )
-    run.save("model.pth", {"members": [build_model(sizes).state_dict()]})
-    return run
+    return untrained_run(load_class_set("cinc2020"))
 
 
 def record(folder, name, flat=False):
@@ -159,7 +143,7 @@ def test_a_pipe_in_place_of_a_list_is_not_waited_for(name, run, tmp_path):
     record(tmp_path / "in", "a")
     (tmp_path / "out").mkdir()
     os.mkfifo(tmp_path / "out" / name)
-    with pytest.raises(SystemExit, match=f"no regular file: '.*{name}'"):
+    with pytest.raises(SystemExit, match=f"not a regular file: '.*{name}'"):
         drive(run, tmp_path, "--skip_existing")
 
 

@@ -13,7 +13,7 @@ from conftest import fake_ecg
 from scipy.signal import resample_poly
 
 from data import preprocess as module
-from data.preprocess import LEADS, Quality, SignalConfig, lead_name, preprocess, window_starts
+from data.preprocess import LEADS, Quality, SignalConfig, lead_name, preprocess, preprocess_with_quality, window_starts
 from data.quality import inspect
 from data.records import RecordError, find_records, parse_header, read_record
 from data.resample import ratio, resample
@@ -114,9 +114,8 @@ def test_limb_leads_are_derived_from_any_two(stored):
     adc[2] = adc[1] - adc[0]
     adc = adc.astype(float)
     adc[3:6] = -(adc[0] + adc[1]) / 2, adc[0] - adc[1] / 2, adc[1] - adc[0] / 2
-    quality = Quality()
     names = [LEADS[i] for i in stored] + ["V4"]
-    x = preprocess(adc[[*stored, 9]], header_of(names), AT_500, quality)
+    x, quality = preprocess_with_quality(adc[[*stored, 9]], header_of(names), AT_500)
     np.testing.assert_allclose(x[:6], adc[:6] / 1000, atol=2e-6)
     np.testing.assert_array_equal(x[[6, 7, 8, 10, 11]], 0)
     assert quality.missing == ["V1", "V2", "V3", "V5", "V6"]
@@ -124,8 +123,7 @@ def test_limb_leads_are_derived_from_any_two(stored):
 
 
 def test_a_single_limb_lead_derives_nothing():
-    quality = Quality()
-    x = preprocess(fake_adc()[[1, 7]], header_of(["MLII", "RESP"]), AT_500, quality)
+    x, quality = preprocess_with_quality(fake_adc()[[1, 7]], header_of(["MLII", "RESP"]), AT_500)
     assert np.flatnonzero(x.any(axis=1)).tolist() == [1] and len(quality.missing) == 11 and not quality.derived
     assert any("'RESP'" in text for text in quality.warnings)
 
@@ -161,8 +159,7 @@ def test_bad_samples_are_interpolated():
     adc[1, 50:55] = np.inf, -np.inf, np.nan, 1e300, -32768
     adc[2, 98:] = -32768
     adc[3] = np.nan
-    quality = Quality()
-    x = preprocess(adc, header_of(), AT_500, quality)
+    x, quality = preprocess_with_quality(adc, header_of(), AT_500)
     assert quality.n_nan == 3 + 5 + 2 + 100 and quality.flat == ["aVR"]
     ramp = np.arange(100) / 100
     np.testing.assert_allclose(x[0], np.maximum(ramp, 0.03), rtol=1e-6)
@@ -175,8 +172,7 @@ def test_bad_samples_are_interpolated():
 
 
 def test_quality_of_a_good_recording():
-    quality = Quality()
-    preprocess(fake_adc(), header_of(), SignalConfig(), quality)
+    _, quality = preprocess_with_quality(fake_adc(), header_of(), SignalConfig())
     assert quality == Quality()
 
 
@@ -185,8 +181,7 @@ def test_saturation_is_counted():
     adc[6, 1000:1020] = adc[6, 3000:3005] = 32767  # 25 samples; the four below are too few in a row
     adc[6, 4000:4004] = 32767
     adc[7, :7] = -32767
-    quality = Quality()
-    preprocess(adc, header_of(), SignalConfig(), quality)
+    _, quality = preprocess_with_quality(adc, header_of(), SignalConfig())
     assert quality.n_saturated == 32
 
 
@@ -208,29 +203,25 @@ def test_saturation_is_counted_as_one_by_one():
         x[3] = 5
         bad = rng.random(x.shape) < 0.1
         for mask in (bad, np.zeros_like(bad)):
-            quality = Quality()
-            inspect([([str(i) for i in range(12)], x, mask if mask.any() else None)], quality)
+            quality = inspect([([str(i) for i in range(12)], x, mask if mask.any() else None)])
             assert quality.n_saturated == plainly(x, mask)
 
 
 @pytest.mark.parametrize("scale, fault", [("1/mV", "too large"), ("1000000/mV", "too small"), ("1000/V", "too large")])
 def test_unit_off_by_a_thousand_is_noticed(scale, fault):
-    quality = Quality()
-    preprocess(fake_adc(), header_of(scale=scale), SignalConfig(), quality)
+    _, quality = preprocess_with_quality(fake_adc(), header_of(scale=scale), SignalConfig())
     assert len(quality.warnings) == 1 and fault in quality.warnings[0]
 
 
 def test_swapped_and_flat_leads_are_noticed():
-    quality = Quality()
     adc = fake_adc()
     adc[10] = 17
-    preprocess(adc[[1, 0, *range(2, 12)]], header_of(), SignalConfig(), quality)
+    _, quality = preprocess_with_quality(adc[[1, 0, *range(2, 12)]], header_of(), SignalConfig())
     assert quality.flat == ["V5"] and [text.split(" does")[0] for text in quality.warnings] == [
         "flat: V5",
         "I + III = II",
     ]
-    quality = Quality()
-    preprocess(adc[[0, 1, 2, 6, *range(4, 12)]], header_of(), SignalConfig(), quality)
+    _, quality = preprocess_with_quality(adc[[0, 1, 2, 6, *range(4, 12)]], header_of(), SignalConfig())
     assert any(text.startswith("aVR + aVL + aVF") for text in quality.warnings)
 
 
@@ -301,10 +292,12 @@ def test_long_signals_are_done_in_blocks(fs_in, fs_out):
 
 def test_long_recordings_lead_by_lead_give_the_same(monkeypatch):
     adc, names = fake_adc()[[0, 1, 6, 11]], ["I", "II", "V1", "V6"]
-    at_once, by_lead = Quality(), Quality()
-    expected = preprocess(adc, header_of(names), SignalConfig(), at_once)
+    header = header_of(names)
+    expected, at_once = preprocess_with_quality(adc, header, SignalConfig())
     monkeypatch.setattr(module, "_LONG", 100)
-    np.testing.assert_allclose(preprocess(adc, header_of(names), SignalConfig(), by_lead), expected, atol=1e-6)
+    x, by_lead = preprocess_with_quality(adc, header, SignalConfig())
+    np.testing.assert_allclose(x, expected, atol=1e-6)
+    np.testing.assert_array_equal(preprocess(adc, header, SignalConfig()), x)
     assert by_lead == at_once
 
 

@@ -1,8 +1,9 @@
 """data/records.py against the wfdb package, and a catalogue of headers and files that must be refused."""
 
+import hashlib
 import math
 import os
-import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,19 @@ from conftest import LEADS, fake_ecg, write_record
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data.records import Lead, RecordError, find_records, parse_header, read_header, read_record, read_signal
+from data.files import walk_files
+from data.inputs import read_input
+from data.preprocess import SignalConfig
+from data.records import (
+    Lead,
+    RecordError,
+    find_records,
+    parse_header,
+    read_header,
+    read_record,
+    record_files,
+    recording_headers,
+)
 
 LINES = [
     "A 2 500 1000",
@@ -73,31 +86,61 @@ def test_fields_of_a_header():
         ("A 1 500 7 12:30 01/02/2020", 500, 7),
         ("A 1 500 7 23-Mar-2021 20:20:47", 500, 7),
         ("A\t1  500 7 5", 500, 7),
+        ("A 1 500 7 2006", 500, 7),
+        ("A 1 500 7 2006-05-04", 500, 7),
+        ("A 1 500 7 2006/05/04 12:00", 500, 7),
+        ("A 1 500 7 2006-05-04T12:00:01.5", 500, 7),
+        ("A 1 500 7 12:00:01 04.05.2006", 500, 7),
+        ("A 1 500.0 7.0 12:00:01", 500, 7),
+        ("A.mat 1 500 7", 500, 7),
+        ("Äß 1 500 7", 500, 7),
     ],
 )
 def test_record_lines(line, freq, n_samples):
     header = header_of(line)
-    assert (header.sample_freq, header.n_samples) == (freq, n_samples)
+    assert (header.sample_freq, header.n_samples, header.warnings) == (freq, n_samples, ())
+
+
+@pytest.mark.parametrize("start", ["yesterday", "12:00 00/00", "12:00:00 01/02/2020 UTC", "#5", "-", "x" * 5000])
+def test_odd_text_behind_the_length_is_remarked_upon(start):
+    header = header_of(f"A 1 500 7 {start}")
+    assert (header.sample_freq, header.n_samples) == (500, 7)
+    (warning,) = header.warnings
+    assert repr(start[:80]) in warning and "neither a time nor a date" in warning
 
 
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("A.dat 16", dict(fmt="16", gain=200, baseline=0, unit="mV", initial_value=None, checksum=None, name="")),
-        ("A.dat 16 0 12 1024", dict(gain=200, baseline=1024, adc_zero=1024, adc_resolution=12)),
-        ("A.dat 16 1000.0(0)/mV 16 7 1 2 0 V1", dict(gain=1000, baseline=0, adc_zero=7, name="V1")),
-        ("A.dat 16 200(-5) 16 7 1", dict(baseline=-5, unit="mV", initial_value=1, checksum=None)),
-        ("A.dat 16 200 16 0 1 2 64", dict(block_size=64, checksum=2, name="")),
-        ("A.dat 16 1e-3(+5)/nV 16 0 1 2 0 lead II of 2", dict(gain=1e-3, baseline=5, unit="nV", name="lead II of 2")),
+        (
+            "A.dat 16",
+            {
+                "fmt": "16",
+                "gain": 200,
+                "baseline": 0,
+                "unit": "mV",
+                "initial_value": None,
+                "checksum": None,
+                "name": "",
+            },
+        ),
+        ("A.dat 16 0 12 1024", {"gain": 200, "baseline": 1024, "adc_zero": 1024, "adc_resolution": 12}),
+        ("A.dat 16 1000.0(0)/mV 16 7 1 2 0 V1", {"gain": 1000, "baseline": 0, "adc_zero": 7, "name": "V1"}),
+        ("A.dat 16 200(-5) 16 7 1", {"baseline": -5, "unit": "mV", "initial_value": 1, "checksum": None}),
+        ("A.dat 16 200 16 0 1 2 64", {"block_size": 64, "checksum": 2, "name": ""}),
+        (
+            "A.dat 16 1e-3(+5)/nV 16 0 1 2 0 lead II of 2",
+            {"gain": 1e-3, "baseline": 5, "unit": "nV", "name": "lead II of 2"},
+        ),
         (
             "A.dat 212x2:3+512 200 12 0 1 2 64 V",
-            dict(fmt="212", samples_per_frame=2, skew=3, byte_offset=512, block_size=64),
+            {"fmt": "212", "samples_per_frame": 2, "skew": 3, "byte_offset": 512, "block_size": 64},
         ),
         (
             "A.dat 16x1+24 1000.0(0)/µV 16 0 -34 -215 0 I",
-            dict(byte_offset=24, unit="µV", initial_value=-34, checksum=-215),
+            {"byte_offset": 24, "unit": "µV", "initial_value": -34, "checksum": -215},
         ),
-        ("A.dat 16 1000/mV 16 0 -34 65321 0 aVR ", dict(checksum=65321, name="aVR")),
+        ("A.dat 16 1000/mV 16 0 -34 65321 0 aVR ", {"checksum": 65321, "name": "aVR"}),
     ],
 )
 def test_signal_lines(text, expected):
@@ -129,7 +172,6 @@ def test_comments():
         (["A 1000000 500 5"], 1, "1000000 leads"),
         (["A 257"], 1, "257 leads"),
         (["A 1 500 1000000000000"], 1, "1000000000000 samples"),
-        (["A 1 500 10 yesterday"], 1, "not 'name"),
         (["A 1 500 " + "9" * 6000], 1, "not 'name"),
         (["A/0 1 500"], 1, "0 segments"),
         (["a/b 1 500"], 1, "not 'name"),
@@ -202,7 +244,7 @@ def test_header_files(tmp_path):
         read_header(tmp_path / "B")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "P.hea")
-        with pytest.raises(RecordError, match="no regular file"):
+        with pytest.raises(RecordError, match="not a regular file"):
             read_header(tmp_path / "P")
 
 
@@ -225,11 +267,61 @@ def test_find_records(tmp_path):
         read_record(records[1])
 
 
+def test_endings_in_capitals_are_headers(tmp_path):
+    """One rule for all: the ending in any case; the signal file is the one that the header names."""
+    write_record(tmp_path, "A", fake_ecg(np.random.default_rng(1), seconds=2))
+    write_record(tmp_path, "B", fake_ecg(np.random.default_rng(2), seconds=2))
+    write_record(tmp_path, "C", fake_ecg(np.random.default_rng(2), seconds=2))
+    (tmp_path / "B.hea").rename(tmp_path / "B.HEA")
+    (tmp_path / "C.hea").rename(tmp_path / "C.Hea")
+    (tmp_path / "C.mat").rename(tmp_path / "C.MAT")
+    rewrite(tmp_path / "C.Hea", "C.mat", "C.MAT")
+    records = find_records(tmp_path)
+    assert [(record.record_id, record.ending) for record in records] == [("A", ".hea"), ("B", ".HEA"), ("C", ".Hea")]
+    _, b, c = (read_record(record)[0] for record in records)
+    np.testing.assert_array_equal(b, c)
+    np.testing.assert_array_equal(read_record(tmp_path / "B")[0], b)
+    names = ["a.hea", "b.HEA", "c.heA", "d.hea.dvc", "e.mat", "hea", "f.hea~"]
+    assert recording_headers(tmp_path, names) == ["a.hea", "b.HEA", "c.heA"]
+
+
+def test_names_that_are_not_utf8_become_printable_and_are_read(tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/no_\xe4_text")
+    inner = os.path.join(folder, os.fsdecode(b"sub_\xff"))
+    write_record(Path(inner), "r", fake_ecg(np.random.default_rng(1), seconds=2))
+    os.rename(Path(inner, "r.hea"), Path(inner, os.fsdecode(b"r\xe9.hea")))
+    content = np.random.default_rng(0).bytes(3000)
+    Path(inner, "w.dat").write_bytes(content)
+    Path(inner, "w.hea").write_text("w 1 500 2000\nw.dat 212 200 12 0 0 0 0 II\n")
+    records = find_records(folder)
+    assert [record.name for record in records] == ["sub_\\udcff/r\\udce9", "sub_\\udcff/w"]
+    for record in records:
+        signal, _, _, warnings = read_input(record, SignalConfig())
+        assert signal.shape[0] == 12
+        "\n".join([record.name, record.record_id, record.source, *warnings]).encode("utf-8")
+        os.unlink(record_files(record)[1])
+        with pytest.raises(RecordError, match="signal file is missing") as error:
+            read_record(record)
+        str(error.value).encode("utf-8")
+
+
+def test_one_walk_finds_every_file(tmp_path):
+    for name in ("x.txt", "a/y.csv", "a/.hidden", ".git/z", "a/b/c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "file").symlink_to(tmp_path / "x.txt")
+    (tmp_path / "a" / "broken").symlink_to("nowhere")
+    found = {listing.inside: sorted(listing.names) for listing in walk_files(tmp_path)}
+    assert found == {"": ["x.txt"], "a": ["broken", "file", "y.csv"], "a/b": ["c"]}
+    assert {listing.path for listing in walk_files(tmp_path)} == {str(tmp_path / name) for name in ("", "a", "a/b")}
+
+
 def test_folders_without_records(tmp_path):
     (tmp_path / "file").touch()
     for folder, fault in (
         (tmp_path / "none", "missing"),
-        (tmp_path / "file", "no folder"),
+        (tmp_path / "file", "not a folder"),
         (tmp_path, "no WFDB header"),
     ):
         with pytest.raises(RecordError) as error:
@@ -243,8 +335,7 @@ def test_folders_without_records(tmp_path):
 
 def same_as_wfdb(path):
     """Reads a record both ways; -> adc, header, warnings."""
-    warnings = []
-    adc, header = read_record(path, warnings)
+    adc, header = read_record(path, check_sums=True)
     expected = wfdb.rdrecord(str(path), physical=False)
     np.testing.assert_array_equal(adc, expected.d_signal.T)
     assert (header.lead_names, header.sample_freq, header.n_samples) == (
@@ -255,7 +346,7 @@ def same_as_wfdb(path):
     assert [lead.gain for lead in header.leads] == expected.adc_gain
     assert [lead.baseline for lead in header.leads] == expected.baseline
     assert [lead.unit for lead in header.leads] == expected.units
-    return adc, header, warnings
+    return adc, header, list(header.warnings)
 
 
 def test_sample_equals_wfdb(sample):
@@ -326,50 +417,9 @@ def test_dat_is_read_directly_and_may_leave_its_length_open(tmp_path, monkeypatc
     assert header.n_samples == 1234 and read_header(tmp_path / "W").n_samples is None and header.sample_freq == 360.5
 
 
-def test_several_files_and_frames_equal_wfdb(tmp_path):
-    rng = np.random.default_rng(4)
-    rng.integers(-99, 99, 500).astype("<i2").tofile(tmp_path / "a.dat")
-    rng.integers(-99, 99, 1000).astype("<i2").tofile(tmp_path / "b.dat")
-    (tmp_path / "W.hea").write_text("W 2 100 500\na.dat 16 200 16 0 0 0 0 I\nb.dat 16x2 200 16 0 0 0 0 II\n")
-    assert same_as_wfdb(tmp_path / "W")[2] == []  # no checksum to compare where samples were averaged
-
-
-def test_multi_segment_equals_wfdb(tmp_path):
-    rng = np.random.default_rng(5)
-    for name, n, leads in (("s1", 300, ["I", "II"]), ("s2", 200, ["II"])):
-        wfdb.wrsamp(
-            name,
-            250,
-            ["mV"] * len(leads),
-            leads,
-            d_signal=rng.integers(-900, 900, (n, len(leads))),
-            fmt=["16"] * len(leads),
-            adc_gain=[200.0] * len(leads),
-            baseline=[3] * len(leads),
-            write_dir=str(tmp_path),
-        )
-    (tmp_path / "lay.hea").write_text("lay 2 250 0\n~ 0 200/mV 16 0 0 0 0 I\n~ 0 200/mV 16 0 0 0 0 II\n")
-    (tmp_path / "V.hea").write_text("V/4 2 250 550\nlay 0\ns1 300\n~ 50\ns2 200\n")
-    (tmp_path / "F.hea").write_text("F/2 2 250 600\ns1 300\ns1 300\n")
-    for name in "VF":
-        adc, header, _ = same_as_wfdb(tmp_path / name)
-        assert adc.shape == (2, header.n_samples) and header.leads[1].baseline == 3
-        np.testing.assert_array_equal(read_signal(tmp_path / name, read_header(tmp_path / name)), adc)
-    rewrite(tmp_path / "s2.hea", "200.0(3)", "100.0(3)")
-    with pytest.raises(RecordError, match="another format, gain"):
-        read_record(tmp_path / "V")
-    (tmp_path / "V.hea").write_text("V/1 2 250 600\nF 600\n")
-    with pytest.raises(RecordError, match="segments of its own"):
-        read_record(tmp_path / "V")
-    (tmp_path / "V.hea").write_text("V/2 2 250 2000000300\ns1 300\n~ 2000000000\n")
-    with pytest.raises(RecordError, match="multi-segment"):
-        read_record(tmp_path / "V")
-
-
 def test_checksums_and_first_values(record):
-    warnings = []
-    adc, header = read_record(record, warnings)
-    assert warnings == [] and adc.shape == (12, 1000)
+    adc, header = read_record(record, check_sums=True)
+    assert header.warnings == () and adc.shape == (12, 1000)
     total = int(adc[7].astype(int).sum())
     rewrite(record.with_suffix(".hea"), f" {header.leads[7].checksum} 0 V2", f" {header.leads[7].checksum + 1} 0 V2")
     rewrite(
@@ -377,7 +427,8 @@ def test_checksums_and_first_values(record):
         f"16 0 {adc[0, 0]} {header.leads[0].checksum}",
         f"16 0 4444 {header.leads[0].checksum}",
     )
-    read_record(record, warnings)
+    warnings = read_record(record, check_sums=True)[1].warnings
+    assert read_record(record)[1].warnings == ()
     assert len(warnings) == 2 and warnings[0] == f"lead I: first value 4444 stored, {adc[0, 0]} read"
     assert warnings[1].startswith("lead V2: checksum") and (int(warnings[1].split()[-2]) - total) % 65536 == 0
 
@@ -398,7 +449,7 @@ MAT_FAULTS = {
     "v5": (lambda path: path.write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200)), "version 5"),
     "v7.3": (lambda path: path.write_bytes(b"MATLAB 7.3 MAT-file" + bytes(200)), "version 7.3"),
     "HDF5": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(200)), "version 7.3"),
-    "folder": (lambda path: (path.unlink(), path.mkdir()), "no regular file"),
+    "folder": (lambda path: (path.unlink(), path.mkdir()), "not a regular file"),
 }
 
 
@@ -426,9 +477,7 @@ def test_faulty_mat_files(record, fault):
 def test_header_that_does_not_fit_its_file(record, old, new, message):
     rewrite(record.with_suffix(".hea"), old, new)
     if message == "truncated|wfdb":  # 12 bits a sample fit into the file: read, and the checksums tell
-        warnings = []
-        read_record(record, warnings)
-        assert len(warnings) >= 12
+        assert len(read_record(record, check_sums=True)[1].warnings) >= 12
         return
     with pytest.raises(RecordError, match=message):
         read_record(record)
@@ -453,15 +502,110 @@ def test_wfdb_failures_are_record_errors(tmp_path):
         read_record(tmp_path / "A")
 
 
-def test_links(record, tmp_path):
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for suffix in (".hea", ".mat"):
-        (copy / f"A{suffix}").symlink_to(record.with_suffix(suffix))
-    np.testing.assert_array_equal(read_record(copy / "A")[0], read_record(record)[0])  # a data set replicated as links
-    (tmp_path / "folder").symlink_to(copy, target_is_directory=True)
-    read_record(tmp_path / "folder" / "A")
-    (copy / "A.hea").unlink()
-    shutil.copy(record.with_suffix(".hea"), copy / "A.hea")
-    with pytest.raises(RecordError, match="link that leads outside"):
-        read_record(copy / "A")
+# Several files, links
+# ------------------------------------------------------------------------------------------------------------
+
+
+def two_files(folder, name="X", record_name="X.mat"):
+    """Limb and chest leads in a file each -> (12, 1000) int16."""
+    signal = fake_ecg(np.random.default_rng(1), seconds=2)
+    write_record(folder, "limb", signal[:6])
+    write_record(folder, "chest", signal[6:])
+    lines = [
+        *(folder / "limb.hea").read_text().splitlines()[1:7],
+        *(folder / "chest.hea").read_text().splitlines()[1:7],
+    ]
+    lines = [line.rpartition(" ")[0] + f" {lead}" for line, lead in zip(lines, LEADS)]
+    for file in ("limb.hea", "chest.hea"):
+        (folder / file).unlink()
+    (folder / f"{name}.hea").write_text("\n".join([f"{record_name} 12 500 1000", *lines]))
+    return signal
+
+
+def test_a_record_named_like_a_file_with_two_signal_files_is_read(tmp_path):
+    signal = two_files(tmp_path)
+    adc, header = read_record(tmp_path / "X", check_sums=True)
+    np.testing.assert_array_equal(adc, signal)
+    assert adc.dtype == np.int16 and header.warnings == () and header.record_name == "X.mat"
+    text = (tmp_path / "X.hea").read_text()
+    order = [row for pair in zip(range(6), range(6, 12)) for row in pair]  # the leads of a file need not stand together
+    lines = text.splitlines()
+    (tmp_path / "X.hea").write_text("\n".join([lines[0], *(lines[row + 1] for row in order)]))
+    adc, header = read_record(tmp_path / "X", check_sums=True)
+    np.testing.assert_array_equal(adc, signal[order])
+    assert header.lead_names == tuple(LEADS[row] for row in order) and header.warnings == ()
+    (tmp_path / "X.hea").write_text(text.replace("chest.mat", "breast.mat"))
+    with pytest.raises(RecordError, match="breast.mat: signal file is missing"):
+        read_record(tmp_path / "X")
+
+
+def test_files_of_unlike_length_are_refused_where_the_header_leaves_it_open(tmp_path):
+    np.arange(100).astype("<i2").tofile(tmp_path / "a.dat")
+    np.arange(99).astype("<i2").tofile(tmp_path / "b.dat")
+    (tmp_path / "W.hea").write_text("W 2 500\na.dat 16 200 16 0 0 0 0 I\nb.dat 16 200 16 0 0 0 0 II\n")
+    with pytest.raises(RecordError, match="unlike numbers of samples"):
+        read_record(tmp_path / "W")
+
+
+def stored(folder, original, place):
+    """Moves a file into a store under a hash, and leaves a link to it at its place."""
+    original, place = Path(original), Path(place)
+    target = (
+        folder / hashlib.sha256(original.read_bytes()).hexdigest()[:2] / hashlib.md5(original.name.encode()).hexdigest()
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    original.rename(target)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(os.path.relpath(target, place.parent))
+    return target
+
+
+@pytest.mark.parametrize("fmt", ["16+24", "212"])
+def test_data_in_a_store_of_hashes_are_read_through_their_links(fmt, tmp_path):
+    """DVC, git-annex, DataLad and Hugging Face caches: header and signal are links into different folders."""
+    write_record(tmp_path / "made", "A", fake_ecg(np.random.default_rng(1), seconds=2))
+    header = tmp_path / "made" / "A.hea"
+    if fmt == "212":
+        text = header.read_text().replace(" 1000\n", " 1300\n").replace("16+24", "212").replace("A.mat", "A.dat")
+        header.write_text(text)
+        (tmp_path / "made" / "A.mat").rename(tmp_path / "made" / "A.dat")
+    expected = read_record(tmp_path / "made" / "A", check_sums=True)
+    for name in os.listdir(tmp_path / "made"):
+        stored(tmp_path / "store", tmp_path / "made" / name, tmp_path / "first" / name)
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).symlink_to(tmp_path / "first" / name)  # a chain
+    (tmp_path / "linked").symlink_to(tmp_path / "in", target_is_directory=True)
+    for folder in ("first", "in", "linked"):
+        (record,) = find_records(tmp_path / folder)
+        adc, found = read_record(record, check_sums=True)
+        np.testing.assert_array_equal(adc, expected[0])
+        assert found == expected[1]
+
+
+def test_faults_behind_links_are_told_with_where_they_lead(record, tmp_path):
+    target = stored(tmp_path / "store", record.with_suffix(".mat"), record.with_suffix(".mat"))
+    content = target.read_bytes()
+    target.write_bytes(content[:-2])
+    with pytest.raises(RecordError, match=rf"A\.mat: truncated: .*A\.mat is a link to {target}\)$"):
+        read_record(record)
+    target.unlink()
+    with pytest.raises(RecordError, match=rf"A\.mat: signal file is missing .*is a link to {target}\)$"):
+        read_record(record)
+    record.with_suffix(".mat").unlink()
+    record.with_suffix(".mat").symlink_to("A.mat")
+    with pytest.raises(RecordError, match="A.mat: cannot be read: Too many levels"):
+        read_record(record)
+
+
+@pytest.mark.parametrize(
+    "pointer, command",
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 24024\n", "git lfs pull"),
+        ("/annex/objects/SHA256E-s24024--0.mat\n", "git annex get"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".hea", ".mat"])
+def test_what_stands_for_a_file_that_was_not_downloaded_is_told(suffix, pointer, command, record):
+    record.with_suffix(suffix).write_text(pointer)
+    with pytest.raises(RecordError, match=rf"A\{suffix}: .*not downloaded: run {command}"):
+        read_record(record)

@@ -86,19 +86,19 @@ def no_header(folder, name):
     hea(folder, name).unlink()
 
 
-@entry(SKIPPED, "no regular file")
+@entry(SKIPPED, "not a regular file")
 def header_is_a_pipe(folder, name):
     os.mkfifo(hea(folder, name))
 
 
-@entry(SKIPPED, "no regular file")
+@entry(SKIPPED, "not a regular file")
 def mat_is_a_pipe(folder, name):
     write(folder, name)
     mat(folder, name).unlink()
     os.mkfifo(mat(folder, name))
 
 
-@entry(SKIPPED, "no regular file")
+@entry(SKIPPED, "not a regular file")
 def mat_is_a_folder(folder, name):
     write(folder, name)
     mat(folder, name).unlink()
@@ -117,7 +117,7 @@ def mat_links_to_itself(folder, name):
     mat(folder, name).symlink_to(f"{name}.mat")
 
 
-@entry(SKIPPED, "leads outside")
+@entry(READ)
 def mat_links_outside(folder, name):
     write(folder, name)
     outside = folder.parent / "outside.mat"
@@ -231,7 +231,7 @@ def segmented(folder, name, *parts, n_samples=2000):
         if options is not None:
             write(folder, part, **options)
     lines = [f"{name}/{len(parts)} 12 500 {n_samples}", *(f"{part} {length}" for part, length, _ in parts)]
-    hea(folder, name).write_text("\n".join(lines))
+    hea(folder, name).write_text("\n".join([*lines, "#Dx: 426783006"]))
 
 
 @entry(READ)
@@ -264,7 +264,7 @@ def segments_of_other_length(folder, name):
     segmented(folder, name, ("one", 1000, None), ("two", 500, None))
 
 
-@entry(SKIPPED, "another format, gain")
+@entry(READ)
 def segments_of_two_gains(folder, name):
     segmented(folder, name, (f"{name}_a", 1000, {}), (f"{name}_b", 1000, {"gain": 500}))
 

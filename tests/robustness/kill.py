@@ -192,6 +192,7 @@ class Training:
             "--workers",
             "2",
             "--resume",
+            "--no-plots",
             *self.flags,
         ]
 

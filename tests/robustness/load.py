@@ -34,7 +34,7 @@ from data.records import find_records
 
 SAMPLE = ROOT / "data" / "sample"
 LIMIT = 1.5 * 2**30  # bytes beside the program and the model
-TINY = ["--stem", "8", "--widths", "8", "8", "--depths", "1", "1", "--epochs", "1"]
+TINY = ["--stem", "8", "--widths", "8", "8", "--depths", "1", "1", "--epochs", "1", "--no-plots"]
 
 
 def replicate(folder, n):
