@@ -38,13 +38,13 @@ import os
 import sys
 from pathlib import Path
 
-from data.headers import printable
+from data.headers import header_path, printable
 from data.records import Record, RecordError
 from engine.answers import Answer, answer_of, as_values, called_text, draw, explain, person
 from engine.inference import Predictor, load_predictor
 from engine.script import clean_exit
+from run_12ECG_classifier import DEFAULT_MODEL
 
-DEFAULT_MODEL = Path(__file__).resolve().parent / "mdl"
 ENDINGS = (".hea", ".mat", ".dat")
 PICTURES = (".png", ".pdf", ".svg")
 SHOWN = 0.1  # probability from which a class that is not called is in the table without --all
@@ -73,12 +73,11 @@ def find_record(text: str) -> Record:
     """The Record that a user means by ID, ID.hea, ID.mat or ID.dat. Raises RecordError if there is no header."""
     if os.path.isdir(text):
         raise RecordError(f"{text} is a folder; for all recordings in it: python driver.py {text} OUT")
-    stem = text
-    if text.endswith(ENDINGS) and not os.path.lexists(f"{text}.hea"):
-        stem = text[:-4]
-    if not os.path.lexists(f"{stem}.hea"):
-        raise RecordError(f"{stem}.hea: there is no such header; name a recording as FOLDER/ID")
-    return Record(printable(os.path.basename(stem)), stem, "")
+    stem = text[:-4] if text[-4:].lower() in ENDINGS else text
+    header = header_path(stem)
+    if not os.path.lexists(header):
+        raise RecordError(f"{header}: there is no such header; name a recording as FOLDER/ID")
+    return Record(printable(os.path.basename(stem)), stem, "", ending=header[-4:])
 
 
 def picture_file(args: argparse.Namespace, answer: Answer) -> Path:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from data.headers import printable
 from data.page import write_page
+from engine.arguments import path_argument
 from engine.inference import load_predictor
 from engine.report_data import folder_predictions, validation_predictions
-from engine.run_folder import RunError, RunFolder
+from engine.run_folder import PRETRAIN, RunError, RunFolder
 from engine.score_files import ScoreFileError
 from engine.script import clean_exit
 
@@ -27,7 +28,7 @@ USUAL_FOLDERS = ("Training_WFDB", ROOT / "data" / "sample")  # where training lo
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", metavar="RUN", help="run folder of train.py or pretrain.py")
+    parser.add_argument("run", type=path_argument, metavar="RUN", help="run folder of train.py or pretrain.py")
     parser.add_argument("--outputs", metavar="OUT", help="answers of driver.py to be scored, with --labels")
     parser.add_argument("--labels", metavar="DIR", help="their recordings, for the diagnoses in the headers")
     parser.add_argument(
@@ -63,11 +64,9 @@ def classifier_sections(args, run):
 
 def encoder_sections(args, run):
     """Sections on a pre-trained encoder."""
-    from engine.handover import FORMAT, KEYS
     from engine.report_pretraining import pretraining_sections
 
-    config = run.read_config("pretrain_config.json", FORMAT, KEYS)
-    return pretraining_sections(run, drawn_from(args, config))
+    return pretraining_sections(run, drawn_from(args, run.read_config()))
 
 
 def run_report(args):
@@ -76,8 +75,9 @@ def run_report(args):
     sections = []
     if (run / "config.json").exists():
         sections += classifier_sections(args, run)
-    if (run / "pretrain_config.json").exists() and not args.outputs:
-        sections += encoder_sections(args, run)
+    pretraining = RunFolder(args.run, PRETRAIN)
+    if (pretraining / "config.json").exists() and not args.outputs:
+        sections += encoder_sections(args, pretraining)
     if not sections:
         raise RunError(f"{run.path} holds neither config.json nor pretrain_config.json: name a run folder")
     name = printable(run.path.resolve().name)

@@ -9,7 +9,7 @@
     python train.py --valid_split 0                        all recordings train, the last epoch is kept
     python train.py --folder RUN --resume                  go on after an interruption, with the flags of that run
     python train.py --folder RUN --resume --epochs 200     train a finished run further
-    torchrun --nproc_per_node 8 train.py --cuda            eight GPUs share every batch, see the README
+    torchrun --nproc_per_node 8 train.py --cuda            eight GPUs share every batch: docs/clusters.md
 
 The predecessor's network and input:
 

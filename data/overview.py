@@ -7,10 +7,11 @@ import numpy as np
 
 from data.cache import SignalCache
 from data.dataset import Dataset
-from data.labels import ClassSet, diagnosis_table
+from data.labels import CLASS_SETS, ClassSet, diagnosis_table, load_class_set
 from data.metadata import Metadata
 
 FEW = 5  # recordings with a class; of fewer nothing is learned, and nothing is measured on them
+NAMED_SETS = tuple(name for name in CLASS_SETS if name != "dset")  # those that do not depend on the data
 MAX_SOURCES = 12  # lines of the table; of more, folders are put together
 MAX_CODES = 10  # that are shown
 MAX_NAMES = 3  # of recordings that are shown
@@ -89,7 +90,7 @@ def duplicate_lines(cache: SignalCache) -> list[str]:
         return []
     shown = "; ".join(" = ".join(group[:MAX_NAMES]) for group in cache.duplicates[:MAX_NAMES])
     more = "; ..." if len(cache.duplicates) > MAX_NAMES else ""
-    return [f"{n} recordings are copies of each other, one patient for all of a group: {shown}{more}"]
+    return [f"copies of each other, one patient for all of a group: {n} recordings: {shown}{more}"]
 
 
 def rare_class_lines(train_targets: np.ndarray, valid_y_true: np.ndarray, class_set: ClassSet) -> list[str]:
@@ -140,7 +141,7 @@ def outside_lines(dx: Sequence[Sequence[str]], class_set: ClassSet, auxiliary: S
     if not counts:
         return []
     further = f", {len(auxiliary)} of them learned beside the classes" if auxiliary else ""
-    return [f"{len(counts)} codes outside the class set {class_set.name}{further}: {_counted(counts)}"]
+    return [f"codes outside the class set {class_set.name}: {len(counts)}{further}: {_counted(counts)}"]
 
 
 def _counted(counts: Counter) -> str:
@@ -188,4 +189,7 @@ def _what_to_do(data: Dataset, counts: Counter) -> str:
         advice = "Choose another split (--valid_split, --fold, --seed), or add recordings that have one"
     else:
         advice = "Take all codes in the data with --classes dset, or list the codes that you want in --classes FILE.csv"
+        for name in NAMED_SETS:
+            n = int(load_class_set(name).encode_all(data.cache.dx).any(1).sum())
+            advice += f"; --classes {name} would find labels in {n} recordings" if n else ""
     return f"The codes in the data are: {_counted(counts)}. {advice}"

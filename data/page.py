@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.files import written
+from data.files import write_atomically
 from data.headers import printable
 
 WIDEST = 46  # characters of a cell in a terminal
@@ -53,14 +53,7 @@ def write_page(file: str | Path, title: str, lead: str, sections: list[Section])
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     html = environment.get_template("page.html.j2").render(title=title, lead=lead, sections=sections)
-    file = Path(file)
-    partial = file.with_name(f".{file.name[:100]}.partial")
-    try:
-        with written(partial) as out:
-            out.write(html.encode("utf-8", "backslashreplace"))
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(file, html.encode("utf-8", "backslashreplace"))
 
 
 def page_text(title: str, lead: str, sections: list[Section]) -> str:

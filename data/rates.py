@@ -43,6 +43,6 @@ def one_rate_only(records: Sequence[Record], rate: int = DEFAULT_RATE) -> tuple[
     other = next(value for value in RATES.values() if value != rate)
     kept = [record for place, record in enumerate(records) if place not in left_out]
     return kept, (
-        f"{len(left_out)} recordings at {other} Hz are left out: they are the same ECGs as those at {rate} Hz "
+        f"left out: {len(left_out)} recordings at {other} Hz, which are the same ECGs as others at {rate} Hz "
         f"(--records {other} takes them instead)"
     )

@@ -86,14 +86,20 @@ class ProcessGroup:
 
     @contextlib.contextmanager
     def main_process_first(self) -> Iterator[None]:
-        """The main process does what is in the block, then the others do: so a cache is built once and found by
-        them.
+        """The main process does what is in the block, then the others do: so a cache is built once and found by them.
+        Where it raises an error, the others end with status 1, and it alone says why.
         """
         if not self.is_main:
-            self.broadcast()
-        yield
-        if self.is_main:
-            self.broadcast()
+            if not self.broadcast():
+                raise SystemExit(1)
+            yield
+            return
+        try:
+            yield
+        except Exception:
+            self.broadcast(False)
+            raise
+        self.broadcast(True)
 
 
 @contextlib.contextmanager

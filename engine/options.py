@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from data.covariates import N_COVARIATES
+from data.headers import printable
 from data.splits import Split
 from engine.resume import take_settings
 from models import ENCODERS, HEAD
@@ -46,7 +47,9 @@ class Flags(Namespace):
     def settings(self) -> dict:
         """The flags that decide a run's result, as plain values: for config.json, and to compare when resuming."""
         hidden = (*NOT_PART_OF_A_RUN, "explicit", "split_by")
-        return {name: value for name, value in vars(self).items() if name not in hidden}
+        kept = {name: value for name, value in vars(self).items() if name not in hidden}
+        # A folder's name may hold what is not UTF-8, which JSON cannot.
+        return {name: printable(value) if isinstance(value, str) else value for name, value in kept.items()}
 
     def encoder_config(self) -> dict:
         """The encoder that --encoder and the flags of its sizes describe, as models.build_encoder takes it."""

@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from data.files import written
+from data.files import write_atomically
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 MM_PER_S, MM_PER_MV = 25.0, 10.0
@@ -106,13 +106,7 @@ def save(figure: Figure, file: str | os.PathLike, dpi: int = DPI) -> None:
     buffer = io.BytesIO()
     with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "ecg"}):
         figure.savefig(buffer, format=file.suffix[1:].lower(), dpi=dpi)
-    partial = file.with_name(f".{file.name[:100]}.partial")
-    try:
-        with written(partial) as out:
-            out.write(buffer.getvalue())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(file, buffer.getvalue())
 
 
 def check_format(file: str | os.PathLike) -> None:
@@ -207,7 +201,7 @@ def _pulse(axes, offset):
     """The calibration pulse: 1 mV for 0.2 s."""
     x = np.array([1, 2.5, 2.5, 7.5, 7.5, 9])
     y = np.array([0, 0, 1, 1, 0, 0]) * MM_PER_MV
-    axes.plot(x, y + offset, color=INK, linewidth=0.7, gid="calibration")
+    axes.plot(x, y + offset, color=INK, linewidth=0.7, gid=f"calibration-{offset:.0f}")
 
 
 def _dotted(axes, begin, end, offset):
@@ -278,7 +272,7 @@ def plot_history(rows: Sequence[Mapping], file: str | os.PathLike) -> None:
             column `member` (an ensemble's) gives a line each.
         file: .png, .pdf or .svg.
     """
-    panels = [panel for panel in HISTORY_PANELS if any(key in row for row in rows for key in panel[1])]
+    panels = history_panels(rows)
     figure = Figure(figsize=(4 * len(panels), 3), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (name, keys) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
@@ -294,6 +288,12 @@ HISTORY_PANELS = (
     ("skill", ("skill_persistence", "skill_linear")),
 )
 HISTORY_COLORS = ("#3b6fd4", "#d98a00", "#2f9e5b", "#a34ac1")
+
+
+def history_panels(rows: Sequence[Mapping]) -> list[tuple[str, tuple[str, ...]]]:
+    """Those of HISTORY_PANELS, (title, columns), for which the rows have a column; the first if there is none."""
+    found = [panel for panel in HISTORY_PANELS if any(key in row for row in rows for key in panel[1])]
+    return found or [HISTORY_PANELS[0]]
 
 
 def history_panel(axes, rows: Sequence[Mapping], keys: Sequence[str], colors: Sequence[str] = HISTORY_COLORS) -> None:

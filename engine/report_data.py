@@ -9,7 +9,7 @@ from data.labels import NORMAL, ClassSet
 from engine.bootstrap import areas, counts, draw_weights, interval, ratio
 from engine.ensemble import out_of_fold
 from engine.inference import Predictor
-from engine.metrics import auprc_per_class, auroc_per_class, load_weights
+from engine.metrics import load_weights
 from engine.run_folder import RunError, RunFolder
 from engine.score_files import find_pairs, read_outputs
 
@@ -46,11 +46,15 @@ def validation_predictions(run: RunFolder, predictor: Predictor) -> Predictions:
 def folder_predictions(labels: str, outputs: str, class_set: ClassSet) -> Predictions:
     """Predictions in a folder of CSV files as driver.py writes them. Raises ScoreFileError, RunError."""
     pairs = find_pairs(labels, outputs)
-    y_pred, y_score, malformed = read_outputs(pairs.outputs, class_set.members)
-    if malformed:
-        raise RunError(f"{malformed[0]} is not an output file of driver.py ({len(malformed)} of them are not)")
+    found = read_outputs(pairs.outputs, class_set.members)
+    if found.malformed:
+        raise RunError(f"{found.malformed[0]} is not an answer of driver.py ({len(found.malformed)} files are not)")
+    if not found.has_column.all():
+        raise RunError(f"{outputs}: its answers have other classes than the run: name the RUN that gave them")
     names = [Path(header).relative_to(labels).with_suffix("").as_posix() for header in pairs.headers]
-    return _predictions(names, pairs.dx, class_set, y_score, y_pred, f"answers in {outputs}, labels in {labels}")
+    return _predictions(
+        names, pairs.dx, class_set, found.y_score, found.y_pred, f"answers in {outputs}, labels in {labels}"
+    )
 
 
 def _predictions(names, dx, class_set, y_score, y_pred, where):
@@ -77,8 +81,10 @@ def score(p: Predictions, class_set: ClassSet, rows: np.ndarray | None = None) -
     weights = draw_weights(len(rows))
     drawn = dict(zip(("auroc", "auprc"), areas(y_true, y_score, weights)))
     drawn |= _decided(*counts(y_true, y_pred, weights))
-    whole = {"auroc": auroc_per_class(y_true, y_score), "auprc": auprc_per_class(y_true, y_score)}
-    whole |= {name: value[0] for name, value in _decided(*counts(y_true, y_pred, np.ones((1, len(rows))))).items()}
+    once = np.ones((1, len(rows)), np.int16)
+    values = dict(zip(("auroc", "auprc"), areas(y_true, y_score, once)))
+    values |= _decided(*counts(y_true, y_pred, once))
+    whole = {name: value[0] for name, value in values.items()}
     found = {name: (whole[name], *interval(drawn[name])) for name in whole}
     macro = {name: _macro(whole[name], drawn[name]) for name in whole}
     rewards = [_challenge(labels, y_pred, weights, class_set) for labels in (p.y_official[rows], y_true)]
@@ -100,17 +106,11 @@ def _macro(whole, drawn):
     return float(whole[known].mean()), *(float(value) for value in interval(means))
 
 
-def challenge_year(class_set: ClassSet) -> int | None:
-    """Year of the Challenge whose rewards fit the class set, or None."""
-    return {"cinc2020": 2020, "cinc2021": 2021}.get(class_set.name)
-
-
 def _challenge(y_true, y_pred, weights, class_set):
     """Challenge metric with its interval: rewards are sums over recordings, so a draw is a weighted sum."""
-    year = challenge_year(class_set)
-    if year is None:
+    if class_set.year is None:
         return None
-    rewards = load_weights(year)[1]
+    rewards = load_weights(class_set.year)[1]
     normal = np.zeros_like(y_true)
     normal[:, class_set.column(NORMAL)] = True
     earned, worst, best = (_rewards(y_true, answers, rewards) for answers in (y_pred, normal, y_true))

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from engine.plots import HISTORY_PANELS, history_panel
+from engine.plots import history_panel, history_panels
 
 INK, GRID, MUTED = "#1b1f24", "#e3e7eb", "#57606a"
 COLORS = ("#1f5fbf", "#b45309", "#1a7f4b", "#8a3fb0", "#b02a4c")
@@ -66,7 +66,7 @@ def svg(figure: Figure, prefix: str, themed: bool = True) -> str:
 
 def learning_curves(rows: Sequence[Mapping]) -> str:
     """Losses and scores by epoch."""
-    panels = [panel for panel in HISTORY_PANELS if any(key in row for row in rows for key in panel[1])]
+    panels = history_panels(rows)
     figure = new_figure(12.6, 3.0)
     for axes, (name, keys) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         history_panel(axes, rows, keys, COLORS)

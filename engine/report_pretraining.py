@@ -8,7 +8,7 @@ from data.page import Facts, Picture, Section, Table
 from data.preprocess import SignalConfig, to_millivolts
 from data.records import RecordError
 from engine import report_plots as plots
-from engine.handover import FORMAT, KEYS, read_pretrained
+from engine.handover import Pretrained, read_pretrained
 from engine.plots import N_COLUMNS, SECONDS, plot_ecg
 from engine.report_training import find_drawn, read_history
 from engine.run_folder import RunError, RunFolder
@@ -21,8 +21,8 @@ N_EXAMPLES = 3
 def pretraining_sections(run: RunFolder, folders: list[str]) -> list[Section]:
     """Everything about a pre-trained encoder; recordings to be drawn are looked for in `folders`."""
     pretrained = read_pretrained(run.path)
-    config = run.read_config("pretrain_config.json", FORMAT, KEYS)
-    rows = read_history(run, "pretrain_history.csv")
+    config = run.read_config()
+    rows = read_history(run)
     sections = [settings_section(config, pretrained)]
     if rows:
         label = "By epoch, on the validation recordings; the baselines do not learn."
@@ -33,7 +33,7 @@ def pretraining_sections(run: RunFolder, folders: list[str]) -> list[Section]:
     return sections
 
 
-def settings_section(config: dict, pretrained) -> Section:
+def settings_section(config: dict, pretrained: Pretrained) -> Section:
     """What was pre-trained, in words."""
     data, training = config["data"], config["training"]
     n_weights = sum(value.numel() for value in pretrained.state.values())
@@ -80,7 +80,7 @@ def distance_section(config: dict, rows: list[dict]) -> Section:
 
 def load_model(run: RunFolder, config: dict) -> NextSampleModel:
     """The pre-trained encoder with its head. Raises RunError."""
-    content = run.load("pretrain_model.pth")
+    content = run.load("model.pth")
     try:
         model = NextSampleModel(
             build_encoder(config["encoder"]), config["head"]["k_steps_ahead"], config["head"]["scale"]
@@ -88,7 +88,7 @@ def load_model(run: RunFolder, config: dict) -> NextSampleModel:
         model.encoder.load_state_dict(content["encoder"], strict=True)
         model.head.load_state_dict(content["head"], strict=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RunError(f"{run / 'pretrain_model.pth'} does not fit pretrain_config.json: {str(error)[:500]}") from error
+        raise RunError(f"{run / 'model.pth'} does not fit pretrain_config.json: {str(error)[:500]}") from error
     return model.eval()
 
 
@@ -120,9 +120,9 @@ def foreseen_page(model: NextSampleModel, signal: np.ndarray, sample_freq: float
     return overlay
 
 
-def examples_section(run: RunFolder, config: dict, pretrained, folders: list[str]) -> Section:
+def examples_section(run: RunFolder, config: dict, pretrained: Pretrained, folders: list[str]) -> Section:
     """Three validation recordings with what the model expected, drawn over what came."""
-    ids = pretrained.valid_ids
+    ids = [name for name, _ in pretrained.recordings.get("valid", [])]
     names = [ids[i] for i in np.linspace(0, len(ids) - 1, N_EXAMPLES).round().astype(int)] if ids else []
     records = find_drawn(names, folders)
     text = (

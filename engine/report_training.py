@@ -17,7 +17,6 @@ from engine.metrics import expected_calibration_error, load_weights
 from engine.report_data import (
     Predictions,
     Scores,
-    challenge_year,
     confusion,
     curves,
     losses,
@@ -34,15 +33,15 @@ SENSITIVITIES = (0.8, 0.9, 0.95)
 NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "sensitivity": "sensitivity", "ppv": "PPV", "f": "F"}
 
 
-def read_history(run: RunFolder, name: str) -> list[dict]:
-    """Rows of a history file, texts; none if it is not there. Raises RunError."""
-    if not (run / name).exists():
+def read_history(run: RunFolder) -> list[dict]:
+    """Rows of history.csv, texts; none if it is not there. Raises RunError."""
+    if not (run / "history.csv").exists():
         return []
     try:
-        with open(run.regular(name), newline="", encoding="utf-8") as lines:
+        with open(run.regular("history.csv"), newline="", encoding="utf-8") as lines:
             return list(csv.DictReader(lines))
     except (OSError, ValueError, csv.Error) as error:
-        raise RunError(f"{run / name} cannot be read: {error}") from error
+        raise RunError(f"{run / 'history.csv'} cannot be read: {error}") from error
 
 
 def training_sections(
@@ -54,7 +53,7 @@ def training_sections(
     scores = score(p, class_set)
     return [
         settings_section(run, config, predictor),
-        curves_section(read_history(run, "history.csv")),
+        curves_section(read_history(run)),
         scores_section(p, scores),
         classes_section(scores, class_set, order),
         sources_section(p, class_set, order),
@@ -224,7 +223,7 @@ def calibration_section(p: Predictions) -> Section:
 
 def confusion_sections(p: Predictions, class_set: ClassSet, order: list[int]) -> list[Section]:
     """The Challenge's confusion and what it costs; nothing for class sets without rewards."""
-    year = challenge_year(class_set)
+    year = class_set.year
     if year is None:
         return []
     counted = confusion(p)  # (C, C)

@@ -1,6 +1,7 @@
 """How the scripts end early: one line on standard error and an exit status instead of a traceback."""
 
 import contextlib
+import io
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ def clean_exit(name: str, advice: str) -> Iterator[None]:
     """Around a script's main: input that cannot be used or a full disk end it with status 1, Ctrl-C with 130, SIGTERM
     (what clusters send before they kill) with 143. `advice` tells how to go on after an interruption.
     """
+    _print_any_name()
     in_main_thread = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be handled
     before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
     try:
@@ -43,6 +45,13 @@ def clean_exit(name: str, advice: str) -> Iterator[None]:
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, before)
+
+
+def _print_any_name() -> None:
+    """A file's name may hold what the output's encoding lacks: print it as escapes instead of ending the script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _say(text: str) -> None:

@@ -150,6 +150,27 @@ def test_what_cannot_be_resumed_is_refused_by_name(change, message, stopped, rec
     assert (stopped / "history.csv").read_text() == before
 
 
+def test_a_folder_whose_name_is_not_utf8_trains(recordings, tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")
+    shutil.copytree(recordings / "in", folder)
+    train.main(["--input_folder", folder, "--cache", str(tmp_path / "cache"), "--folder", str(tmp_path / "run"), *TINY])
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["training"]["input_folder"].endswith("\\udcff\\udcfe")
+
+
+@pytest.mark.parametrize("main", [train.main, pretrain.main])
+def test_nothing_readable_is_one_line_and_a_list(main, tmp_path):
+    for i in range(5):
+        write_record(tmp_path / "in", f"B{i}", fake_ecg(np.random.default_rng(i)))
+        (tmp_path / "in" / f"B{i}.mat").write_bytes(b"")
+    with pytest.raises(SystemExit, match="none of 5 recordings could be read: 5 times .*is empty.*skipped_records.csv"):
+        main(
+            ["--input_folder", str(tmp_path / "in"), "--cache", str(tmp_path / "c"), "--folder", str(tmp_path / "run")]
+        )
+    listed = next((tmp_path / "run").glob("*skipped_records.csv")).read_text().splitlines()
+    assert len(listed) == 6
+
+
 def test_resuming_takes_its_flags_from_the_run(stopped, whole):
     train.main(["--folder", f"{stopped.path}/", "--resume", "--no-plots"])
     assert scores(stopped) == scores(whole)

@@ -137,6 +137,7 @@ def test_two_rows_of_one_recording_must_agree(second, fault, table):
         ("name,patient_id\nR00,p\n", "line 1: needs a column that names the recording .*: name, patient_id"),
         ("record\nR00\n", "one of patient_id"),
         ("", "its columns are: none"),
+        ("record,patient_id" + "x" * 200_000, "line 1: field larger"),
         ("record,patient_id,Patient_ID\nR00,p,q\n", "two columns 'patient_id'"),
         ("record;patient_id;a,record,patient_id\n", "columns may be separated by commas or semicolons"),
         ("record,patient_id\nR00,p,q\n", "line 2: has 3 fields for 2 columns"),
@@ -202,3 +203,12 @@ def test_joining_is_the_same_as_walking_from_patient_to_patient(tmp_path):
             reached |= todo
             todo = set().union(*(link for link in links if link & todo)) - reached
         assert {name for name, patient in zip(names, joined) if patient == joined[start]} == reached
+
+
+def test_a_table_of_one_hospital_among_others_needs_no_warning(tmp_path):
+    file = tmp_path / "table.csv"
+    file.write_text("record,patient_id\n" + "".join(f"R{i},p{i}\n" for i in range(5)))
+    names = [f"one/R{i}" for i in range(5)] + [f"other/S{i}" for i in range(20)]
+    assert read_metadata(file, names).warnings == ()
+    file.write_text(file.read_text() + "R99,p99\n")  # a row that names nothing: perhaps it is spelt otherwise
+    assert "a row for 5 of 25 recordings only" in read_metadata(file, names).warnings[0]

@@ -55,7 +55,9 @@ def test_small_cases_equal_the_plain_loops(n_records, n_classes, seed):
     rng = np.random.default_rng(seed)
     y_true, y_pred = rng.random((2, n_records, n_classes)) < rng.choice([0, 0.3, 0.7, 1], (2, 1, n_classes))
     y_score = rng.integers(-1, 4, y_true.shape) / 2.0  # ties, zeros, ones, and scores outside 0 ... 1
-    weights, normal = rng.random((n_classes, n_classes)), int(rng.integers(n_classes))
+    weights = rng.random((n_classes, n_classes)) / 2
+    np.fill_diagonal(weights, 1)  # as the official ones: always normal is then either as good as right or clearly worse
+    normal = int(rng.integers(n_classes))
     assert_same(
         compute_scores(y_true, y_pred, y_score, weights, normal), plain.scores(y_true, y_pred, y_score, weights, normal)
     )

@@ -84,13 +84,13 @@ def test_codes_outside_the_class_set_are_counted_and_named():
     dx = [[AF, UNSCORED], [UNSCORED, "4711"], [UNSCORED, UNSCORED], [SINUS, "164884008"]]  # the last is an alias
     (line,) = outside_lines(dx, class_set)
     assert line == (
-        "2 codes outside the class set cinc2020: 55827005 (left ventricular high voltage) 3, "
+        "codes outside the class set cinc2020: 2: 55827005 (left ventricular high voltage) 3, "
         "4711 (not in the Challenge's tables) 1"
     )
-    assert "1 of them learned beside" in outside_lines(dx, class_set, [UNSCORED])[0]
+    assert "cinc2020: 2, 1 of them learned beside" in outside_lines(dx, class_set, [UNSCORED])[0]
     assert outside_lines([[AF], []], class_set) == []
     many = outside_lines([[str(i)] for i in range(11)], class_set)[0]
-    assert many.startswith("11 codes outside") and many.endswith(", ...")
+    assert many.startswith("codes outside the class set cinc2020: 11: ") and many.endswith(", ...")
 
 
 def test_the_overview_has_all_of_it():
@@ -99,7 +99,7 @@ def test_the_overview_has_all_of_it():
     lines = overview(data, load_class_set("cinc2020"), np.arange(15), np.arange(15, 20), [UNSCORED])
     assert lines[1].split() == ["a", "20", "20", "0", "19"] and "a/R0 = a/R7" in lines[2]
     assert lines[3].startswith("not learned") and "AF" not in lines[3].replace("AFL", "") and "NSR" not in lines[3]
-    assert "AF (2)" in lines[4] and lines[5].startswith("1 codes outside") and len(lines) == 6
+    assert "AF (2)" in lines[4] and lines[5].startswith("codes outside") and len(lines) == 6
     unlabelled = overview(data, None, np.arange(15), np.arange(15, 20))
     assert len(unlabelled) == 3 and "label" not in unlabelled[0]
 
@@ -117,6 +117,7 @@ def test_the_overview_has_all_of_it():
         ([[UNSCORED]] * 4, "cinc2020", "train", "55827005 .left ventricular high voltage. 4. Take all codes"),
         ([[AF], [AF], [UNSCORED], []], "cinc2020", "2 recordings that validate", "Choose another split"),
         ([[], [], [AF], [AF]], "cinc2020", "2 recordings that train", "Choose another split"),
+        ([["Normal"]] * 4, "cinc2020", "train", "--classes cpsc2018 would find labels in 4 recordings$"),
         ([["164884008"]] * 4, "cinc2020", "validate", "164884008 .ventricular ectopics. 4"),  # taught, but never scored
     ],
 )
@@ -166,6 +167,6 @@ def test_the_other_rate_can_be_asked_for():
     both = records("records100/00000/00001_lr", "records500/00000/00001_hr", "records500/00000/00002_hr")
     found, line = one_rate_only(both, 100)
     assert [record.name for record in found] == ["records100/00000/00001_lr", "records500/00000/00002_hr"]
-    assert "1 recordings at 500 Hz are left out" in line and "--records 500" in line
+    assert "left out: 1 recordings at 500 Hz" in line and "--records 500" in line
     with pytest.raises(ValueError, match="--records 250: .* 100 and 500 Hz"):
         one_rate_only(both, 250)
