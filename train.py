@@ -120,7 +120,7 @@ def parse_args(argv=None):
     group.add_argument(
         "--teacher_share",
         type=float,
-        default=0.6,
+        default=0.3,
         help="weight of the teacher's probability in a target, the label having the rest (default: %(default)s)",
     )
     for name, value in DEFAULT_AUGMENT.items():
