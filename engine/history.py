@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from dataclasses import dataclass, field
 
 from engine.loop import Trainer
 from engine.run_folder import RunFolder
 
 TIMING = ("seconds", "records_per_second")  # the last columns of history.csv
+DRAW_EVERY = 3  # s; a picture takes a quarter of a second
 CHECKPOINT_VERSION = 2  # 1 had neither version nor recordings, and the moving average's count beside its weights
 
 
@@ -40,6 +42,7 @@ class History:
     plots: bool = True
     rows: list[dict] = field(default_factory=list)
     best: float = math.nan
+    drawn_at: float = -math.inf  # s, of time.monotonic()
 
     @property
     def n_epochs(self) -> int:
@@ -68,7 +71,7 @@ class History:
         self.rows.append(row)
         self.run.write_rows("history.csv", self.rows)
         if self.plots and self.is_main:
-            self._draw()
+            self._draw_if_due()
 
     def print_epoch(self) -> None:
         """The last epoch in a line: every one on a terminal, elsewhere those that are the best so far."""
@@ -77,7 +80,12 @@ class History:
         if is_best or sys.stdout.isatty():
             print(f"epoch {self.n_epochs:3d}  {self._text(row)}{'  best' if is_best else ''}", flush=True)
 
-    def _draw(self) -> None:
+    def _draw_if_due(self) -> None:
+        """Draw after every epoch, but where epochs take less than DRAW_EVERY only after some, and after the last."""
+        is_last = self.n_epochs == self.settings["epochs"]
+        if not is_last and time.monotonic() - self.drawn_at < DRAW_EVERY:
+            return
+        self.drawn_at = time.monotonic()
         from engine.plots import plot_history  # here, for matplotlib takes a while to import
 
         plot_history(self.rows, self.run / "history.png")
