@@ -33,6 +33,12 @@ REPORTED = (*SCORES, "calibration_error")
 def read_predictions(run: RunFolder, class_set: ClassSet) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """valid_predictions.csv of a run: {record: (its diagnoses, probabilities (C,))}; RunError if it cannot be read."""
     file = run / "valid_predictions.csv"
+    if not file.exists():
+        raise RunError(
+            f"{file} is missing: the run trained on all recordings (--valid_split 0), or has not finished an epoch, so "
+            f"nothing is known of how it does on others; to score its answers to some: python driver.py {run.path} IN "
+            f"OUT, then python evaluate_12ECG_score.py IN OUT"
+        )
     predictions = {}
     try:
         with open(file, newline="", encoding="utf-8") as lines:

@@ -68,6 +68,8 @@ def test_a_student_trains_on_all_recordings_and_decides_as_its_teacher(teacher_r
         not (folder / "student" / "valid_ids.txt").read_text()
         and not (folder / "student/valid_predictions.csv").exists()
     )
+    with pytest.raises(RunError, match="valid_predictions.csv is missing: the run trained on all recordings"):
+        read_teacher(folder / "student", load_class_set("cinc2020"))
     taught, config = load_predictor(folder / "student"), load_run(folder / "student").config
     assert taught.decision["odds"][3] == 0.25 and taught.models[0].lead_flags
     np.testing.assert_array_equal(taught.thresholds, load_predictor(folder / "teacher").thresholds)
