@@ -1,6 +1,6 @@
 """From preprocessed recordings to probabilities and decisions: the one way that validation, driver and API share.
 
-From a notebook:
+From Python, for recordings in files (of arrays, see `Predictor.classify` and docs/python.md):
 
     from data.records import read_record
     from engine.inference import load_predictor
@@ -14,6 +14,7 @@ From a notebook:
 """
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +27,18 @@ import numpy as np
 import torch
 
 from data.covariates import recording_covariates
-from data.headers import Header
+from data.headers import Header, RecordError, array_header
+from data.inputs import remarks
 from data.labels import ClassSet
-from data.preprocess import SignalConfig, preprocess, to_microvolts, to_millivolts, window_starts
+from data.preprocess import (
+    LEADS,
+    SignalConfig,
+    preprocess,
+    preprocess_with_quality,
+    to_microvolts,
+    to_millivolts,
+    window_starts,
+)
 from engine.decision import decide
 from engine.run_folder import RunError, load_run
 from models.folding import fold_norms
@@ -179,6 +189,57 @@ class Predictor:
         # The threads that PyTorch starts for an operation keep their cores for some milliseconds after it: the models
         # need them.
         return single_threads(torch.get_num_threads()).submit(work).result()
+
+    def classify(
+        self,
+        signal: np.ndarray,
+        sample_freq: float,
+        *,
+        unit: str,
+        leads: Sequence[str] | None = None,
+        age: float | None = None,
+        sex: str | None = None,
+    ) -> "pandas.DataFrame":  # noqa: F821  (imported below)
+        """What the model says of a recording that stands in an array. The same as of a file with the same samples:
+        leads are placed by name, missing ones computed or zero, other rates resampled. What is suspicious (a scale off
+        by 1000, swapped leads, invalid samples) is a UserWarning each.
+
+        Args:
+            signal: (n_leads, n), integers or floats; NaN marks samples that are missing.
+            sample_freq: Hz.
+            unit: of the samples, V, mV, uV or nV. Never guessed.
+            leads: names of the rows. None says that these are I, II, III, aVR, aVL, aVF, V1 ... V6, in this order.
+            age: years, or None if unknown.
+            sex: Male or Female, or None if unknown.
+
+        Returns:
+            a row for each class, in the order of `class_set`: code (SNOMED CT), abbreviation, name, probability (0 to
+            1), called (bool: whether the decision rule makes it a diagnosis).
+
+        Raises:
+            data.records.RecordError: a ValueError: the array or what is said about it cannot be used.
+        """
+        import pandas as pd
+
+        adc = np.asarray(signal)
+        if adc.ndim != 2 or len(adc) != len(LEADS if leads is None else leads):
+            rows = f"12, for {', '.join(LEADS)}" if leads is None else f"{len(leads)}, the number of leads"
+            raise RecordError(f"array: has the shape {adc.shape}, not (rows, samples) with rows = {rows}")
+        header = array_header(adc.shape[1], sample_freq, LEADS if leads is None else leads, unit, age, sex)
+        x, quality = preprocess_with_quality(adc, header, self.signal_config)
+        for text in remarks(header, quality, adc.size):
+            warnings.warn(text, stacklevel=2)
+        x = to_microvolts(x)
+        covariates = recording_covariates(x, self.signal_config.sample_freq, header.age, header.sex)
+        y_score = self.predict([x], covariates[None])  # (1, C)
+        columns = {
+            "code": self.class_set.codes,
+            "abbreviation": self.class_set.abbreviations,
+            "name": self.class_set.names,
+            "probability": y_score[0],
+            "called": self.decide(y_score)[0],
+        }
+        return pd.DataFrame(columns)
 
     def predict(self, signals: Sequence[np.ndarray], covariates: np.ndarray) -> np.ndarray:
         """Probabilities (R, C) float32, the mean over members, of R signals (12, T_i) int16 microvolts, of any lengths,

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING
 
@@ -38,6 +39,7 @@ NOT_RUN = {
 }
 TINY = tuple("--stem 8 --widths 8 8 --depths 1 1".split())
 BRIEF = tuple("--epochs 1 --batch_size 8 --no-plots".split())  # a picture takes longer than such an epoch
+PYTHON_PAGES = (ROOT / "README.md", ROOT / "docs" / "python.md")
 CODE = ("*.py", "data/*.py", "models/*.py", "engine/*.py")
 TABLES = ("patients.csv", "ptbxl_database.csv", "FILE.csv")  # names that the documentation gives to metadata
 
@@ -194,18 +196,19 @@ def test_what_is_not_run_is_documented():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", blocks(ROOT / "README.md", "python"))
+@pytest.mark.parametrize("block", [block for page in PYTHON_PAGES for block in blocks(page, "python")])
 def test_documented_python_runs(block, recordings, trained, tmp_path):
     record_id = furnish(tmp_path, recordings)
     shutil.copytree(trained, tmp_path / "RUN")
-    code = block.replace("DIR/ID", f"DIR/georgia/{record_id}")
+    np.save(tmp_path / "array.npy", np.random.default_rng(0).normal(0, 0.3, (12, 5000)))
+    code = block.replace("DIR/ID", f"DIR/georgia/{record_id}").replace('"CLONE"', repr(str(ROOT)))
     environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "script", sorted(file.name for file in ROOT.glob("*.py") if file.stem != "run_12ECG_classifier")
+    "script", sorted(file.name for file in ROOT.glob("*.py") if file.stem not in ("run_12ECG_classifier", "hubconf"))
 )
 def test_scripts_start_from_anywhere(script, tmp_path):
     """In a process of its own, which finds the packages beside the script."""
