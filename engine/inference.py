@@ -116,6 +116,11 @@ def single_threads(n: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
 
 
+def window_overlap(seq_length: int) -> int:
+    """Samples that neighbouring windows of a recording share at least."""
+    return seq_length // 2
+
+
 def window_batches(
     signals: Sequence[np.ndarray], seq_length: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[int]]]:
@@ -127,7 +132,7 @@ def window_batches(
     places = (
         (row, start)
         for row, signal in enumerate(signals)
-        for start in window_starts(signal.shape[1], seq_length, overlap=seq_length // 2)
+        for start in window_starts(signal.shape[1], seq_length, window_overlap(seq_length))
     )
     while batch := list(islice(places, BATCH)):
         x = np.zeros((len(batch), 12, seq_length), np.int16)

@@ -33,6 +33,7 @@ NOT_RUN = {
     "torchrun": "many processes; test_distributed.py runs two",
     "tests/robustness/": "an hour; test_kill.py, test_load.py and test_hostile_files.py run smaller versions",
     "python -m benchmarks": "minutes to hours; test_benchmarks.py and test_handover.py test their parts",
+    "export.py": "it needs packages of requirements-extra.txt; test_export.py runs it",
     "--n_folds 7": "seven trainings of 60 epochs; docs/runs.md has the same with two",
     "runs/fold_7": "seven trainings of 60 epochs; docs/runs.md has the same with two",
     "--folder mdl/pretrained": "the shipped encoder would be trained anew",
