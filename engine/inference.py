@@ -89,6 +89,31 @@ def predict(
     return (total / len(models)).astype(np.float32)
 
 
+def embed(
+    models: Sequence[torch.nn.Module], seq_lengths: Sequence[int], signals: Sequence[np.ndarray], device: str = "cpu"
+) -> np.ndarray:
+    """Features (R, D) float32 of recordings: those of each model, the mean over a recording's windows, one model's
+    behind the other's, for no feature of one has to do with one of another. Arguments as of `predict`.
+    """
+
+    def features(task):
+        model, x, lengths, _ = task
+        with torch.inference_mode():
+            return model.embed(torch.from_numpy(x).to(device), torch.from_numpy(lengths).to(device)).cpu().numpy()
+
+    n_threads = torch.get_num_threads() if device == "cpu" else 1
+    columns = []
+    for model, seq_length in zip(models, seq_lengths):
+        sums = np.zeros((len(signals), 2 * model.encoder.out_channels))  # (R, 2 D)
+        n_windows = np.zeros(len(signals))
+        tasks = ((model, *batch) for batch in window_batches(signals, seq_length))
+        for (_, _, _, rows), found in in_threads(features, tasks, n_threads):
+            np.add.at(sums, rows, found)
+            np.add.at(n_windows, rows, 1)
+        columns.append(sums / n_windows[:, None])
+    return np.concatenate(columns, 1).astype(np.float32)
+
+
 def in_threads(function: Callable[[Any], Any], items: Iterable[Any], n_threads: int) -> Iterator[tuple[Any, Any]]:
     """Yield (item, function(item)) in order, computed by several threads; few items are read ahead.
 
@@ -251,6 +276,17 @@ class Predictor:
         and covariates (R, N_COVARIATES), as `read` gives them.
         """
         return predict(self.models, self.seq_lengths, signals, covariates, self.device)
+
+    def embed(self, signals: Sequence[np.ndarray]) -> np.ndarray:
+        """Features (R, D) float32 of R signals (12, T_i) int16 microvolts: mean and maximum over time of what the
+        encoder of each member sees, averaged over windows. `feature_members` says whose each of the D is.
+        """
+        return embed(self.models, self.seq_lengths, signals, self.device)
+
+    @property
+    def feature_members(self) -> np.ndarray:
+        """(D,) the index of the member that each feature of `embed` belongs to."""
+        return np.repeat(np.arange(len(self.models)), [2 * model.encoder.out_channels for model in self.models])
 
     def decide(self, y_score: np.ndarray) -> np.ndarray:
         """Decisions (R, C) bool for probabilities (R, C)."""

@@ -87,12 +87,14 @@ class RunFolder:
     """One run on disk. Every file is written under a temporary name, flushed to disk and renamed.
 
     Names are those of the files without the run's prefix: `RunFolder(path, PRETRAIN) / "model.pth"` is
-    path/pretrain_model.pth.
+    path/pretrain_model.pth. Several processes that write different files of a folder at once each have a `writer` of
+    their own, which their temporary names carry.
     """
 
-    def __init__(self, path: str | os.PathLike, prefix: str = ""):
+    def __init__(self, path: str | os.PathLike, prefix: str = "", writer: str = ""):
         self.path = Path(path)
         self.prefix = prefix
+        self.writer = writer
 
     def __truediv__(self, name: str) -> Path:
         return self.path / f"{self.prefix}{name}"
@@ -117,7 +119,9 @@ class RunFolder:
     def write_bytes(self, name: str, data: bytes) -> None:
         target = self / name
         checksum = zlib.crc32(os.fsencode(target.name))
-        partial = self.path / f".{checksum:08x}.partial"  # a name of its own may be as long as names can be
+        partial = (
+            self.path / f".{checksum:08x}{self.writer}.partial"
+        )  # a name of its own may be as long as names can be
         try:
             with open(partial, "wb", opener=_without_links) as out:
                 out.write(data)
