@@ -151,8 +151,6 @@ def gather(waiting: Sequence[tuple[Record, Future]]) -> Batch:
 
 def classify(predictor: Predictor, batch: Batch) -> np.ndarray:
     """Probabilities (b, C) of the readable recordings. Raises RunError where the model has none."""
-    if not batch.records:
-        return np.zeros((0, len(predictor.class_set)), np.float32)
     y_score = predictor.predict(batch.signals, np.stack(batch.covariates))
     if not np.isfinite(y_score).all():
         raise RunError("the model's answers are not numbers: its weights are damaged")
@@ -188,6 +186,8 @@ def run(args: argparse.Namespace, group: ProcessGroup) -> int:
             output.add_warnings(batch.warnings)
             for record, error in batch.errors:
                 output.skip(record, error.stage, str(error))
+            if not batch.records:
+                continue
             y_score = classify(predictor, batch)  # (b, C)
             if args.adapt:
                 held_back.append((batch.records, y_score))

@@ -7,7 +7,7 @@
     python train.py --hold_out georgia                     validate on a hospital that training never sees
     python train.py --folder RUN --resume                  go on after an interruption, with the flags of that run
     python train.py --folder RUN --resume --epochs 200     train a finished run further
-    torchrun --nproc_per_node 8 train.py --cuda            eight GPUs share every batch, see the README
+    torchrun --nproc_per_node 8 train.py --cuda            eight GPUs share every batch: docs/clusters.md
 
 The predecessor's network and input:
 

@@ -181,11 +181,16 @@ def open_cache(
     earlier = None
     try:
         for path in _candidates(folder, key):
-            cache = _loaded_or_removed(path, key, records)
-            if cache is None:
+            try:
+                cache = _load(path, key, records)
+                current = is_current(cache, records)
+                if current:
+                    _open_shards(cache)
+            except CacheError as error:
+                print(f"Cache {path} is rebuilt: {error}")
+                _remove(path)
                 continue
             skipped_rows = cache.skipped_rows
-            current = is_current(cache, records)
             if current and retry and skipped_rows:
                 skipped_rows = _still_skipped(cache, records, config)
             if current and skipped_rows is not None:
@@ -198,7 +203,9 @@ def open_cache(
             f"{Path(folder) / key}: the cache cannot be written ({error.strerror or error}); "
             f"name a writable folder with --cache"
         ) from error
-    return _load(path, key, records)
+    cache = _load(path, key, records)
+    _open_shards(cache)
+    return cache
 
 
 def cache_key(records: Sequence[Record], config: SignalConfig) -> str:
@@ -219,31 +226,24 @@ def is_current(cache: SignalCache, records: Sequence[Record]) -> bool:
 
 
 def _candidates(folder: str | os.PathLike, key: str) -> list[Path]:
-    """Folders of caches with this key, those with the fewest skipped recordings first."""
-    paths = sorted(Path(folder).glob(f"{key}-*"))
-    return sorted(paths, key=_n_skipped)
+    """Folders of caches with this key, those with the fewest skipped recordings first, and of these the newest."""
+    return sorted(Path(folder).glob(f"{key}-*"), key=_rank)
 
 
-def _n_skipped(path: Path) -> float:
-    """What meta.json says; infinite where there is none that can be read."""
+def _rank(path: Path) -> tuple[float, float]:
+    """(number of skipped recordings, time with a minus sign) of a cache, by its meta.json; infinite without one."""
     try:
-        return float(_read_meta(path)["n_skipped"])
-    except (CacheError, LookupError, TypeError, ValueError):
-        return float("inf")
+        return float(_read_meta(path)["n_skipped"]), -(path / "meta.json").stat().st_mtime
+    except (CacheError, OSError, LookupError, TypeError, ValueError):
+        return float("inf"), 0.0
 
 
-def _loaded_or_removed(path: Path, key: str, records: Sequence[Record]) -> SignalCache | None:
-    """The SignalCache at `path`; or None where it cannot be trusted, and then it is cleared away."""
-    try:
-        return _load(path, key, records)
-    except CacheError as error:
-        print(f"Cache {path} is rebuilt: {error}")
-        with contextlib.suppress(FileNotFoundError):  # another process may be doing the same
-            if path.is_symlink() or not path.is_dir():
-                path.unlink()
-            else:
-                shutil.rmtree(path)
-        return None
+def _remove(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # another process may be doing the same
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
 
 
 def _still_skipped(cache: SignalCache, records: Sequence[Record], config: SignalConfig) -> list[dict] | None:
@@ -275,7 +275,7 @@ def _read_meta(path: Path) -> dict:
 
 
 def _load(path: Path, key: str, records: Sequence[Record]) -> SignalCache:
-    """SignalCache at `path`. Raises CacheError with the reason if it cannot be trusted."""
+    """SignalCache at `path`, its shards still closed. Raises CacheError with the reason if it cannot be trusted."""
     meta = _read_meta(path)
     if (meta.get("magic"), meta.get("version"), meta.get("key")) != (MAGIC, VERSION, key):
         raise CacheError("it is not a cache of this format")
@@ -287,7 +287,7 @@ def _load(path: Path, key: str, records: Sequence[Record]) -> SignalCache:
         raise
     except Exception as error:  # there is no end to what numpy, zipfile and json may raise on a foreign file
         raise CacheError(f"its index cannot be read ({error!r:.200})") from None
-    cache = SignalCache(
+    return SignalCache(
         path=path,
         shards=Shards(path, index["first"], index["offsets"], index["crc"]),
         offsets=index["offsets"],
@@ -302,13 +302,16 @@ def _load(path: Path, key: str, records: Sequence[Record]) -> SignalCache:
         layout=index["layout"],
         stamps=index["stamps"],
     )
+
+
+def _open_shards(cache: SignalCache) -> None:
+    """Compare sizes and, of a small cache, checksums. Raises CacheError if they differ."""
     try:
         cache.shards.check_sizes()
         if cache.n_bytes <= SMALL:
             cache.shards.open_all()
     except (ShardError, OSError) as error:
         raise CacheError(str(error)) from None
-    return cache
 
 
 def _read_index(file: BinaryIO) -> tuple[dict[str, np.ndarray], Any]:

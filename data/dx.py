@@ -16,19 +16,23 @@ _NOTHING = {"", "unknown", "nan", "none", "null", "na", "n/a"}  # said where not
 _FIRST_PHASE = {name.casefold(): name for name in CPSC2018}
 
 _AS_IN_THE_CHALLENGES = re.compile(r"\s*\d{1,18}(?:,\s*\d{1,18})*\s*", re.ASCII)
-_COMMENT = re.compile(r"(?:^|\s)(?:#|//)")
-_SEPARATOR = re.compile(r"[,;|\n，；、]")
+_COMMENT = re.compile(r"(?:^|\s)(?:#|//|--)")
+_SEPARATOR = re.compile(r"[,;|\n，；、]|\band\b")
+_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|（[^（）]*）")
+_WORD_BREAK = re.compile(r"[\s,;|/+&，；、]+")
 _WRAPPING = " \t\xa0\"'`´“”‘’()[]{}<>"
 _PUNCTUATION = _WRAPPING + ".:=&/+*-–—#"
 _CODE = re.compile(r"(\d{1,18})(?:\.0*)?", re.ASCII)
 # A number in a text: as long as SNOMED CT identifiers are, and no part of a word, a date or a fraction.
 _CODE_IN_TEXT = re.compile(r"(?<![\w.+-])(\d{6,18})(?:\.0*)?(?!\w|[.-]\d)", re.ASCII)
+_LEADING_CODES = re.compile(r"\d{6,18}(?:\.0*)?(?:[\s/+&]+\d{6,18}(?:\.0*)?(?!\w|[.-]\d))*(?!\w|[.-]\d)", re.ASCII)
 _DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])", re.ASCII)
 _WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|\d(?!\d{5})|[_-])+")
-# What turns the meaning of a code round, or leaves it open: in front of it, or anywhere beside it.
-_NEGATION = re.compile(r"\b(?:no|not|without)\b", re.IGNORECASE)
+# What turns the meaning of a code round, or leaves it open: in front of it, and anywhere beside it.
+_NEGATION = re.compile(r"\b(?:no|not|without|was|were|previous(?:ly)?|former(?:ly)?|prior|history)\b", re.IGNORECASE)
 _DOUBT = re.compile(
-    r"\?|\b(?:not|possibl[ey]|probabl[ey]|suspected|excluded?|ruled?[ -]out|absent|denie[sd]|versus|vs|or)\b|\br/o\b",
+    r"\?|%|[:=]\s*\d"  # a question, a likelihood
+    r"|\b(?:not|or|versus|vs|possibl[ey]|probabl[ey]|suspected|excluded?|ruled?[ -]out|r/o|absent|denie[sd])\b",
     re.IGNORECASE,
 )
 
@@ -39,18 +43,21 @@ def read_dx(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     `text` is what follows the colon. A single word that is neither a SNOMED CT code nor a name of the first phase is
     kept among the codes if there is no number, for a class set may have words for codes, and is a piece as well.
     """
+    return _remembered(text) if len(text) <= MAX_CACHED else _read(text)
+
+
+def _read(text):
     if _AS_IN_THE_CHALLENGES.fullmatch(text):
         return tuple(dict.fromkeys(code.strip() for code in text.split(","))), ()
-    return _read_freely(text) if len(text) > MAX_CACHED else _remembered(text)
-
-
-def _read_freely(text):
     comment = _COMMENT.search(text)
     pieces = [] if comment is None else [text[comment.end() :]]
-    parts = [part.strip(_WRAPPING) for part in _SEPARATOR.split(text if comment is None else text[: comment.start()])]
-    parts = [part for part in parts if part.casefold() not in _NOTHING]
-    codes, words = [], []
-    for part in parts:
+    text = text if comment is None else text[: comment.start()]
+    text = _BRACKETS.sub(_as_one_part, text)
+    codes = []
+    words = []
+    for part in map(str.strip, _SEPARATOR.split(text)):
+        if part.strip(_WRAPPING).casefold() in _NOTHING:
+            continue
         found, rest = _numbers(part)
         codes += found
         if rest:
@@ -61,12 +68,20 @@ def _read_freely(text):
     return tuple(dict.fromkeys(codes)), tuple(piece for piece in pieces if piece)
 
 
-_remembered = lru_cache(maxsize=4096)(_read_freely)
+_remembered = lru_cache(maxsize=4096)(_read)
+
+
+def _as_one_part(brackets):
+    """A list in brackets stays; in other text in brackets nothing separates, so that it stays beside its code."""
+    words = [word.strip(_WRAPPING).casefold() for word in _WORD_BREAK.split(brackets[0])]
+    if all(word in _NOTHING or word in _FIRST_PHASE or _CODE.fullmatch(word) for word in words):
+        return brackets[0]
+    return _SEPARATOR.sub(" ", brackets[0])
 
 
 def _numbers(part):
     """-> codes in a part between two separators, the text beside them ('' if there is none)."""
-    alone = _CODE.fullmatch(part)
+    alone = _CODE.fullmatch(part.strip(_WRAPPING))
     if alone is not None:
         return [alone[1]], ""
     found = list(_CODE_IN_TEXT.finditer(part))
@@ -74,24 +89,33 @@ def _numbers(part):
     if not rest.strip(_PUNCTUATION):
         dates = [match[1] for match in found if _DATE.fullmatch(match[1]) and not has_check_digit(match[1])]
         return [match[1] for match in found if match[1] not in dates], " ".join(dates)
-    if not found or _DOUBT.search(rest) or _NEGATION.search(part[: found[-1].start()]):
+    if not found or _DOUBT.search(rest) or _NEGATION.search(part[: found[0].start()]):
         return [], part
-    codes = [match[1] for match in found if match.start() == 0 or has_check_digit(match[1])]
-    others = [match[1] for match in found if match[1] not in codes]
-    return codes, " ".join([*rest.split(), *others])
+    part = part.lstrip(_WRAPPING)
+    first = _LEADING_CODES.match(part)
+    if first is not None:
+        return _CODE_IN_TEXT.findall(first[0]), " ".join(part[first.end() :].split())
+    if len(found) == 1 and has_check_digit(found[0][1]):
+        return [found[0][1]], " ".join(rest.split())
+    return [], part
 
 
 def _names(words):
     """-> codes of parts without numbers, parts that are text. A part of first-phase names only is their list."""
-    codes, texts = [], []
+    codes = []
+    texts = []
     for part in words:
-        names = [name.strip(_WRAPPING) for name in part.split()]
-        if all(name.casefold() in _FIRST_PHASE for name in names):
-            codes += [_FIRST_PHASE[name.casefold()] for name in names]
+        if _BRACKETS.fullmatch(part):
+            part = part[1:-1]
+        names = [name.strip(_WRAPPING).casefold() for name in _WORD_BREAK.split(_BRACKETS.sub(" ", part).strip())]
+        if all(name in _FIRST_PHASE for name in names) and not _DOUBT.search(part):
+            codes += [_FIRST_PHASE[name] for name in names]
+            texts += _BRACKETS.findall(part)
             continue
-        texts.append(part)
-        if _WORD.fullmatch(part) and not _NEGATION.fullmatch(part) and not _DOUBT.fullmatch(part):
-            codes.append(part)
+        word = part.strip(_WRAPPING)
+        texts.append(word)
+        if _WORD.fullmatch(word) and not _NEGATION.fullmatch(word) and not _DOUBT.fullmatch(word):
+            codes.append(word)
     return codes, texts
 
 

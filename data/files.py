@@ -57,15 +57,17 @@ def walk_files(folder: str | os.PathLike) -> Iterator[Listing]:
 
 def _list_folder(path):
     """-> names of its files, names of its subfolders."""
-    names, subfolders = [], []
+    names = []
+    subfolders = []
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            name = entry.name
+            if name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-                subfolders.append(entry.name)
+                subfolders.append(name)
             else:
-                names.append(entry.name)
+                names.append(name)
     return names, subfolders
 
 
@@ -104,10 +106,10 @@ def link_note(path: str | os.PathLike) -> str:
 
 def pointer_note(start: bytes) -> str:
     """What is wrong with a file that begins with these bytes if it only stands for another that was not downloaded."""
-    for signature, (kind, command) in _POINTERS.items():
-        if start.startswith(signature):
-            return f"is a pointer of {kind}, its content was not downloaded: run {command}"
-    return ""
+    if not start.startswith(tuple(_POINTERS)):
+        return ""
+    kind, command = next(_POINTERS[signature] for signature in _POINTERS if start.startswith(signature))
+    return f"is a pointer of {kind}, its content was not downloaded: run {command}"
 
 
 @contextlib.contextmanager

@@ -31,9 +31,9 @@ from data.headers import RecordError, printable
 from data.inputs import SATURATED
 from data.labels import YEARS, code_groups, diagnosis_table
 from data.page import Section, Table, page_text, write_page
-from data.preprocess import LEADS, Quality, SignalConfig, lead_name, preprocess
+from data.preprocess import LEADS, SignalConfig, lead_name, preprocess_with_quality
 from data.records import Record, find_records, read_header, read_record
-from data.sources import COLLECTIONS, collection_of, completeness
+from data.sources import COLLECTIONS, completeness, sources_of
 
 CHUNK = 500  # recordings a task
 FEW = 2000  # recordings up to which starting processes costs more than it saves
@@ -64,42 +64,35 @@ class Fault(NamedTuple):
     reason: str
 
 
-def source_of(record: Record) -> str:
-    """Name of the Challenge collection that a recording belongs to, or of its folder."""
-    collection = collection_of(record.source, record.record_id)
-    return collection.name if collection else record.source or "."
-
-
-def examine(record: Record, signals: bool) -> Facts | Fault:
-    """Read a recording's header, and its samples if `signals`."""
+def examine(record: Record, source: str, signals: bool) -> Facts | Fault:
+    """Read a recording's header, and its samples if `signals`; `source` as `data.sources.sources_of` gives it."""
     try:
         if record.fault:
             raise RecordError(f"{record.path}: {record.fault}")
         if not signals:
-            return facts_of(record, read_header(record.header_path))
-        warnings, quality = [], Quality()
-        adc, header = read_record(record, warnings)
-        preprocess(adc, header, SignalConfig(), quality)
+            return facts_of(record, source, read_header(record.header_path))
+        adc, header = read_record(record, check_sums=True)
+        _, quality = preprocess_with_quality(adc, header, SignalConfig())
         digest = hashlib.blake2b(repr((adc.shape, adc.dtype.str)).encode() + adc.tobytes(), digest_size=16).digest()
-        found = facts_of(record, header)
-        return found._replace(digest=digest, remarks=tuple(kinds_of(quality, warnings, adc.size)))
+        found = facts_of(record, source, header)
+        return found._replace(digest=digest, remarks=tuple(kinds_of(quality, header.warnings, adc.size)))
     except RecordError as error:
-        return Fault(record.name, source_of(record), str(error))
+        return Fault(record.name, source, str(error))
     except MemoryError:
-        return Fault(record.name, source_of(record), f"{record.path}: does not fit into memory")
+        return Fault(record.name, source, f"{record.path}: does not fit into memory")
 
 
-def examine_all(records: list[Record], signals: bool) -> list[Facts | Fault]:
-    """The same for a list, in another process."""
-    return [examine(record, signals) for record in records]
+def examine_all(task: list[tuple[Record, str]], signals: bool) -> list[Facts | Fault]:
+    """The same for a list of recordings with their sources, in another process."""
+    return [examine(record, source, signals) for record, source in task]
 
 
-def facts_of(record, header):
+def facts_of(record, source, header):
     """Facts that a header gives."""
     scales = sorted({f"{lead.gain:g}/{lead.unit}" for lead in header.leads})
     return Facts(
         record.name,
-        source_of(record),
+        source,
         header.sample_freq,
         header.n_samples / header.sample_freq if header.n_samples else None,
         leads_text(header.lead_names) if header.leads else f"{header.n_segments} segments",
@@ -141,7 +134,8 @@ def examined(records: list[Record], signals: bool, workers: int) -> list[Facts |
     """Facts or Fault of every record, in order, read by several processes if there are many."""
     work = partial(examine_all, signals=signals)
     size = CHUNK // 10 if signals else CHUNK
-    tasks = [records[i : i + size] for i in range(0, len(records), size)]
+    pairs = list(zip(records, sources_of(records)))
+    tasks = [pairs[i : i + size] for i in range(0, len(pairs), size)]
     found = []
     with tqdm(total=len(records), desc="Reading", unit="rec", disable=None) as bar:
         if workers == 1 or len(records) <= (FEW // 10 if signals else FEW):

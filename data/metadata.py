@@ -270,7 +270,7 @@ def _check_same(file, name: str, row: _Row, other: _Row) -> None:
 
 def _warnings(metadata: Metadata, rows: Sequence[_Row], names: Sequence[str]) -> Iterator[str]:
     n_found = int(metadata.found.sum())
-    if n_found < ENOUGH * len(names):
+    if n_found < ENOUGH * len(names) and not _is_of_some_sources(metadata, rows, names):
         index = NameIndex(names)
         without = _examples(name for name, found in zip(names, metadata.found) if not found)
         unused = _examples(row.title for row in rows if not any(_hits(row, index)))
@@ -280,6 +280,14 @@ def _warnings(metadata: Metadata, rows: Sequence[_Row], names: Sequence[str]) ->
         )
     if "patient_id" not in metadata.columns:
         yield f"{metadata.file} has no column patient_id: every recording counts as a patient of its own"
+
+
+def _is_of_some_sources(metadata: Metadata, rows: Sequence[_Row], names: Sequence[str]) -> bool:
+    """Whether the table is meant for some of the folders: it has a row for every recording of these, and no other."""
+    if len(rows) != metadata.found.sum():
+        return False
+    sources = np.array([name.rpartition("/")[0] for name in names])
+    return not np.isin(sources[~metadata.found], sources[metadata.found]).any()
 
 
 def _examples(names) -> str:

@@ -7,7 +7,17 @@ from typing import NamedTuple
 import numpy as np
 
 from data.files import FolderError, walk_files
-from data.headers import Header, Lead, RecordError, files_named, header_path, parse_header, printable, read_header
+from data.headers import (
+    Header,
+    Lead,
+    RecordError,
+    files_named,
+    header_path,
+    parse_header,
+    printable,
+    read_header,
+    recording_headers,
+)
 from data.segments import read_segments
 from data.signal_files import read_samples
 
@@ -56,7 +66,8 @@ def find_records(folder: str | os.PathLike) -> list[Record]:
     folder = os.fspath(folder)
     if not os.path.isdir(folder):
         raise RecordError(f"{folder}: {'is not a folder' if os.path.lexists(folder) else 'folder is missing'}")
-    records, unlisted = [], []
+    records = []
+    unlisted = []
     try:
         for listing in walk_files(folder):
             if listing.fault:
@@ -80,33 +91,6 @@ def find_records(folder: str | os.PathLike) -> list[Record]:
 def _unlisted(listing):
     above, _, name = printable(listing.inside).rpartition("/")
     return Record(f"{name or '.'}/", listing.path, above, listing.fault)
-
-
-def recording_headers(path: str | os.PathLike, names: list[str]) -> list[str]:
-    """Those of the file names in the folder `path` that are headers of recordings: the one rule for which files are.
-
-    A header ends in `.hea`, in small or capital letters. The segments and the layout header of a multi-segment record
-    are no recordings of their own as long as the header that names them lies beside them. A broken link or an
-    unreadable header counts: reading it will say so, and nothing is lost silently.
-
-    Headers are opened only where they may name segments: where no signal file has their name, or where another header's
-    name is theirs and an underscore more. So nothing is opened in the folders of the Challenges.
-    """
-    headers = [name for name in names if name.endswith(".hea") or name[-4:].lower() == ".hea"]
-    files = set(names)
-    roots = {name[:-4].rpartition("_")[0] for name in headers if "_" in name}
-    multi_segment, segments = set(), set()
-    for name in headers:
-        stem = name[:-4]
-        has_signal = f"{stem}.mat" in files or f"{stem}.dat" in files
-        if has_signal and stem not in roots:
-            continue
-        segmented, named = files_named(os.path.join(path, name))
-        if segmented:
-            multi_segment.add(stem)
-            segments.update(named)
-    segments -= multi_segment  # one that names itself or another such record is found, and refused with its reason
-    return [name for name in headers if name[:-4] not in segments] if segments else headers
 
 
 def record_files(record: Record) -> list[str]:
@@ -148,8 +132,7 @@ def read_record(record: Record | str | os.PathLike, check_sums: bool = False) ->
         if record.fault:
             raise RecordError(f"{record.path}: {record.fault}")
         record = record.header_path
-    path = header_path(record)
+    path = os.fspath(record)
     header = read_header(path)
-    stem = path[: -len(".hea")]
     read = read_segments if header.segments else read_samples
-    return read(stem, header, check_sums)
+    return read(path[:-4] if path[-4:].lower() == ".hea" else path, header, check_sums)

@@ -34,8 +34,10 @@ def read_segments(path: str, header: Header, check_sums: bool = False) -> tuple[
         RecordError: A segment cannot be read, has segments of its own, or does not fit to what the record announces.
     """
     _check_size(path, header.n_leads * (header.n_samples or 0))
-    segments, warnings = [], []
-    leads, diagnoses = {}, {}
+    segments = []
+    warnings = []
+    leads = {}
+    diagnoses = {}
     start = 0
     for name, n_frames in header.segments:
         if name != "~":
@@ -98,14 +100,15 @@ def _collect(leads, more):
 def _join(path, segments, leads, n_frames, frame):
     """-> adc (n_leads, n_frames * frame)."""
     place = {lead.name: row for row, lead in enumerate(leads)}
-    alike = all(_same_scale(leads[place[lead.name]], lead, frame) for segment in segments for lead in segment.leads)
+    pairs = [pair for segment in segments for pair in zip(segment.leads, segment.rows)]
+    invalid = [INVALID_SAMPLE[lead.fmt] for lead in leads]
+    alike = None not in invalid and all(_same_scale(leads[place[lead.name]], lead, frame) for lead, _ in pairs)
     if alike:
-        dtype = np.result_type(np.int16, *(row.dtype for segment in segments for row in segment.rows))
-        fill = np.array([INVALID_SAMPLE[lead.fmt] for lead in leads], dtype)
+        types = [samples.dtype for _, samples in pairs] + [np.min_scalar_type(value) for value in invalid]
+        fill = np.array(invalid, np.result_type(np.int16, *types))
     else:
-        dtype = np.float64
         fill = np.full(len(leads), np.nan)
-    adc = np.repeat(fill[:, None].astype(dtype), n_frames * frame, axis=1)
+    adc = np.repeat(fill[:, None], n_frames * frame, axis=1)
     for segment in segments:
         start = segment.start * frame
         for lead, samples in zip(segment.leads, segment.rows):
@@ -118,7 +121,7 @@ def _join(path, segments, leads, n_frames, frame):
 def _same_scale(lead, other, frame):
     """Whether samples of `other` can stand beside those of `lead` as they are stored."""
     same = (lead.fmt, lead.gain, lead.baseline, lead.unit) == (other.fmt, other.gain, other.baseline, other.unit)
-    return same and other.samples_per_frame == frame and INVALID_SAMPLE[lead.fmt] is not None
+    return same and other.samples_per_frame == frame
 
 
 def _rescaled(path, values, lead, wanted):

@@ -11,6 +11,7 @@ import shutil
 import stat
 import struct
 import tempfile
+from operator import attrgetter
 
 import numpy as np
 
@@ -24,6 +25,9 @@ MAX_UNCHECKED_VALUES = 2**28  # 12 leads of 12 hours at 500 Hz
 
 _BITS = {"8": 8, "16": 16, "24": 24, "32": 32, "61": 16, "80": 8, "160": 16, "212": 12, "310": 32 / 3, "311": 32 / 3}
 _INT16 = {"16": "<i2", "61": ">i2"}  # formats that are read directly
+_FILE_NAME = attrgetter("file_name")
+_PER_FRAME = attrgetter("samples_per_frame")
+_STORAGE = attrgetter("fmt", "skew", "byte_offset")
 _MAT_HEADER = 24  # bytes: five int32 and the name 'val\0'
 _MAT_INT16 = 30  # type word of a full little-endian int16 matrix
 _MAX_POINTER = 1024  # bytes of a file that stands for one that was not downloaded
@@ -49,12 +53,13 @@ def read_samples(path: str, header: Header, check_sums: bool = False) -> tuple[n
             header announces, or is none that WFDB knows.
     """
     rows, warnings = read_leads(path, header, check_sums)
-    frame = max(lead.samples_per_frame for lead in header.leads)
+    frame = max(map(_PER_FRAME, header.leads))
     if isinstance(rows, np.ndarray):
         adc = rows
     else:
         adc, resampled = _at_one_rate(path, rows, header.leads, frame)
-        warnings += [f"{text} to {header.sample_freq * frame:g} Hz" for text in resampled]
+        if resampled:
+            warnings.append(f"resampled to {header.sample_freq * frame:g} Hz: {', '.join(resampled)}")
     if frame > 1 or header.n_samples is None or warnings:
         leads = tuple(lead._replace(samples_per_frame=1) for lead in header.leads) if frame > 1 else header.leads
         header = header._replace(
@@ -73,35 +78,34 @@ def read_leads(path: str, header: Header, check_sums: bool = False) -> tuple[np.
     leads = header.leads
     if not leads:
         raise RecordError(f"{path}: the header announces no leads")
-    groups = {}  # {file name: rows of its leads}
-    for row, lead in enumerate(leads):
-        groups.setdefault(lead.file_name, []).append(row)
-    rows = [None] * len(leads)
-    for file_name, group in groups.items():
-        file_path = os.path.join(os.path.dirname(path), file_name)
-        try:
-            found = _read_file(file_path, [leads[row] for row in group], header.n_samples)
-        except RecordError as error:
-            raise RecordError(f"{error}{link_note(file_path)}") from None
-        if len(groups) == 1:
-            rows = found
-            break
-        for row, samples in zip(group, found):
-            rows[row] = samples
-    n_frames = {len(samples) // lead.samples_per_frame for samples, lead in zip(rows, leads)}
-    if len(n_frames) > 1:
-        raise RecordError(f"{path}: its files hold unlike numbers of samples: {sorted(n_frames)}")
+    folder = os.path.dirname(path)
+    file_names = dict.fromkeys(map(_FILE_NAME, leads))
+    if len(file_names) == 1:
+        rows = _read_file(os.path.join(folder, leads[0].file_name), leads, header.n_samples)
+    else:
+        rows = [None] * len(leads)
+        for file_name in file_names:
+            places = [row for row, lead in enumerate(leads) if lead.file_name == file_name]
+            found = _read_file(os.path.join(folder, file_name), [leads[row] for row in places], header.n_samples)
+            for row, samples in zip(places, found):
+                rows[row] = samples
+        n_frames = {len(samples) // lead.samples_per_frame for samples, lead in zip(rows, leads)}
+        if len(n_frames) > 1:
+            raise RecordError(f"{path}: its files hold unlike numbers of samples: {sorted(n_frames)}")
     return rows, _compare_sums(rows, leads) if check_sums else []
 
 
 def _read_file(file_path, leads, n_frames):
     """-> the samples of the leads that one file holds: (n_leads, n_frames), or a list of a row each."""
-    size = _check_file(file_path)
-    offset = leads[0].byte_offset
-    usual = (leads[0].fmt, 0, offset)
-    if leads[0].fmt in _INT16 and all((lead.fmt, lead.skew, lead.byte_offset) == usual for lead in leads):
-        return _read_int16(file_path, leads, n_frames, size)
-    return _read_with_wfdb(file_path, leads, n_frames, size)
+    try:
+        size = _check_file(file_path)
+        kinds = set(map(_STORAGE, leads))
+        fmt, skew, _ = next(iter(kinds))
+        if len(kinds) == 1 and fmt in _INT16 and not skew:
+            return _read_int16(file_path, leads, n_frames, size)
+        return _read_with_wfdb(file_path, leads, n_frames, size)
+    except RecordError as error:
+        raise RecordError(f"{error}{link_note(file_path)}") from None
 
 
 def _check_file(file_path):
@@ -124,7 +128,7 @@ def _check_file(file_path):
 def _read_int16(file_path, leads, n_frames, size):
     """The file holds frame after frame, and in a frame the samples of lead after lead, behind `byte_offset` bytes."""
     offset = leads[0].byte_offset
-    per_frame = [lead.samples_per_frame for lead in leads]
+    per_frame = list(map(_PER_FRAME, leads))
     n_columns = sum(per_frame)
     n_bytes = size - offset
     if n_frames is None:
@@ -261,7 +265,7 @@ def _checksums(adc):
 
 
 def _at_one_rate(path, rows, leads, frame):
-    """-> adc (n_leads, n_frames * frame), texts on the leads that were resampled for it."""
+    """-> adc (n_leads, n_frames * frame), names of the leads that were resampled for it."""
     per_frame = [lead.samples_per_frame for lead in leads]
     if min(per_frame) == frame:
         return np.stack(rows), []
@@ -269,7 +273,7 @@ def _at_one_rate(path, rows, leads, frame):
     if n_samples * len(leads) > MAX_UNCHECKED_VALUES:
         raise RecordError(f"{path}: more than {MAX_UNCHECKED_VALUES} values at the rate of its fastest lead")
     adc = np.stack([at_rate(row, lead, frame) for row, lead in zip(rows, leads)])
-    return adc, [f"lead {lead.name}: resampled" for lead in leads if lead.samples_per_frame < frame]
+    return adc, [lead.name for lead in leads if lead.samples_per_frame < frame]
 
 
 def at_rate(samples: np.ndarray, lead: Lead, frame: int) -> np.ndarray:

@@ -223,9 +223,18 @@ def stratified_by_patient(y: np.ndarray, patients: np.ndarray, proportions: np.n
     return part[group]
 
 
-def rows_with_hash(hashes: Sequence[str], wanted: Collection[str]) -> np.ndarray:
-    """(R,) bool, the recordings of a cache (`SignalCache.hashes`) whose signals have one of the wanted hashes."""
-    return np.isin(np.array(hashes, str), np.array(sorted(wanted), str))
+def rows_with_hash(hashes: Sequence[str], constant: np.ndarray, wanted: Collection[str]) -> np.ndarray:
+    """The recordings of a cache whose signals are among those that another run has seen.
+
+    Args:
+        hashes: R of `SignalCache.hashes`.
+        constant: (R,) bool of `SignalCache.constant`; these signals say nothing about whose they are and never count.
+        wanted: hashes of the other run's recordings.
+
+    Returns:
+        (R,) bool.
+    """
+    return np.isin(np.array(hashes, str), np.array(sorted(wanted), str)) & ~constant
 
 
 def rows_named(names: Sequence[str], ids: Sequence[str]) -> np.ndarray:

@@ -126,7 +126,7 @@ def _found(listed: list[tuple[str, str | None]], cache: SignalCache) -> np.ndarr
     """
     hashes = {digest for _, digest in listed if digest}
     if hashes:
-        return rows_with_hash(cache.hashes, hashes)
+        return rows_with_hash(cache.hashes, cache.constant, hashes)
     return rows_named(cache.names, [name for name, _ in listed])
 
 

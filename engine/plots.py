@@ -201,7 +201,7 @@ def _pulse(axes, offset):
     """The calibration pulse: 1 mV for 0.2 s."""
     x = np.array([1, 2.5, 2.5, 7.5, 7.5, 9])
     y = np.array([0, 0, 1, 1, 0, 0]) * MM_PER_MV
-    axes.plot(x, y + offset, color=INK, linewidth=0.7, gid="calibration")
+    axes.plot(x, y + offset, color=INK, linewidth=0.7, gid=f"calibration-{offset:.0f}")
 
 
 def _dotted(axes, begin, end, offset):

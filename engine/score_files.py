@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from data.files import FolderError, Listing, open_regular, walk_files
-from data.headers import printable
+from data.headers import printable, recording_headers
 from data.labels import CPSC2018, NOT_A_DIAGNOSIS
-from data.records import recording_headers
 
 DX_LINE = re.compile(rb"\n[ \t]*#[ \t]*[Dd][Xx][ \t]*:([^\n]*)")
 POSITIVE = frozenset(("1", "True", "true", "T", "t"))
@@ -78,7 +77,7 @@ class Outputs:
 def find_pairs(label_folder: str | Path, output_folder: str | Path) -> Pairs:
     """Pairs of all recordings under `label_folder` (hidden ones skipped, sorted) with their CSV files: at the same
     place under `output_folder`, or at its top where no other recording has the same id. What is a recording is the rule
-    of `data.records.recording_headers`, as for the driver. Raises ScoreFileError.
+    of `data.headers.recording_headers`, as for the driver. Raises ScoreFileError.
     """
     label_folder, output_folder = Path(label_folder), Path(output_folder)
     for folder in (label_folder, output_folder):

@@ -131,9 +131,7 @@ class SameBatch:
         return [self] * self.n
 
 
-TINY_PRETRAINING = tuple(
-    "--width 16 --depth 1 --n_heads 2 --epochs 2 --seq_length 400 --k_steps_ahead 5 20 --no-plots".split()
-)
+TINY_PRETRAINING = tuple("--width 16 --depth 1 --n_heads 2 --epochs 2 --seq_length 400 --k_steps_ahead 5 20".split())
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from data.inputs import read_input
 from data.locks import locked
 from data.preprocess import SignalConfig, preprocess, to_microvolts, to_millivolts
 from data.records import RecordError, find_records, read_record
+from data.shards import Shards
 
 
 def test_cache_holds_what_preprocess_gives(folder_of_records, tmp_path):
@@ -97,6 +98,7 @@ def test_a_large_cache_is_opened_shard_by_shard(folder_of_records, tmp_path, mon
     assert (signals(again) == good).all() and "rebuilt" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_processes_build_what_one_does(folder_of_records, tmp_path, monkeypatch, small_shards):
     (folder_of_records / "a" / "R00.mat").unlink()
     (folder_of_records / "b" / "R01.hea").write_text("nonsense")
@@ -624,3 +626,13 @@ def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_atomically(file, b"new")
     assert file.read_bytes() == b"old" and sorted(f.name for f in tmp_path.iterdir()) == ["file", "link", "target"]
+
+
+def test_of_caches_that_are_out_of_date_no_signal_is_read(folder_of_records, opened, monkeypatch):
+    """They stay, for somebody may be training from them, but they must not make every start slower."""
+    for i in range(3):
+        os.utime(folder_of_records / "a" / "R00.mat", ns=(i, i))
+        last = opened()
+    asked, real = [], Shards.open_all
+    monkeypatch.setattr(Shards, "open_all", lambda shards: (asked.append(shards.folder), real(shards))[1])
+    assert opened().path == last.path and asked == [last.path] and len(list(last.path.parent.iterdir())) == 3

@@ -22,8 +22,8 @@ from data.metadata import read_metadata
 from data.preprocess import SignalConfig
 from data.records import find_records
 from engine.distributed import ProcessGroup
-from engine.options import open_recordings
-from engine.run_folder import RunFolder
+from engine.recordings import open_recordings
+from engine.run_folder import PRETRAIN, RunFolder
 from engine.validation import predict_together
 
 # Dropout draws other numbers on each process, and sums in bfloat16 depend on their order.
@@ -128,34 +128,46 @@ def test_two_processes_pretrain_as_one(few, tmp_path, run_script):
 def test_processes_open_what_the_main_one_settled(folder_of_records, tmp_path, monkeypatch):
     """Only the main process tries skipped recordings again, and nobody goes on who sees other recordings."""
     args = SimpleNamespace(
-        input_folder=folder_of_records, n_total=None, seed=1, cache=tmp_path / "cache", workers=1, strict=False
+        input_folder=folder_of_records,
+        n_total=None,
+        seed=1,
+        cache=tmp_path / "cache",
+        workers=1,
+        strict=False,
+        records=500,
     )
     (folder_of_records / "a" / "R00.mat").rename(tmp_path / "R00.mat")
     how, real = [], open_cache
-    monkeypatch.setattr("engine.options.open_cache", lambda *given: (how.append(given[-1]), real(*given))[1])
-    monkeypatch.setattr(ProcessGroup, "broadcast", lambda group, value=None: value)
+    monkeypatch.setattr("engine.recordings.open_cache", lambda *given: (how.append(given[-1]), real(*given))[1])
+    monkeypatch.setattr(ProcessGroup, "broadcast", lambda group, value=True: value)
     monkeypatch.setattr(ProcessGroup, "all_gather_object", lambda group, value: [value] * 2)
     run = RunFolder(tmp_path / "run")
-    main, other = (open_recordings(args, SignalConfig(), ProcessGroup(rank, 2), run) for rank in (0, 1))
+    main, other = (open_recordings(args, SignalConfig(), run, ProcessGroup(rank, 2)) for rank in (0, 1))
     assert how == [True, False] and main.names == other.names and len(main) == 23
     monkeypatch.setattr(ProcessGroup, "all_gather_object", lambda group, value: [value, "another"])
     with pytest.raises(CacheError, match="the processes see different recordings"):
-        open_recordings(args, SignalConfig(), ProcessGroup(1, 2), run)
+        open_recordings(args, SignalConfig(), run, ProcessGroup(1, 2))
 
 
 def test_if_nothing_can_be_read_the_list_is_written_before_the_end(folder_of_records, tmp_path):
     args = SimpleNamespace(
-        input_folder=folder_of_records, n_total=None, seed=1, cache=tmp_path / "cache", workers=1, strict=False
+        input_folder=folder_of_records,
+        n_total=None,
+        seed=1,
+        cache=tmp_path / "cache",
+        workers=1,
+        strict=False,
+        records=500,
     )
     for file in folder_of_records.rglob("*.mat"):
         file.unlink()
-    run = RunFolder(tmp_path / "run")
+    run = RunFolder(tmp_path / "run", PRETRAIN)
     run.create()
     with pytest.raises(
         CacheError, match="none of 24 .* 24 times .*; all are listed in .*run/pretrain_skipped_records.csv"
     ):
-        open_recordings(args, SignalConfig(), ProcessGroup(), run, "pretrain_")
-    with open(run / "pretrain_skipped_records.csv", newline="") as lines:
+        open_recordings(args, SignalConfig(), run, ProcessGroup())
+    with open(run / "skipped_records.csv", newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert len(rows) == 24 and rows[0]["record"] == "a/R00" and "missing" in rows[0]["reason"]
 

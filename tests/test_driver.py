@@ -122,9 +122,12 @@ def test_nothing_is_answered_is_a_table_without_rows(folder, run):
     shutil.rmtree(folder / "in" / "a"), shutil.rmtree(folder / "in" / "b")
     for file in (folder / "in").glob("z*"):
         file.unlink()
-    assert driver.main([run, str(folder / "in"), str(folder / "out"), "--summary", str(folder / "s.csv")]) == 1
-    frame = table(folder / "s.csv")
-    assert len(frame) == 0 and len(frame.columns) == 26
+    for flags in ((), ("--adapt",)):
+        assert (
+            driver.main([run, str(folder / "in"), str(folder / "out"), "--summary", str(folder / "s.csv"), *flags]) == 1
+        )
+        frame = table(folder / "s.csv")
+        assert len(frame) == 0 and len(frame.columns) == 26
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ HEADER = ["A 1 500 1000", "A.dat 16 1000/mV 16 0 5 -7 0 I"]
         f"{SINUS}、{RBBB}",
         f"{SINUS},,{RBBB}",
         f"{SINUS},{RBBB},{SINUS}",
+        f"{SINUS} and {RBBB}",
+        f"({SINUS}) ({RBBB})",
         f"{SINUS},Unknown,{RBBB},nan",
         f"[{SINUS}, {RBBB}]",
         f"({SINUS}, {RBBB})",
@@ -60,11 +62,16 @@ def test_two_codes_however_they_are_written(text):
         (f"{SINUS}, {RBBB} // two, or three", (SINUS, RBBB), ("two, or three",)),
         (f"{SINUS} sinus rhythm", (SINUS,), ("sinus rhythm",)),
         (f"{SINUS} (sinus rhythm), {RBBB} (RBBB)", (SINUS, RBBB), ("sinus rhythm", "RBBB")),
-        (f"{SINUS} (non-specific, since 2019)", (SINUS,), ("non-specific", "since 2019")),
+        (f"{SINUS} (non-specific, since 2019)", (SINUS,), ("non-specific since 2019",)),
+        (f"{SINUS} (was {RBBB}, 164889003)", (SINUS,), (f"was {RBBB} 164889003",)),
+        (f"{SINUS} -- not {RBBB}", (SINUS,), (f"not {RBBB}",)),
+        (f"{SINUS}, previously {RBBB}", (SINUS,), (f"previously {RBBB}",)),
+        (f"Sinus rhythm ({SINUS}), block ({RBBB})", (SINUS, RBBB), ("Sinus rhythm", "block")),
+        (f"{SINUS} {RBBB} both", (SINUS, RBBB), ("both",)),
         (f"{SINUS}=SNR|{RBBB}=RBBB", (SINUS, RBBB), ("SNR", "RBBB")),
         (f"Sinus rhythm ({SINUS})", (SINUS,), ("Sinus rhythm",)),
         (f"SNOMED:{SINUS}; {RBBB}", (SINUS, RBBB), ("SNOMED",)),
-        (f"{SINUS} sinus rhythm {RBBB} block", (SINUS, RBBB), ("sinus rhythm block",)),
+        (f"{SINUS} sinus rhythm {RBBB}", (SINUS,), (f"sinus rhythm {RBBB}",)),
         (f"{SINUS}, abc", (SINUS,), ("abc",)),
         (f"{SINUS} 2019", (SINUS,), ("2019",)),
         (f"{SINUS} 20190504", (SINUS,), ("20190504",)),
@@ -86,6 +93,9 @@ def test_text_beside_codes_is_handed_back(text, codes, pieces):
         f"{RBBB} ruled out",
         f"{SINUS} or {RBBB}",
         f"{SINUS} vs {RBBB}",
+        f"{SINUS}:1",
+        f"{SINUS} (80 %)",
+        f'{{"{SINUS}": 1, "{RBBB}": 0}}',
         f"-{RBBB}",
         f"{RBBB}.5",
         f"{SINUS}-{RBBB}",
@@ -116,6 +126,9 @@ def test_names_of_the_first_phase():
     for separator in (",", ", ", ";", "|", " ", "\t"):
         assert read_dx(separator.join(names)) == (names, ())
     assert read_dx("['af', 'i-avb']") == (("AF", "I-AVB"), ())
+    assert read_dx("(AF, RBBB)") == read_dx("[AF RBBB]") == read_dx("AF and RBBB") == (("AF", "RBBB"), ())
+    assert read_dx("AF (atrial fibrillation), RBBB") == (("AF", "RBBB"), ("atrial fibrillation",))
+    assert read_dx("AF?") == ((), ("AF?",))
     assert read_dx("AF, something else") == (("AF",), ("something else",))
 
 

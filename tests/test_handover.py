@@ -94,7 +94,8 @@ def test_recordings_and_patients_stay_on_their_side(known, pretrained, tmp_path)
     hashes = {name: digest for listed in found.recordings.values() for name, digest in listed}
     old = sorted(side)
     names = [f"hospital/{name}" for name in old] + ["hospital/new_of_a_validation_patient", "hospital/new_of_nobody"]
-    cache = SimpleNamespace(names=names, hashes=[hashes[name] or "" for name in old] + ["f" * 32, "e" * 32])
+    known = [hashes[name] or "" for name in old]
+    cache = SimpleNamespace(names=names, hashes=[*known, "f" * 32, "e" * 32], constant=np.zeros(len(names), bool))
     patients = np.array([f"p{i}" for i in range(len(names))])
     valid_id = next(i for i, name in enumerate(old) if side[name] == "valid")
     train_id = next(i for i, name in enumerate(old) if side[name] == "train")
@@ -111,7 +112,7 @@ def test_recordings_and_patients_stay_on_their_side(known, pretrained, tmp_path)
 
 
 def test_recordings_of_which_none_is_found_are_an_error(pretrained):
-    cache = SimpleNamespace(names=["a", "b"], hashes=["0" * 32, "1" * 32])
+    cache = SimpleNamespace(names=["a", "b"], hashes=["0" * 32, "1" * 32], constant=np.zeros(2, bool))
     with pytest.raises(RunError, match="none of its recordings is found"):
         read_pretrained(pretrained).split(cache, np.array(["a", "b"]), np.array([0]), np.array([1]))
 

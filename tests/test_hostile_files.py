@@ -312,7 +312,7 @@ def test_no_network_is_built_that_the_file_of_weights_cannot_fill(run, monkeypat
 def test_what_is_no_file_is_neither_waited_for_nor_read(name, put, run):
     (run / name).unlink()
     put(run / name)
-    with pytest.raises(RunError, match=f"{name} is no regular file"):
+    with pytest.raises(RunError, match=f"{name} is not a regular file"):
         load_run(run.path)
 
 

@@ -203,3 +203,12 @@ def test_joining_is_the_same_as_walking_from_patient_to_patient(tmp_path):
             reached |= todo
             todo = set().union(*(link for link in links if link & todo)) - reached
         assert {name for name, patient in zip(names, joined) if patient == joined[start]} == reached
+
+
+def test_a_table_of_one_hospital_among_others_needs_no_warning(tmp_path):
+    file = tmp_path / "table.csv"
+    file.write_text("record,patient_id\n" + "".join(f"R{i},p{i}\n" for i in range(5)))
+    names = [f"one/R{i}" for i in range(5)] + [f"other/S{i}" for i in range(20)]
+    assert read_metadata(file, names).warnings == ()
+    file.write_text(file.read_text() + "R99,p99\n")  # a row that names nothing: perhaps it is spelt otherwise
+    assert "a row for 5 of 25 recordings only" in read_metadata(file, names).warnings[0]

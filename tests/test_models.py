@@ -127,6 +127,7 @@ CAUSAL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", SMALL[:1] + SMALL[2:] + CAUSAL, ids=lambda c: c["encoder"])
 def test_compiled_networks_train_and_answer_alike(config):
     """Without code generation, which needs a C++ compiler: what cannot be traced fails here too."""

@@ -45,7 +45,7 @@ def test_a_pulse_has_its_size_on_paper():
     high = page[page[:, 1] > page[:, 1].min() + 5]
     assert np.ptp(high[:, 0]) == pytest.approx(25 * 199 / FREQ, abs=0.01)
     assert np.ptp(page[:, 0]) == pytest.approx(250, abs=0.1)
-    pulse = next(line for line in axes.lines if line.get_gid() == "calibration")
+    pulse = next(line for line in axes.lines if str(line.get_gid()).startswith("calibration"))
     corners = millimetres(figure, axes, pulse.get_xydata())
     assert np.ptp(corners[:, 1]) == pytest.approx(10, abs=0.01)
     assert corners[3, 0] - corners[2, 0] == pytest.approx(5, abs=0.01)

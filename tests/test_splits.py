@@ -196,9 +196,11 @@ def test_split_like_moves_recordings_and_their_patients():
 
 
 def test_recordings_are_found_by_content():
-    hashes = ["aa", "bb", "cc", "bb"]
-    assert rows_with_hash(hashes, ["bb", "dd"]).tolist() == [False, True, False, True]
-    assert not rows_with_hash(hashes, []).any()
+    hashes, constant = ["aa", "bb", "cc", "bb"], np.zeros(4, bool)
+    assert rows_with_hash(hashes, constant, ["bb", "dd"]).tolist() == [False, True, False, True]
+    assert not rows_with_hash(hashes, constant, []).any()
+    constant[3] = True  # a signal without a patient, which others may have as well
+    assert rows_with_hash(hashes, constant, ["bb", "dd"]).tolist() == [False, True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -211,9 +211,15 @@ class Headers(Fuzzer):
         first = {name: (self.folder / name).read_bytes() for name in ("x.hea", "x.mat")}
         segments = b"x/2 12 100 200\ny 100\ny 100\n"
         write_record(self.folder, "y", fake_ecg(rng, 1, 100), sample_freq=100)
+        write_record(self.folder, "z", fake_ecg(rng, 1, 100), sample_freq=100, gain=500)
+        scales = b"x/3 12 100 250 2006\ny 100\n~ 50\nz 100\n# Dx: 426783006; 59118001 (RBBB)\n"
         (self.folder / "x.dat").write_bytes(rng.bytes(2400))
         bits = b"x 3 360/100(5) 400 12:00:00 1/2/2020\n" + b"".join(
             b"x.dat 212 200(5)/mV 12 0 1 2 0 %s\n" % lead for lead in (b"MLII", b"V1", b"V5")
+        )
+        (self.folder / "f.dat").write_bytes(rng.bytes(2800))  # 200 frames of 7 samples
+        frames = b"x.dat 3 50 200\n" + b"".join(
+            b"f.dat 16x%d 200/mV 16 0 1 2 0 %s\n" % lead for lead in ((4, b"I"), (2, b"II"), (1, b"V1"))
         )
         real = [
             {
@@ -222,7 +228,7 @@ class Headers(Fuzzer):
             }
             for file in sorted(SAMPLE.rglob("*.hea"))[::30]
         ]
-        return [first, {"x.hea": segments}, {"x.hea": bits}, *real]
+        return [first, {"x.hea": segments}, {"x.hea": bits}, {"x.hea": scales}, {"x.hea": frames}, *real]
 
     def read(self):
         (record,) = (record for record in find_records(self.folder) if record.record_id == "x")
