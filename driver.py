@@ -22,7 +22,7 @@ The table of --summary has one row per recording that has an answer (with --skip
     one per class    the probability, under the name of the diagnosis, as in `atrial fibrillation`
 
 The file of --embeddings holds the arrays `record` (R,) as in that table, `features` (R, D), `member` (D,), the network
-of the ensemble that a feature belongs to, and `covariates` (R, 23), age, sex and rhythm. docs/runs.md has an example.
+of the ensemble that a feature belongs to, and `covariates` (R, 23), age, sex and rhythm. docs/python.md has an example.
 """
 
 import argparse
@@ -130,7 +130,9 @@ def read_ahead(records: Sequence[Record], config: SignalConfig, workers: int, gr
                 bar.update(group.count(len(before)) - bar.n)  # all that all processes have done
         if waiting:
             yield gather(waiting)
-            bar.update(group.count(len(waiting)) - bar.n)
+            group.count(len(waiting))
+        group.barrier()  # others may still be at work
+        bar.update(group.count(0) - bar.n)
 
 
 def gather(waiting: Sequence[tuple[Record, Future]]) -> Batch:

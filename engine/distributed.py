@@ -76,6 +76,11 @@ class ProcessGroup:
         turns = itertools.zip_longest(*parts, fillvalue=_NOTHING)
         return [value for turn in turns for value in turn if value is not _NOTHING]
 
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.world_size > 1:
+            dist.barrier()
+
     def count(self, n: int) -> int:
         """Add n to a number that all processes share, without waiting for any of them -> what it is now."""
         if self.world_size > 1:

@@ -1,6 +1,5 @@
 """driver.py by several processes: answers, tables and lists are those of one."""
 
-import csv
 import os
 import signal
 import time
@@ -66,9 +65,9 @@ def check_same(place, alone):
 def test_several_processes_write_what_one_writes(n, run, folder, alone, tmp_path):
     """Five processes for three batches: two of them have nothing to do."""
     done = run_together(n, "driver.py", run, folder, tmp_path / "out", *flags(tmp_path), cwd=tmp_path)
-    assert done.stdout.count("147 recordings classified") == 1 and done.stdout.count("3 skipped, 15 warnings") == 1
+    assert done.stdout.count("147 recordings classified") == 1 and done.stdout.count("3 skipped, 14 warnings") == 1
     assert done.stdout.count("  skipped a/R070") == 1
-    assert done.stderr.count("Classifying: 100%") == 1 and done.stderr.count("150/150") >= 1
+    assert done.stderr.count("Classifying:   0%") == 1 and "150/150" in done.stderr  # one bar, which counts all
     check_same(tmp_path, alone)
 
 
@@ -91,23 +90,27 @@ def test_after_a_kill_skip_existing_does_the_rest(run, folder, alone, tmp_path):
             pids.append(
                 start_script("driver.py", *arguments, cwd=tmp_path, stdout=nowhere, stderr=nowhere, environment=own)
             )
-        while not list(tmp_path.glob("out/*.csv")) and os.waitpid(pids[1], os.WNOHANG) == (0, 0):
+        for _ in range(6000):
+            if list(tmp_path.glob("out/R*.csv")):
+                break
             time.sleep(0.01)
         for pid in reversed(pids):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-    n_left = N_RECORDS - len(list(tmp_path.glob("out/R*.csv")))
-    done = run_together(2, "driver.py", *arguments, "--skip_existing", *flags(tmp_path)[:2], cwd=tmp_path)
-    assert f"{N_RECORDS - n_left} of {N_RECORDS} recordings have an output already" in done.stdout
-    found = contents(tmp_path)
-    expected = {name: content for name, content in contents(alone).items() if name != "all.npz"}
-    assert {name for name in found if not name.endswith(".partial")} == expected.keys()
-    assert all(found[name] == expected[name] for name in expected if name != f"out/{WARNINGS}")
-    rows = [
-        list(csv.DictReader(text.decode().splitlines()))
-        for text in (found[f"out/{WARNINGS}"], expected[f"out/{WARNINGS}"])
-    ]
-    assert sorted(map(str, rows[0])) == sorted(map(str, rows[1]))
+    n_done = len(list(tmp_path.glob("out/R*.csv")))
+    assert n_done > 0
+    done = run_together(2, "driver.py", *arguments, "--skip_existing", cwd=tmp_path)
+    assert f"{n_done} of {N_RECORDS} recordings have an output already" in done.stdout
+    expected = {file.name: file for file in (alone / "out").iterdir()}
+    found = {file.name: file for file in (tmp_path / "out").iterdir() if not file.name.endswith(".partial")}
+    assert found.keys() == expected.keys() and found[SKIPPED].read_bytes() == expected[SKIPPED].read_bytes()
+    assert sorted(found[WARNINGS].read_text().splitlines()) == sorted(expected[WARNINGS].read_text().splitlines())
+    for name in found.keys() - {SKIPPED, WARNINGS}:  # other batches than without the kill round differently
+        np.testing.assert_allclose(probabilities(found[name]), probabilities(expected[name]), atol=1e-6)
+
+
+def probabilities(file):
+    return np.array(file.read_text().splitlines()[3].split(","), float)
 
 
 def test_what_a_killed_helper_remarked_is_kept(run, folder, tmp_path):
