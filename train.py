@@ -7,6 +7,7 @@
     python train.py --hold_out georgia                     validate on a hospital that training never sees
     python train.py --folder RUN --resume                  go on after an interruption, with the flags of that run
     python train.py --folder RUN --resume --epochs 200     train a finished run further
+    python train.py --config RUN/config.json --folder NEW  repeat a run; flags on the command line win over its own
     torchrun --nproc_per_node 8 train.py --cuda            eight GPUs share every batch: docs/clusters.md
 
 The predecessor's network and input:
@@ -20,6 +21,7 @@ record_warnings.txt. `python driver.py RUN IN OUT` uses it.
 """
 
 import argparse
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -120,6 +122,8 @@ def parse_args(argv=None):
     elif args.freeze_encoder or "encoder_lr_factor" in args.explicit:
         flag = "--freeze_encoder" if args.freeze_encoder else "--encoder_lr_factor"
         parser.error(f"{flag} needs a --folder with a pre-trained encoder, see pretrain.py")
+    elif args.config is not None and Path(args.config).with_name("pretrain_config.json").exists():
+        parser.error(f"{args.config} was fine-tuned: copy the files pretrain_* beside it into --folder first")
     parser.check_sizes(args)
     return args, pretrained
 

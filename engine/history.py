@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from engine.loop import Trainer
 from engine.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+TENSORBOARD = "tensorboard"  # folder of its event files in the run's
 TIMING = ("seconds", "records_per_second")  # the last columns of history.csv
 CHECKPOINT_VERSION = 2  # 1 had neither version nor recordings, and the moving average's count beside its weights
 
@@ -26,6 +31,7 @@ class History:
         digest: of the recordings, for checkpoints.
         is_main: only the main process draws.
         plots: whether history.png is drawn.
+        tensorboard: whether the rows also go to TensorBoard, with the curves as a picture.
         rows: one a finished epoch.
         best: value of `metric` at the best epoch.
     """
@@ -38,8 +44,10 @@ class History:
     digest: str
     is_main: bool = True
     plots: bool = True
+    tensorboard: bool = False
     rows: list[dict] = field(default_factory=list)
     best: float = math.nan
+    _writer: SummaryWriter | None = field(default=None, init=False, repr=False)
 
     @property
     def n_epochs(self) -> int:
@@ -69,6 +77,8 @@ class History:
         self.run.write_rows("history.csv", self.rows)
         if self.plots and self.is_main:
             self._draw()
+        if self.tensorboard and self.is_main:
+            self._log(row)
 
     def print_epoch(self) -> None:
         """The last epoch in a line: every one on a terminal, elsewhere those that are the best so far."""
@@ -81,6 +91,20 @@ class History:
         from engine.plots import plot_history  # here, for matplotlib takes a while to import
 
         plot_history(self.rows, self.run / "history.png")
+
+    def _log(self, row: dict[str, float]) -> None:
+        from engine.plots import history_figure
+
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # here, for only those who ask for it have it
+
+            # A run that goes on may repeat epochs that it had logged before it was killed.
+            self._writer = SummaryWriter(self.run / TENSORBOARD, purge_step=self.n_epochs)
+        for name, value in row.items():
+            if name != "epoch" and not math.isnan(value):
+                self._writer.add_scalar(name, value, self.n_epochs)
+        self._writer.add_figure("curves", history_figure(self.rows), self.n_epochs)
+        self._writer.flush()
 
     def _text(self, row: dict[str, float]) -> str:
         """What is printed of an epoch; what cannot be computed is left out."""

@@ -33,6 +33,7 @@ NOT_RUN = {
     "torchrun": "many processes; test_distributed.py runs two",
     "tests/robustness/": "an hour; test_kill.py, test_load.py and test_hostile_files.py run smaller versions",
     "python -m benchmarks": "minutes to hours; test_benchmarks.py and test_handover.py test their parts",
+    "--tensorboard": "it needs a package of requirements-extra.txt; test_repeat.py runs it",
     "export.py": "it needs packages of requirements-extra.txt; test_export.py runs it",
     "--n_folds 7": "seven trainings of 60 epochs; docs/runs.md has the same with two",
     "runs/fold_7": "seven trainings of 60 epochs; docs/runs.md has the same with two",
@@ -197,7 +198,9 @@ def test_what_is_not_run_is_documented():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", [block for page in PYTHON_PAGES for block in blocks(page, "python") if "sklearn" not in block])
+@pytest.mark.parametrize(
+    "block", [block for page in PYTHON_PAGES for block in blocks(page, "python") if "sklearn" not in block]
+)
 def test_documented_python_runs(block, recordings, trained, tmp_path):
     record_id = furnish(tmp_path, recordings)
     shutil.copytree(trained, tmp_path / "RUN")
