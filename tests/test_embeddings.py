@@ -11,16 +11,21 @@ from data.inputs import read_input
 from data.labels import load_class_set
 from data.preprocess import to_millivolts, window_starts
 from data.records import find_records, read_header
-from engine.inference import load_predictor
+from engine.inference import load_predictor, window_overlap
+from models import build_model
+from models.folding import fold_norms
 
 
 @pytest.fixture(scope="module")
 def embedded(sample, tmp_path_factory):
-    """The file of all shipped recordings, by the shipped model's first network, and its Predictor."""
+    """The arrays of all shipped recordings, and the Predictor: one network of the shipped model, and a small untrained
+    one with another window.
+    """
     file = tmp_path_factory.mktemp("embedded") / "sub" / "features.npz"
     predictor = load_predictor(ROOT / "mdl")
-    predictor.models = predictor.models[:2]
-    predictor.seq_lengths = predictor.seq_lengths[:2]
+    small = build_model({"stem": 8, "widths": [8, 8], "depths": [1, 1], "n_classes": len(predictor.class_set)})
+    predictor.models = [predictor.models[0], fold_norms(small)]
+    predictor.seq_lengths = [250, 400]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "load_predictor", lambda folder, device: predictor)
         driver.main([str(sample), str(file.parent / "out"), "--embeddings", str(file)])
@@ -29,11 +34,11 @@ def embedded(sample, tmp_path_factory):
 
 
 def test_every_recording_has_a_row(embedded, sample):
-    arrays, predictor = embedded
+    arrays, _ = embedded
     assert sorted(arrays) == ["covariates", "features", "member", "record"]
     assert arrays["record"].tolist() == [record.name for record in find_records(sample)]
-    assert arrays["features"].shape == (140, 768) and arrays["features"].dtype == np.float32
-    assert arrays["member"].tolist() == [0] * 384 + [1] * 384
+    assert arrays["features"].shape == (140, 400) and arrays["features"].dtype == np.float32
+    assert arrays["member"].tolist() == [0] * 384 + [1] * 16
 
 
 def test_features_and_covariates_give_the_probability_of_a_window(embedded, sample):
@@ -43,8 +48,9 @@ def test_features_and_covariates_give_the_probability_of_a_window(embedded, samp
     signal, covariates, _, _ = read_input(find_records(sample)[i], predictor.signal_config)
     np.testing.assert_array_equal(arrays["covariates"][i], covariates)
     x = torch.from_numpy(to_millivolts(signal))
-    for member, model in enumerate(predictor.models):
-        windows = [x[:, start : start + 250] for start in window_starts(x.shape[1], 250, 125)]
+    for member, (model, length) in enumerate(zip(predictor.models, predictor.seq_lengths)):
+        starts = window_starts(x.shape[1], length, window_overlap(length))
+        windows = [x[:, start : start + length] for start in starts]
         with torch.inference_mode():
             pooled = [torch.cat([f.mean(2), f.amax(2)], 1)[0] for f in (model.encoder(w[None]) for w in windows)]
             logits = model(windows[0][None], None, torch.from_numpy(covariates)[None])[0]
@@ -59,7 +65,8 @@ def test_a_line_tells_classes_apart(embedded, sample):
     arrays, _ = embedded
     classes = load_class_set("cinc2020")
     y = np.array([classes.encode(read_header(record.path).dx)[classes.column("AF")] for record in find_records(sample)])
-    x = arrays["features"] - arrays["features"].mean(0)
+    x = arrays["features"][:, arrays["member"] == 0]
+    x = x - x.mean(0)
     x = np.c_[x / (x.std(0) + 1e-6), np.ones(len(x))]
     score = np.zeros(len(y))
     fold = np.arange(len(y)) % 5
