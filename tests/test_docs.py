@@ -37,12 +37,14 @@ NOT_RUN = {
     "export.py": "it needs packages of requirements-extra.txt; test_export.py runs it",
     "--n_folds 7": "seven trainings of 60 epochs; docs/runs.md has the same with two",
     "runs/fold_7": "seven trainings of 60 epochs; docs/runs.md has the same with two",
+    "submission/": "a training of 60 epochs; test_submission.py runs smaller versions",
+    "docker": "a container engine; test_submission.py does the steps of the Dockerfile",
     "--folder mdl/pretrained": "the shipped encoder would be trained anew",
 }
 TINY = tuple("--stem 8 --widths 8 8 --depths 1 1".split())
 BRIEF = tuple("--epochs 1 --batch_size 8 --no-plots".split())  # a picture takes longer than such an epoch
 PYTHON_PAGES = (ROOT / "README.md", ROOT / "docs" / "python.md")
-CODE = ("*.py", "data/*.py", "models/*.py", "engine/*.py")
+CODE = ("*.py", "data/*.py", "models/*.py", "engine/*.py", "submission/*.py", "submission/*/*.py")
 TABLES = ("patients.csv", "ptbxl_database.csv", "FILE.csv")  # names that the documentation gives to metadata
 
 

@@ -116,13 +116,14 @@ def first_phase_scores(y_true, y_pred, y_score):
 
 
 def read_matrix(path):
-    """Reward matrix of 2020 as a table, one row and column per group of codes."""
+    """Reward matrix of 2020, or of 2021 with its a|b, as a table, one row and column per group of codes."""
     same = {"59118001": "713427006", "63593006": "284470004", "17338001": "427172004"}
     lines = [line.split(",") for line in Path(path).read_text().split()]
     codes = lines[0][1:]
     first = [same.get(code, code) for code in codes]
     kept = [code for code in codes if code not in same]
-    groups = [[code for code, head in zip(codes, first) if head == kept_code] for kept_code in kept]
+    same_head = [[code for code, head in zip(codes, first) if head == kept_code] for kept_code in kept]
+    groups = [[name for code in group for name in code.split("|")] for group in same_head]
     return groups, [[float(lines[1 + codes.index(a)][1 + codes.index(b)]) for b in kept] for a in kept]
 
 
