@@ -169,10 +169,7 @@ def adapt(predictor: Predictor, y_score: np.ndarray) -> np.ndarray:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    with (
-        clean_exit("driver.py", "go on with --skip_existing"),
-        process_group(args.cuda, keep_memory=False) as group,
-    ):
+    with clean_exit("driver.py", "go on with --skip_existing"), process_group(args.cuda) as group:
         return run(args, group)
 
 

@@ -22,7 +22,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
-from engine.allocator import keep_freed_memory
 from engine.run_folder import RunError
 
 TIMEOUT = timedelta(hours=12)  # the others wait so long while the main process builds the cache
@@ -134,14 +133,11 @@ class ProcessGroup:
 
 
 @contextlib.contextmanager
-def process_group(cuda: bool, keep_memory: bool = True) -> Iterator[ProcessGroup]:
+def process_group(cuda: bool) -> Iterator[ProcessGroup]:
     """The ProcessGroup of this process: alone, or one of those that torchrun started (which sets RANK, WORLD_SIZE,
     LOCAL_RANK and where to meet). With `cuda` each process has the GPU of its local rank and they talk by NCCL, else
-    by Gloo. With `keep_memory` the process keeps the memory that it frees, which speeds trainings up. Raises RunError
-    if there are fewer GPUs than processes.
+    by Gloo. Raises RunError if there are fewer GPUs than processes.
     """
-    if keep_memory:
-        keep_freed_memory()
     if not TOLD_BY_TORCHRUN <= os.environ.keys():
         yield ProcessGroup(device="cuda" if cuda else "cpu")
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 TENSORBOARD = "tensorboard"  # folder of its event files in the run's
 TIMING = ("seconds", "records_per_second")  # the last columns of history.csv
+DRAW_EVERY = 3  # s; a picture takes a quarter of a second
 CHECKPOINT_VERSION = 2  # 1 had neither version nor recordings, and the moving average's count beside its weights
 
 
@@ -47,6 +49,7 @@ class History:
     tensorboard: bool = False
     rows: list[dict] = field(default_factory=list)
     best: float = math.nan
+    drawn_at: float = -math.inf  # s, of time.monotonic()
     _writer: SummaryWriter | None = field(default=None, init=False, repr=False)
 
     @property
@@ -75,10 +78,10 @@ class History:
         row = {name: value for name, value in train_stats.items() if name not in TIMING} | scores | timing
         self.rows.append(row)
         self.run.write_rows("history.csv", self.rows)
-        if self.plots and self.is_main:
-            self._draw()
         if self.tensorboard and self.is_main:
             self._log(row)
+        if (self.plots or self.tensorboard) and self.is_main:
+            self._draw_if_due()
 
     def print_epoch(self) -> None:
         """The last epoch in a line: every one on a terminal, elsewhere those that are the best so far."""
@@ -87,14 +90,22 @@ class History:
         if is_best or sys.stdout.isatty():
             print(f"epoch {self.n_epochs:3d}  {self._text(row)}{'  best' if is_best else ''}", flush=True)
 
-    def _draw(self) -> None:
-        from engine.plots import plot_history  # here, for matplotlib takes a while to import
+    def _draw_if_due(self) -> None:
+        """Draw after every epoch, but where epochs take less than DRAW_EVERY only after some, and after the last."""
+        is_last = self.n_epochs == self.settings["epochs"]
+        if not is_last and time.monotonic() - self.drawn_at < DRAW_EVERY:
+            return
+        self.drawn_at = time.monotonic()
+        from engine.plots import history_figure, plot_history  # here, for matplotlib takes a while to import
 
-        plot_history(self.rows, self.run / "history.png")
+        if self.plots:
+            plot_history(self.rows, self.run / "history.png")
+        if self.tensorboard:
+            self._writer.add_figure("curves", history_figure(self.rows), self.n_epochs)
+            self._writer.flush()
 
     def _log(self, row: dict[str, float]) -> None:
-        from engine.plots import history_figure
-
+        """The numbers of an epoch for TensorBoard."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # here, for only those who ask for it have it
 
@@ -103,7 +114,6 @@ class History:
         for name, value in row.items():
             if name != "epoch" and not math.isnan(value):
                 self._writer.add_scalar(name, value, self.n_epochs)
-        self._writer.add_figure("curves", history_figure(self.rows), self.n_epochs)
         self._writer.flush()
 
     def _text(self, row: dict[str, float]) -> str:

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from data.dataset import Batch, TrainBatches
+from engine.allocator import keep_freed_memory
 from engine.distributed import ProcessGroup
 from engine.run_folder import RunError
 
@@ -124,6 +125,7 @@ class Trainer:
     clip_norm: float = 1.0
 
     def __post_init__(self):
+        keep_freed_memory()  # a step takes what the step before has freed
         self.device_type = torch.device(self.group.device).type
         self.ema = moving_average(self.model, self.ema_decay)
         # The compiled form shares its weights with the model, which is what is saved.

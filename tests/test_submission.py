@@ -238,10 +238,10 @@ def test_scripts_that_organisers_put_at_the_top_are_kept(context, tmp_path):
 
 def test_dockerfile_installs_the_pinned_requirements_with_or_without_cuda(context, tmp_path):
     pin = next(line for line in (ROOT / "requirements.txt").read_text().splitlines() if line.startswith("torch=="))
-    cpu = build(context, tmp_path / "cpu")[3]
-    cuda = build(context, tmp_path / "cuda", DEVICE="cuda")[3]
+    cpu = build(context, tmp_path / "cpu", TORCH_INDEX="https://index.example/cpu")[3]
+    cuda = build(context, tmp_path / "cuda")[3]
     assert [call for call in cpu if call.startswith("pip")] == [
-        f"pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu {pin}",
+        f"pip install --no-cache-dir --index-url https://index.example/cpu {pin}",
         "pip install --no-cache-dir -r requirements.txt",
     ]
     assert [call for call in cuda if call.startswith("pip")] == ["pip install --no-cache-dir -r requirements.txt"]
