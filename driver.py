@@ -6,6 +6,8 @@
     python driver.py IN OUT --skip_existing          go on where an earlier call stopped
     python driver.py IN OUT --adapt                  estimate how frequent each class is in IN, and adapt to it
     python driver.py IN OUT --strict                 exit status 1 also if a readable recording is suspicious
+    python driver.py IN OUT --embeddings FILE.npz    also the features of every recording, for a linear probe
+    torchrun --nproc_per_node 8 driver.py IN OUT     eight processes share IN; with --cuda each has a GPU
 
 IN is searched at any depth for WFDB records. OUT/ID.csv has four lines: `#Record ID`, classes, 0/1 labels,
 probabilities. Where an ID occurs in several sub-folders, those records are written to OUT/SUBFOLDER/ID.csv. A
@@ -18,13 +20,18 @@ The table of --summary has one row per recording that has an answer (with --skip
     record           its name, with the sub-folder: unique within IN
     diagnoses        abbreviations of the classes that were called, separated by |, as in AF|RBBB; empty if none was
     one per class    the probability, under the name of the diagnosis, as in `atrial fibrillation`
+
+The file of --embeddings holds the arrays `record` (R,) as in that table, `features` (R, D), `member` (D,), the network
+of the ensemble that a feature belongs to, and `covariates` (R, 23), age, sex and rhythm. docs/python.md has an example.
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import torch
@@ -32,12 +39,15 @@ from tqdm import tqdm
 
 from data.headers import printable
 from data.inputs import chunks, read_input
+from data.labels import ClassSet
 from data.preprocess import SignalConfig
 from data.records import Record, RecordError, find_records
 from engine.adapt import adapt_to_frequencies
 from engine.arguments import path_argument
+from engine.distributed import ProcessGroup, process_group
+from engine.embeddings import Embedded, prepare_embeddings_file, write_embeddings
 from engine.inference import Predictor, load_predictor
-from engine.output_folder import WARNINGS, OutputFolder, open_output_folder
+from engine.output_folder import WARNINGS, OutputFolder, open_output_folder, open_share
 from engine.run_folder import RunError
 from engine.script import clean_exit
 from engine.summary import prepare_summary_file, write_summary
@@ -60,6 +70,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--summary", type=path_argument, metavar="FILE.csv", help="also write one table of all recordings"
     )
     answers.add_argument(
+        "--embeddings", type=path_argument, metavar="FILE.npz", help="also write the features of all recordings"
+    )
+    answers.add_argument(
         "--skip_existing", action="store_true", help="leave recordings alone that already have an output"
     )
     answers.add_argument(
@@ -76,8 +89,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if len(args.folders) not in (2, 3):
         parser.error("name IN OUT or RUN IN OUT")
-    if args.adapt and args.skip_existing:
-        parser.error("--adapt needs all recordings of IN at once: leave out --skip_existing")
+    for flag in ("adapt", "embeddings"):
+        if getattr(args, flag) and args.skip_existing:
+            parser.error(f"--{flag} needs all recordings of IN at once: leave out --skip_existing")
     if args.cuda and not torch.cuda.is_available():
         parser.error("--cuda: there is no CUDA device (or a CPU build of PyTorch)")
     *model, args.input, args.output = args.folders
@@ -99,22 +113,26 @@ class Batch:
         return len(self.records) + len(self.errors)
 
 
-def read_ahead(records: Sequence[Record], config: SignalConfig, workers: int) -> Iterator[Batch]:
-    """Yield the records batch by batch, each while the next one is being read by `workers` threads."""
+def read_ahead(records: Sequence[Record], config: SignalConfig, workers: int, group: ProcessGroup) -> Iterator[Batch]:
+    """Yield the records batch by batch, each while the next one is being read by `workers` threads. Several processes
+    take turns: the batches, and so the answers, are the same for any number of them.
+    """
     with (
         ThreadPoolExecutor(max(1, workers), initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        tqdm(total=len(records), desc="Classifying", unit="rec") as bar,
+        tqdm(total=len(records), desc="Classifying", unit="rec", disable=not group.is_main) as bar,
     ):
         waiting = []
-        for chunk in chunks(records, BATCH):
+        for chunk in islice(chunks(records, BATCH), group.rank, None, group.world_size):
             before = waiting
             waiting = [(record, pool.submit(read_input, record, config)) for record in chunk]
             if before:
                 yield gather(before)
-                bar.update(len(before))
+                bar.update(group.count(len(before)) - bar.n)  # all that all processes have done
         if waiting:
             yield gather(waiting)
-            bar.update(len(waiting))
+            group.count(len(waiting))
+        group.barrier()  # others may still be at work
+        bar.update(group.count(0) - bar.n)
 
 
 def gather(waiting: Sequence[tuple[Record, Future]]) -> Batch:
@@ -151,21 +169,22 @@ def adapt(predictor: Predictor, y_score: np.ndarray) -> np.ndarray:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    with clean_exit("driver.py", "go on with --skip_existing"):
-        return run(args)
+    with clean_exit("driver.py", "go on with --skip_existing"), process_group(args.cuda) as group:
+        return run(args, group)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, group: ProcessGroup) -> int:
     """Everything that the flags ask for; returns the exit status."""
-    predictor = load_predictor(args.model, "cuda" if args.cuda else "cpu")
-    records = find_records(args.input)
-    if args.summary:
-        prepare_summary_file(args.summary)
-    with open_output_folder(args.output, records, predictor.class_set, args.skip_existing, args.summary) as output:
+    predictor = load_predictor(args.model, group.device)
+    with contextlib.ExitStack() as opened:
+        with group.main_process_first():
+            output = opened.enter_context(open_output(args, predictor.class_set, group))
         if args.skip_existing:
-            print(f"{len(output.answered)} of {len(records)} recordings have an output already")
+            print(f"{len(output.answered)} of {len(output.records)} recordings have an output already")
+        output.share_out(group)
         held_back = []  # with --adapt: batches whose probabilities depend on those of all the others
-        for batch in read_ahead(output.todo, predictor.signal_config, args.workers):
+        embedded = []  # with --embeddings
+        for batch in read_ahead(output.todo, predictor.signal_config, args.workers, group):
             output.add_warnings(batch.warnings)
             for record, error in batch.errors:
                 output.skip(record, error.stage, str(error))
@@ -176,15 +195,44 @@ def run(args: argparse.Namespace) -> int:
                 held_back.append((batch.records, y_score))
             else:
                 output.write(batch.records, predictor.decide(y_score), y_score)
-        if held_back:
-            records = [record for batch_records, _ in held_back for record in batch_records]
-            y_score = adapt(predictor, np.concatenate([scores for _, scores in held_back]))  # (R, C)
-            output.write(records, predictor.decide(y_score), y_score)
+            if args.embeddings and batch.records:
+                names = [record.name for record in batch.records]
+                embedded.append(Embedded(names, predictor.embed(batch.signals), np.stack(batch.covariates)))
+        if args.adapt:
+            write_adapted(predictor, output, group.gather_in_turns(held_back))
+        output.collect(group)
+        embedded = group.gather_in_turns(embedded)
+        if not group.is_main:
+            return 0
+        if args.embeddings:
+            write_embeddings(args.embeddings, embedded, predictor.feature_members)
         if args.summary:
             for record, reason in write_summary(args.summary, output.answers(), predictor.class_set):
                 output.skip(record, "summary", reason)
         output.finish()
     return report(output, args.strict)
+
+
+def open_output(
+    args: argparse.Namespace, class_set: ClassSet, group: ProcessGroup
+) -> contextlib.AbstractContextManager[OutputFolder]:
+    """The output folder, for the main process with all that is to be done, found and checked."""
+    if not group.is_main:
+        return open_share(args.output, class_set, group.rank)
+    records = find_records(args.input)
+    if args.summary:
+        prepare_summary_file(args.summary)
+    if args.embeddings:
+        prepare_embeddings_file(args.embeddings)
+    return open_output_folder(args.output, records, class_set, args.skip_existing, args.summary)
+
+
+def write_adapted(predictor: Predictor, output: OutputFolder, held_back: list) -> None:
+    """Adapt all probabilities together, and write the answers; held_back: [(records, y_score (b, C)), ...]."""
+    records = [record for batch_records, _ in held_back for record in batch_records]
+    if records:
+        y_score = adapt(predictor, np.concatenate([scores for _, scores in held_back]))  # (R, C)
+        output.write(records, predictor.decide(y_score), y_score)
 
 
 def report(output: OutputFolder, strict: bool) -> int:

@@ -9,6 +9,7 @@
     python train.py --valid_split 0                        all recordings train, the last epoch is kept
     python train.py --folder RUN --resume                  go on after an interruption, with the flags of that run
     python train.py --folder RUN --resume --epochs 200     train a finished run further
+    python train.py --config RUN/config.json --folder NEW  repeat a run; flags on the command line win over its own
     torchrun --nproc_per_node 8 train.py --cuda            eight GPUs share every batch: docs/clusters.md
 
 The predecessor's network and input:
@@ -20,6 +21,8 @@ The run folder holds config.json, model.pth (best epoch), final_model.pth (last 
 history.csv and its picture history.png, train_ids.txt, valid_ids.txt, valid_predictions.csv, skipped_records.csv and
 record_warnings.txt. `python driver.py RUN IN OUT` uses it.
 """
+
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -133,6 +136,8 @@ def parse_args(argv=None):
     elif args.freeze_encoder or "encoder_lr_factor" in args.explicit:
         flag = "--freeze_encoder" if args.freeze_encoder else "--encoder_lr_factor"
         parser.error(f"{flag} needs a --folder with a pre-trained encoder, see pretrain.py")
+    elif args.config is not None and Path(args.config).with_name("pretrain_config.json").exists():
+        parser.error(f"{args.config} was fine-tuned: copy the files pretrain_* beside it into --folder first")
     parser.check_sizes(args)
     return args, pretrained
 

@@ -9,8 +9,9 @@ is remarked upon.
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from numbers import Real
 from typing import NamedTuple
 
 from data.dx import read_dx
@@ -197,6 +198,42 @@ def parse_header(lines: Iterable[str], name: str = _UNKNOWN_RECORD) -> Header:
         return _build(record, body, comments)
     except ValueError as error:
         raise RecordError(f"{name}, line {number}: {error}") from None
+
+
+def array_header(
+    n_samples: int,
+    sample_freq: float,
+    leads: Sequence[str],
+    unit: str,
+    age: float | None = None,
+    sex: str | None = None,
+) -> Header:
+    """The Header of samples that did not come from a WFDB file but stand in an array already, in a unit of their own.
+
+    Args:
+        n_samples: per lead.
+        sample_freq: Hz.
+        leads: names of the rows.
+        unit: V, mV, uV or nV, of all rows.
+        age: years, or None or NaN if unknown.
+        sex: Male, Female, M or F in any case, or None if unknown.
+
+    Raises:
+        RecordError: rate, age, sex or unit is not one.
+    """
+    if isinstance(sample_freq, bool) or not isinstance(sample_freq, Real) or not 0 < sample_freq <= MAX_FREQ:
+        raise RecordError(f"array: sample_freq {sample_freq!r} is not a rate in Hz, above 0 and up to {MAX_FREQ:g}")
+    if not isinstance(unit, str) or unit.lower() not in MILLIVOLTS:
+        raise RecordError(f"array: unit {unit!r} is not V, mV, uV or nV")
+    age = math.nan if age is None else age
+    if not isinstance(age, Real) or not (math.isnan(age) or 0 <= age <= MAX_AGE):
+        raise RecordError(f"array: age {age!r} is not a number of years from 0 to {MAX_AGE}, or None")
+    if sex is not None and str(sex).lower() not in _SEXES:
+        raise RecordError(f"array: sex {sex!r} is not Male, Female, M or F, or None")
+    sex = None if sex is None else _SEXES[str(sex).lower()]
+    # Of a format in which no value means "invalid": only NaN and infinite values are.
+    lines = tuple(Lead("", "8", 1, 0, 0, 1.0, 0, unit, 0, 0, None, None, 0, str(name)) for name in leads)
+    return Header("array", 1, len(lines), float(sample_freq), n_samples, lines, float(age), sex, (), ())
 
 
 class _RecordLine(NamedTuple):

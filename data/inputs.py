@@ -8,6 +8,7 @@ import numpy as np
 from data.covariates import recording_covariates
 from data.headers import MAX_MESSAGE, Header, printable
 from data.preprocess import SignalConfig, preprocess_with_quality, to_microvolts
+from data.quality import Quality
 from data.records import Record, RecordError, read_record, record_files
 
 SATURATED = 0.001  # share of saturated samples that is remarked upon; a plateau or two at a peak is common
@@ -38,13 +39,18 @@ def read_input(
         error = RecordError(f"{getattr(record, 'path', record)}: does not fit into memory")
         error.stage = stage
         raise error from None
-    warnings = list(header.warnings)
+    return signal, covariates, header, remarks(header, quality, n_values)
+
+
+def remarks(header: Header, quality: Quality, n_values: int) -> list[str]:
+    """What is suspicious about a readable recording, in printable texts; `n_values` is leads x samples as stored."""
+    texts = list(header.warnings)
     if quality.n_nan:
-        warnings.append(f"{quality.n_nan} invalid samples, interpolated")
+        texts.append(f"{quality.n_nan} invalid samples, interpolated")
     if quality.n_saturated > SATURATED * n_values:
-        warnings.append(f"{quality.n_saturated} saturated samples")
-    warnings += quality.warnings
-    return signal, covariates, header, [printable(text[:MAX_MESSAGE]) for text in warnings]
+        texts.append(f"{quality.n_saturated} saturated samples")
+    texts += quality.warnings
+    return [printable(text[:MAX_MESSAGE]) for text in texts]
 
 
 def chunks(records: Iterable[Record], n: int, n_bytes: int = CHUNK_BYTES) -> Iterator[list[Record]]:

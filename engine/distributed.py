@@ -1,5 +1,5 @@
-"""One training by several processes, as `torchrun` starts them: each trains on its rows of every batch, and all hold
-the same weights.
+"""Several processes, as `torchrun` starts them, share a folder to classify or train one model: then each trains on its
+rows of every batch, and all hold the same weights.
 
 A batch is the same for any number of processes, and so is what becomes of it: every process reads its rows, the rows
 are gathered, every process augments the whole batch with the same random numbers and computes the network on its own
@@ -10,6 +10,7 @@ synchronised). What differs from one process is rounding, and dropout, which dra
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -24,15 +25,18 @@ from torch.distributed.nn.functional import all_reduce
 from engine.run_folder import RunError
 
 TIMEOUT = timedelta(hours=12)  # the others wait so long while the main process builds the cache
+TOLD_BY_TORCHRUN = {"WORLD_SIZE", "RANK", "LOCAL_RANK"}
+_NOTHING = object()
 
 
 class ProcessGroup:
-    """The processes of a training: `rank` of this one, `world_size` how many there are, `device` that this one uses."""
+    """The processes that work together: `rank` of this one, `world_size` how many there are, `device` that it uses."""
 
     def __init__(self, rank: int = 0, world_size: int = 1, device: str = "cpu"):
         self.rank = rank
         self.world_size = world_size
         self.device = device
+        self.counted = 0  # see `count`
 
     @property
     def is_main(self) -> bool:
@@ -58,6 +62,32 @@ class ProcessGroup:
         values = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
+
+    def gather_in_turns(self, values: list) -> list:
+        """Of lists of what every process made of its batches, batch number i being that of process i % world_size: all
+        entries in the order of the batches, on the main process; on the others nothing.
+        """
+        if self.world_size == 1:
+            return values
+        parts = [None] * self.world_size if self.is_main else None
+        dist.gather_object(values, parts)
+        if not self.is_main:
+            return []
+        turns = itertools.zip_longest(*parts, fillvalue=_NOTHING)
+        return [value for turn in turns for value in turn if value is not _NOTHING]
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def count(self, n: int) -> int:
+        """Add n to a number that all processes share, without waiting for any of them -> what it is now."""
+        if self.world_size > 1:
+            self.counted = dist.distributed_c10d._get_default_store().add("count", n)
+        else:
+            self.counted += n
+        return self.counted
 
     def all_reduce(self, x: Tensor) -> Tensor:
         """The sum of a tensor over all processes, in place."""
@@ -108,7 +138,7 @@ def process_group(cuda: bool) -> Iterator[ProcessGroup]:
     LOCAL_RANK and where to meet). With `cuda` each process has the GPU of its local rank and they talk by NCCL, else
     by Gloo. Raises RunError if there are fewer GPUs than processes.
     """
-    if "WORLD_SIZE" not in os.environ:
+    if not TOLD_BY_TORCHRUN <= os.environ.keys():
         yield ProcessGroup(device="cuda" if cuda else "cpu")
         return
     rank = int(os.environ["RANK"])

@@ -1,7 +1,7 @@
 """Which stretches of which leads carried a decision: integrated gradients of a class's logit.
 
 Integrated gradients (Sundararajan, Taly & Yan 2017) share out among the samples by how much the logit of a recording
-differs from that of a silent one. They are summed over the half-overlapping windows and over the members of an
+differs from that of a silent one. They are summed over the windows and over the members of an
 ensemble, so that their sum is the difference itself (a test holds that). What is known of the whole recording (age,
 sex, rhythm) stays as it is: these maps say where the network looked, given that.
 """
@@ -11,7 +11,7 @@ import torch
 from scipy.ndimage import uniform_filter1d
 
 from data.preprocess import window_starts
-from engine.inference import Predictor, window_batches
+from engine.inference import WINDOW_OVERLAP, Predictor, window_batches
 
 N_STEPS = 16  # points on the way from silence to the recording
 SMOOTH = 0.12  # s over which attributions are averaged: about a QRS complex
@@ -35,7 +35,7 @@ def attribute(
     """
     total = np.zeros(signal.shape)
     for model, seq_length in zip(predictor.models, predictor.seq_lengths):
-        starts = window_starts(signal.shape[1], seq_length, overlap=seq_length // 2)
+        starts = window_starts(signal.shape[1], seq_length, WINDOW_OVERLAP)
         done = 0
         for x, lengths, _ in window_batches([signal], seq_length):
             parts = _integrated(model, x, lengths, covariates, column, n_steps, predictor.device)  # (b, 12, L)

@@ -6,10 +6,15 @@ import math
 import sys
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from engine.loop import Trainer
 from engine.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+TENSORBOARD = "tensorboard"  # folder of its event files in the run's
 TIMING = ("seconds", "records_per_second")  # the last columns of history.csv
 DRAW_EVERY = 3  # s; a picture takes a quarter of a second
 CHECKPOINT_VERSION = 2  # 1 had neither version nor recordings, and the moving average's count beside its weights
@@ -28,6 +33,7 @@ class History:
         digest: of the recordings, for checkpoints.
         is_main: only the main process draws.
         plots: whether history.png is drawn.
+        tensorboard: whether the rows also go to TensorBoard, with the curves as a picture.
         rows: one a finished epoch.
         best: value of `metric` at the best epoch.
     """
@@ -40,9 +46,11 @@ class History:
     digest: str
     is_main: bool = True
     plots: bool = True
+    tensorboard: bool = False
     rows: list[dict] = field(default_factory=list)
     best: float = math.nan
     drawn_at: float = -math.inf  # s, of time.monotonic()
+    _writer: SummaryWriter | None = field(default=None, init=False, repr=False)
 
     @property
     def n_epochs(self) -> int:
@@ -70,7 +78,9 @@ class History:
         row = {name: value for name, value in train_stats.items() if name not in TIMING} | scores | timing
         self.rows.append(row)
         self.run.write_rows("history.csv", self.rows)
-        if self.plots and self.is_main:
+        if self.tensorboard and self.is_main:
+            self._log(row)
+        if (self.plots or self.tensorboard) and self.is_main:
             self._draw_if_due()
 
     def print_epoch(self) -> None:
@@ -86,9 +96,25 @@ class History:
         if not is_last and time.monotonic() - self.drawn_at < DRAW_EVERY:
             return
         self.drawn_at = time.monotonic()
-        from engine.plots import plot_history  # here, for matplotlib takes a while to import
+        from engine.plots import history_figure, plot_history  # here, for matplotlib takes a while to import
 
-        plot_history(self.rows, self.run / "history.png")
+        if self.plots:
+            plot_history(self.rows, self.run / "history.png")
+        if self.tensorboard:
+            self._writer.add_figure("curves", history_figure(self.rows), self.n_epochs)
+            self._writer.flush()
+
+    def _log(self, row: dict[str, float]) -> None:
+        """The numbers of an epoch for TensorBoard."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # here, for only those who ask for it have it
+
+            # A run that goes on may repeat epochs that it had logged before it was killed.
+            self._writer = SummaryWriter(self.run / TENSORBOARD, purge_step=self.n_epochs)
+        for name, value in row.items():
+            if name != "epoch" and not math.isnan(value):
+                self._writer.add_scalar(name, value, self.n_epochs)
+        self._writer.flush()
 
     def _text(self, row: dict[str, float]) -> str:
         """What is printed of an epoch; what cannot be computed is left out."""

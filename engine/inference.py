@@ -1,6 +1,6 @@
 """From preprocessed recordings to probabilities and decisions: the one way that validation, driver and API share.
 
-From a notebook:
+From Python, for recordings in files (of arrays, see `Predictor.classify` and docs/python.md):
 
     from data.records import read_record
     from engine.inference import load_predictor
@@ -14,6 +14,7 @@ From a notebook:
 """
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,14 +27,24 @@ import numpy as np
 import torch
 
 from data.covariates import recording_covariates
-from data.headers import Header
+from data.headers import Header, RecordError, array_header
+from data.inputs import remarks
 from data.labels import ClassSet
-from data.preprocess import SignalConfig, preprocess, to_microvolts, to_millivolts, window_starts
+from data.preprocess import (
+    LEADS,
+    SignalConfig,
+    preprocess,
+    preprocess_with_quality,
+    to_microvolts,
+    to_millivolts,
+    window_starts,
+)
 from engine.decision import decide
 from engine.run_folder import RunError, load_run
 from models.folding import fold_norms
 
 BATCH = 64  # windows
+WINDOW_OVERLAP = 0  # samples that neighbouring windows of a recording share at least
 
 
 def predict(
@@ -79,6 +90,31 @@ def predict(
     return (total / len(models)).astype(np.float32)
 
 
+def embed(
+    models: Sequence[torch.nn.Module], seq_lengths: Sequence[int], signals: Sequence[np.ndarray], device: str = "cpu"
+) -> np.ndarray:
+    """Features (R, D) float32 of recordings: those of each model, the mean over a recording's windows, one model's
+    behind the other's, for no feature of one has to do with one of another. Arguments as of `predict`.
+    """
+
+    def features(task):
+        model, x, lengths, _ = task
+        with torch.inference_mode():
+            return model.embed(torch.from_numpy(x).to(device), torch.from_numpy(lengths).to(device)).cpu().numpy()
+
+    n_threads = torch.get_num_threads() if device == "cpu" else 1
+    columns = []
+    for model, seq_length in zip(models, seq_lengths):
+        sums = np.zeros((len(signals), 2 * model.encoder.out_channels))  # (R, 2 D)
+        n_windows = np.zeros(len(signals))
+        tasks = ((model, *batch) for batch in window_batches(signals, seq_length))
+        for (_, _, _, rows), found in in_threads(features, tasks, n_threads):
+            np.add.at(sums, rows, found)
+            np.add.at(n_windows, rows, 1)
+        columns.append(sums / n_windows[:, None])
+    return np.concatenate(columns, 1).astype(np.float32)
+
+
 def in_threads(function: Callable[[Any], Any], items: Iterable[Any], n_threads: int) -> Iterator[tuple[Any, Any]]:
     """Yield (item, function(item)) in order, computed by several threads; few items are read ahead.
 
@@ -116,7 +152,9 @@ def window_batches(
     memory beside the signals, however long they are.
     """
     places = (
-        (row, start) for row, signal in enumerate(signals) for start in window_starts(signal.shape[1], seq_length)
+        (row, start)
+        for row, signal in enumerate(signals)
+        for start in window_starts(signal.shape[1], seq_length, WINDOW_OVERLAP)
     )
     while batch := list(islice(places, BATCH)):
         x = np.zeros((len(batch), 12, seq_length), np.int16)
@@ -179,11 +217,73 @@ class Predictor:
         # need them.
         return single_threads(torch.get_num_threads()).submit(work).result()
 
+    def classify(
+        self,
+        signal: np.ndarray,
+        sample_freq: float,
+        *,
+        unit: str,
+        leads: Sequence[str] | None = None,
+        age: float | None = None,
+        sex: str | None = None,
+    ) -> "pandas.DataFrame":  # noqa: F821  (imported below)
+        """What the model says of a recording that stands in an array. The same as of a file with the same samples:
+        leads are placed by name, missing ones computed or zero, other rates resampled. What is suspicious (a scale off
+        by 1000, swapped leads, invalid samples) is a UserWarning each.
+
+        Args:
+            signal: (n_leads, n), integers or floats; NaN marks samples that are missing.
+            sample_freq: Hz.
+            unit: of the samples, V, mV, uV or nV. Never guessed.
+            leads: names of the rows. None says that these are I, II, III, aVR, aVL, aVF, V1 ... V6, in this order.
+            age: years, or None if unknown.
+            sex: Male or Female, or None if unknown.
+
+        Returns:
+            a row for each class, in the order of `class_set`: code (SNOMED CT), abbreviation, name, probability (0 to
+            1), called (bool: whether the decision rule makes it a diagnosis).
+
+        Raises:
+            data.records.RecordError: a ValueError: the array or what is said about it cannot be used.
+        """
+        import pandas as pd
+
+        adc = np.asarray(signal)
+        if adc.ndim != 2 or len(adc) != len(LEADS if leads is None else leads):
+            rows = f"12, for {', '.join(LEADS)}" if leads is None else f"{len(leads)}, the number of leads"
+            raise RecordError(f"array: has the shape {adc.shape}, not (rows, samples) with rows = {rows}")
+        header = array_header(adc.shape[1], sample_freq, LEADS if leads is None else leads, unit, age, sex)
+        x, quality = preprocess_with_quality(adc, header, self.signal_config)
+        for text in remarks(header, quality, adc.size):
+            warnings.warn(text, stacklevel=2)
+        x = to_microvolts(x)
+        covariates = recording_covariates(x, self.signal_config.sample_freq, header.age, header.sex)
+        y_score = self.predict([x], covariates[None])  # (1, C)
+        columns = {
+            "code": self.class_set.codes,
+            "abbreviation": self.class_set.abbreviations,
+            "name": self.class_set.names,
+            "probability": y_score[0],
+            "called": self.decide(y_score)[0],
+        }
+        return pd.DataFrame(columns)
+
     def predict(self, signals: Sequence[np.ndarray], covariates: np.ndarray) -> np.ndarray:
         """Probabilities (R, C) float32, the mean over members, of R signals (12, T_i) int16 microvolts, of any lengths,
         and covariates (R, N_COVARIATES), as `read` gives them.
         """
         return predict(self.models, self.seq_lengths, signals, covariates, self.device)
+
+    def embed(self, signals: Sequence[np.ndarray]) -> np.ndarray:
+        """Features (R, D) float32 of R signals (12, T_i) int16 microvolts: mean and maximum over time of what the
+        encoder of each member sees, averaged over windows. `feature_members` says whose each of the D is.
+        """
+        return embed(self.models, self.seq_lengths, signals, self.device)
+
+    @property
+    def feature_members(self) -> np.ndarray:
+        """(D,) the index of the member that each feature of `embed` belongs to."""
+        return np.repeat(np.arange(len(self.models)), [2 * model.encoder.out_channels for model in self.models])
 
     def decide(self, y_score: np.ndarray) -> np.ndarray:
         """Decisions (R, C) bool for probabilities (R, C)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,17 +12,31 @@ from typing import Any
 import torch
 
 from data.covariates import N_COVARIATES
+from data.extras import load_extra
 from data.headers import printable
 from data.splits import Split
+from engine.repeat import as_flags, settings_to_repeat
 from engine.resume import take_settings
 from models import ENCODERS, HEAD
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_INPUT = "./Training_WFDB"
 SAMPLE = ROOT / "data" / "sample"
-PATH_FLAGS = ("input_folder", "metadata", "cache", "folder", "classes", "teacher")
+PATH_FLAGS = ("input_folder", "metadata", "cache", "folder", "classes", "teacher", "config")
 # How and where a run is computed; all others decide its result.
-NOT_PART_OF_A_RUN = ("resume", "overwrite", "workers", "cache", "cuda", "folder", "strict", "compile", "plots")
+NOT_PART_OF_A_RUN = (
+    "resume",
+    "overwrite",
+    "workers",
+    "cache",
+    "cuda",
+    "folder",
+    "strict",
+    "compile",
+    "plots",
+    "tensorboard",
+    "config",
+)
 SHARES = (
     "lead_subsets",
     "teacher_share",
@@ -192,7 +207,15 @@ class TrainingParser(ArgumentParser):
             default=True,
             help="draw history.png after every epoch (default: %(default)s)",
         )
+        group.add_argument(
+            "--tensorboard", action="store_true", help="also write scalars and curves into the run's folder tensorboard"
+        )
         group.add_argument("--overwrite", action="store_true", help="replace the run in --folder")
+        group.add_argument(
+            "--config",
+            metavar="FILE",
+            help="repeat the run of this config.json, in another folder; flags on the command line win over its own",
+        )
 
     def add_head_arguments(self) -> None:
         """Flags of the classification head."""
@@ -227,6 +250,8 @@ class TrainingParser(ArgumentParser):
         """
         args = self.parse_args(argv, Flags())
         args.explicit = self._explicit(args, argv)
+        if args.config is not None:
+            args = self._repeat(args, sys.argv[1:] if argv is None else argv, prefix)
         for name in PATH_FLAGS:
             if getattr(args, name, None) is not None:
                 setattr(args, name, os.path.expanduser(getattr(args, name)))  # a shell leaves --folder=~/run alone
@@ -234,6 +259,8 @@ class TrainingParser(ArgumentParser):
             self.error("--overwrite begins anew and --resume goes on: give one of them")
         if args.resume:
             args.explicit = take_settings(self, args, prefix)
+        if args.tensorboard:
+            load_extra("tensorboard", "--tensorboard")
         if args.cuda and not torch.cuda.is_available():
             self.error("--cuda: there is no CUDA device (or this is a CPU build of PyTorch): leave the flag out")
         self._check_numbers(args)
@@ -251,6 +278,19 @@ class TrainingParser(ArgumentParser):
         unset = object()
         marked = self.parse_args(argv, Namespace(**dict.fromkeys(vars(args), unset)))
         return {name for name, value in vars(marked).items() if value is not unset}
+
+    def _repeat(self, args: Flags, argv: list[str], prefix: str) -> Flags:
+        """The flags of the run that --config names, and over them those on the command line."""
+        if args.resume:
+            self.error("--config begins a run and --resume goes on with one, with its own flags: give one of them")
+        saved = settings_to_repeat(args, prefix)
+        if "encoder" in args.explicit:  # it brings sizes of its own
+            others = set().union(*self.sizes.values()) - self.sizes[args.encoder]
+            saved = {name: value for name, value in saved.items() if name not in others}
+        repeated = self.parse_args([*as_flags(saved, self.get_default), *argv], Flags())
+        chosen = {name for name, value in saved.items() if value != self.get_default(name)}
+        repeated.explicit = args.explicit | chosen
+        return repeated
 
     def check_sizes(self, args: Flags) -> None:
         """Refuse a size that was given but that the chosen encoder does not have, and windows too short for it."""

@@ -22,11 +22,12 @@ from data.files import open_regular
 from data.headers import printable
 from data.labels import ClassSet
 from data.records import Record
+from engine.distributed import ProcessGroup
 from engine.run_folder import RunError, RunFolder
 
 SKIPPED = "skipped_records.csv"
 WARNINGS = "record_warnings.txt"
-JOURNAL = ".record_warnings.partial"  # what a call that is killed leaves of the second list
+JOURNAL = ".record_warnings.partial"  # what a call that is killed leaves of the second list; of process N with .N
 
 # Errors that concern the name of one file: the others can still be written, so the driver goes on.
 UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
@@ -51,6 +52,17 @@ def answer_text(record_id: str, classes: Sequence[str], y_pred: np.ndarray, y_sc
     decisions = ",".join(str(int(label)) for label in y_pred)
     scores = ",".join(repr(float(score)) for score in y_score)
     return f"#{record_id}\n{','.join(classes)}\n{decisions}\n{scores}\n"
+
+
+@contextlib.contextmanager
+def open_share(path: str | Path, class_set: ClassSet, rank: int) -> Iterator["OutputFolder"]:
+    """The `OutputFolder` of a process that helps the main one, which holds the lock and has begun; `share_out` tells
+    it what to do.
+    """
+    output = OutputFolder(RunFolder(path, writer=f".{rank}"), [], class_set, set())
+    with open(output.folder / f"{JOURNAL}.{rank}", "a", newline="", encoding="utf-8") as journal:
+        output.journal = journal
+        yield output
 
 
 @contextlib.contextmanager
@@ -151,15 +163,41 @@ class OutputFolder:
                 self._file_of[record] = file
         self.warnings = self._earlier_warnings({record.name for record in self.answered})
         self._write_list(WARNINGS, self.warnings)
-        self.folder.remove(JOURNAL)
+        self._remove_journals()
+
+    def share_out(self, group: ProcessGroup) -> None:
+        """The main process tells the others which records are to be done, and where their answers go."""
+        if group.world_size > 1:
+            self.todo, files = group.broadcast((self.todo, [self._file_of[record] for record in self.todo]))
+            self._file_of.update(zip(self.todo, files))
+
+    def collect(self, group: ProcessGroup) -> None:
+        """The main process hears what the others did, and lists it in the order of the records, as if it were its
+        own.
+        """
+        if group.world_size == 1:
+            return
+        parts = group.all_gather_object((self.written, self.skipped, self.warnings))
+        place = {record.name: i for i, record in enumerate(self.todo)}
+        self.written = sorted((record for part in parts for record in part[0]), key=lambda record: place[record.name])
+        # What is not to be done stands before the rest: conflicts, and what earlier calls remarked upon.
+        self.skipped = sorted((row for part in parts for row in part[1]), key=lambda row: place.get(row["record"], -1))
+        self.warnings = sorted((row for part in parts for row in part[2]), key=lambda row: place.get(row["record"], -1))
+
+    def _journals(self) -> list[Path]:
+        """Those of all processes of this call and of earlier ones."""
+        return sorted(self.path.glob(f"{JOURNAL}*"))
+
+    def _remove_journals(self) -> None:
+        for journal in self._journals():
+            journal.unlink(missing_ok=True)
 
     def _earlier_warnings(self, names: set[str]) -> list[dict[str, str]]:
         """What earlier calls remarked upon the records of these names: in their list, and in the journal of one that
         was killed.
         """
         found = []
-        for list_name in (WARNINGS, JOURNAL):
-            file = self.folder / list_name
+        for file in (self.folder / WARNINGS, *self._journals()):
             try:
                 with open(file, newline="", encoding="utf-8", opener=open_regular) as lines:
                     found += [(row[0], row[1]) for row in csv.reader(lines) if len(row) == 2 and row[0] in names]
@@ -209,7 +247,7 @@ class OutputFolder:
 
     def _write_answer(self, record: Record, text: str) -> None:
         file = self._file_of[record]
-        folder = RunFolder(file.parent)
+        folder = RunFolder(file.parent, writer=self.folder.writer)
         folder.create()
         folder.write_text(file.name, text)
 
@@ -221,11 +259,11 @@ class OutputFolder:
         return [(record, file) for record, file in self._file_of.items() if record in have_one]
 
     def finish(self) -> None:
-        """Write the two lists; the journal is not needed any more."""
+        """Write the two lists; the journals are not needed any more."""
         self._write_list(SKIPPED, self.skipped)
         self._write_list(WARNINGS, self.warnings)
         self.journal.close()
-        self.folder.remove(JOURNAL)
+        self._remove_journals()
 
     def _write_list(self, name: str, rows: list[dict[str, str]]) -> None:
         """A CSV of what went wrong; none where nothing did."""

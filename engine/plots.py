@@ -265,12 +265,14 @@ def _legend(axes, colors, labels):
 
 
 def plot_history(rows: Sequence[Mapping], file: str | os.PathLike) -> None:
-    """Write the curves of a training as a picture, replacing the last one: losses, AUROC and Challenge metric by epoch.
+    """Write the `history_figure` of a training, replacing the last one. The file's name ends in .png, .pdf or .svg."""
+    save(history_figure(rows), file, dpi=100)
 
-    Args:
-        rows: the rows of history.csv or pretrain_history.csv, numbers or their texts; what a row lacks is left out. A
-            column `member` (an ensemble's) gives a line each.
-        file: .png, .pdf or .svg.
+
+def history_figure(rows: Sequence[Mapping]) -> Figure:
+    """The curves of a training: losses, AUROC and Challenge metric by epoch. `rows` are those of history.csv or
+    pretrain_history.csv, numbers or their texts; what a row lacks is left out, and a column `member` (an ensemble's)
+    gives a line each.
     """
     panels = history_panels(rows)
     figure = Figure(figsize=(4 * len(panels), 3), layout="constrained")
@@ -278,7 +280,7 @@ def plot_history(rows: Sequence[Mapping], file: str | os.PathLike) -> None:
     for axes, (name, keys) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         history_panel(axes, rows, keys)
         axes.set_title(name, fontsize=10)
-    save(figure, file, dpi=100)
+    return figure
 
 
 HISTORY_PANELS = (

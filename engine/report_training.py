@@ -81,7 +81,7 @@ def settings_section(run: RunFolder, config: dict, predictor: Predictor) -> Sect
     size = _size_on_disk(run)
     facts = [
         ("Network", f"{count} {members[0]['model']['encoder']} with {n_weights:,} weights ({size})"),
-        ("Reads", f"windows of {seconds:g} s of 12 leads at {signal['sample_freq']:g} Hz, half overlapping, averaged"),
+        ("Reads", f"windows of {seconds:g} s of 12 leads at {signal['sample_freq']:g} Hz, averaged"),
         ("Answers", f"{len(predictor.class_set)} classes of the set {predictor.class_set.name}"),
         ("Calls", decision),
         ("Data", _data(data)),

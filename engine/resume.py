@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
 from engine.distributed import ProcessGroup
-from engine.history import CHECKPOINT_VERSION, History
+from engine.history import CHECKPOINT_VERSION, TENSORBOARD, History
 from engine.loop import Trainer
 from engine.recordings import TrainValid
 from engine.run_folder import ReadOnlyRunFolder, RunError, RunFolder, new_run_path
@@ -41,7 +42,7 @@ def take_settings(parser: ArgumentParser, args: Namespace, prefix: str = "") -> 
     if not (run / "config.json").exists():
         print(f"Nothing to resume in {run.path}: starting")
         return args.explicit
-    saved = _current_names(run.read_config()["training"])
+    saved = current_names(run.read_config()["training"])
     different = [
         f"--{name} {getattr(args, name)!r} (was {value!r})"
         for name, value in sorted(saved.items())
@@ -55,7 +56,7 @@ def take_settings(parser: ArgumentParser, args: Namespace, prefix: str = "") -> 
     return args.explicit | {name for name, value in saved.items() if value != parser.get_default(name)}
 
 
-def _current_names(settings: dict) -> dict:
+def current_names(settings: dict) -> dict:
     """Settings of a run in the words of this version."""
     settings = {RENAMED.get(name, name): value for name, value in settings.items()}
     if "n_context" in settings:
@@ -93,6 +94,7 @@ def _overwrite(run: RunFolder, allowed: bool) -> None:
         raise RunError(f"{run.path} holds a run already: name another --folder, or give --overwrite or --resume")
     for name in OVERWRITTEN:
         run.remove(name)
+    shutil.rmtree(run / TENSORBOARD, ignore_errors=True)
 
 
 def start_or_resume(
@@ -130,6 +132,7 @@ def start_or_resume(
         digest=recordings.digest(),
         is_main=trainer.group.is_main,
         plots=args.plots,
+        tensorboard=args.tensorboard,
     )
     if args.resume and (run / "checkpoint.pth").exists():
         _load_checkpoint(run, trainer, args, recordings, history)
@@ -155,7 +158,7 @@ def _load_checkpoint(
     try:
         _check_checkpoint(state)
         _compare_recordings(run, state, recordings)
-        _compare_settings(run, _current_names(state["settings"]), args.settings())
+        _compare_settings(run, current_names(state["settings"]), args.settings())
         trainer.load_state(state["trainer"])
     except RunError:
         raise

@@ -87,12 +87,14 @@ class RunFolder:
     """One run on disk. Every file is written under a temporary name, flushed to disk and renamed.
 
     Names are those of the files without the run's prefix: `RunFolder(path, PRETRAIN) / "model.pth"` is
-    path/pretrain_model.pth.
+    path/pretrain_model.pth. Several processes that write different files of a folder at once each have a `writer` of
+    their own, which their temporary names carry.
     """
 
-    def __init__(self, path: str | os.PathLike, prefix: str = ""):
+    def __init__(self, path: str | os.PathLike, prefix: str = "", writer: str = ""):
         self.path = Path(path)
         self.prefix = prefix
+        self.writer = writer
 
     def __truediv__(self, name: str) -> Path:
         return self.path / f"{self.prefix}{name}"
@@ -117,7 +119,9 @@ class RunFolder:
     def write_bytes(self, name: str, data: bytes) -> None:
         target = self / name
         checksum = zlib.crc32(os.fsencode(target.name))
-        partial = self.path / f".{checksum:08x}.partial"  # a name of its own may be as long as names can be
+        partial = (
+            self.path / f".{checksum:08x}{self.writer}.partial"
+        )  # a name of its own may be as long as names can be
         try:
             with open(partial, "wb", opener=_without_links) as out:
                 out.write(data)
@@ -178,27 +182,8 @@ class RunFolder:
             raise RunError(f"{file} is damaged or not a plain PyTorch checkpoint: {reason}") from error
 
     def read_config(self) -> dict:
-        """Contents of config.json (pretrain_config.json with that prefix), checked: format, version, and that no key is
-        missing or unknown. Raises RunError.
-        """
-        file = self.regular("config.json")
-        form, keys = FORMATS[self.prefix]
-        try:
-            if file.stat().st_size > MAX_CONFIG:
-                raise RunError(f"{file} has more than {MAX_CONFIG} bytes")
-            config = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-        except (OSError, ValueError, RecursionError) as error:
-            raise RunError(f"{file} is not readable JSON: {error}") from error
-        if not isinstance(config, dict) or config.get("format") != form:
-            raise RunError(f"{file} does not describe a run of this software (format {form!r})")
-        if config.get("version") not in READABLE:
-            found = str(config.get("version"))[:80]
-            raise RunError(f"{file} has version {found}; this software reads versions 1 and 2")
-        if set(config) != keys:
-            missing = sorted(keys - set(config))
-            unknown = sorted(set(config) - keys)
-            raise RunError(f"{file}: missing keys {missing}, unknown keys {unknown}"[:500])
-        return _upgraded(config)
+        """Contents of config.json (pretrain_config.json with that prefix), checked. Raises RunError."""
+        return read_config_file(self.regular("config.json"), self.prefix)
 
     def regular(self, name: str) -> Path:
         """Path of a file to be read; RunError if it is none: a pipe would be waited for, a device read without end."""
@@ -216,6 +201,31 @@ class ReadOnlyRunFolder(RunFolder):
 
     def remove(self, name):
         pass
+
+
+def read_config_file(file: Path, prefix: str = "") -> dict:
+    """Contents of a config.json, or with the prefix PRETRAIN of a pretrain_config.json, under any name. Checked are its
+    format and version, and that no key is missing or unknown. Raises RunError.
+    """
+    form, keys = FORMATS[prefix]
+    if not file.is_file():
+        raise RunError(f"{file} is {'not a regular file' if os.path.lexists(file) else 'missing'}")
+    try:
+        if file.stat().st_size > MAX_CONFIG:
+            raise RunError(f"{file} has more than {MAX_CONFIG} bytes")
+        config = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{file} is not readable JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != form:
+        raise RunError(f"{file} does not describe a run of this software (format {form!r})")
+    if config.get("version") not in READABLE:
+        found = str(config.get("version"))[:80]
+        raise RunError(f"{file} has version {found}; this software reads versions 1 and 2")
+    if set(config) != keys:
+        missing = sorted(keys - set(config))
+        unknown = sorted(set(config) - keys)
+        raise RunError(f"{file}: missing keys {missing}, unknown keys {unknown}"[:500])
+    return _upgraded(config)
 
 
 def _upgraded(config):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.causal_resnet import CausalResNet
-from models.heads import ClassificationHead
+from models.heads import ClassificationHead, pool_over_time
 from models.resnet import ResNet1d, XResNet1d
 from models.transformer import Transformer
 
@@ -76,17 +76,27 @@ class ECGModel(nn.Module):
         Returns:
             (B, n_classes).
         """
+        features, frame_lengths = self._features(x, lengths)
+        if self.lead_flags:
+            covariates = self._with_lead_flags(x, covariates)
+        return self.head(features, frame_lengths, covariates)
+
+    def embed(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """What the head's linear layer sees of a batch of windows, covariates aside: the mean and the maximum of the
+        encoder's features over time. x (B, n_leads, L), lengths (B,) or None -> (B, 2 D).
+        """
+        return pool_over_time(*self._features(x, lengths))
+
+    def _features(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(B, D, T') of the encoder, and the frames before the padding (B,) or None."""
         # Where every window is full, zeroing padding would only cost time in every layer. A GPU is not asked: it would
         # have to stop for the answer.
         if lengths is not None and lengths.device.type == "cpu" and (lengths >= x.shape[-1]).all():
             lengths = None
         features = self.encoder(x, lengths)  # (B, D, T')
-        frame_lengths = None
-        if lengths is not None:
-            frame_lengths = (lengths + self.encoder.stride - 1) // self.encoder.stride  # (B,) rounded up
-        if self.lead_flags:
-            covariates = self._with_lead_flags(x, covariates)
-        return self.head(features, frame_lengths, covariates)
+        if lengths is None:
+            return features, None
+        return features, (lengths + self.encoder.stride - 1) // self.encoder.stride  # rounded up
 
     def _with_lead_flags(self, x: Tensor, covariates: Tensor | None) -> Tensor:
         missing = -(x == 0).all(2).to(x.dtype)  # (B, n_leads)

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING
 
@@ -32,6 +33,8 @@ NOT_RUN = {
     "torchrun": "many processes; test_distributed.py runs two",
     "tests/robustness/": "an hour; test_kill.py, test_load.py and test_hostile_files.py run smaller versions",
     "python -m benchmarks": "minutes to hours; test_benchmarks.py and test_handover.py test their parts",
+    "--tensorboard": "it needs a package of requirements-extra.txt; test_repeat.py runs it",
+    "export.py": "it needs packages of requirements-extra.txt; test_export.py runs it",
     "--n_folds 7": "seven trainings of 60 epochs; docs/runs.md has the same with two",
     "runs/fold_7": "seven trainings of 60 epochs; docs/runs.md has the same with two",
     "submission/": "a training of 60 epochs; test_submission.py runs smaller versions",
@@ -40,6 +43,7 @@ NOT_RUN = {
 }
 TINY = tuple("--stem 8 --widths 8 8 --depths 1 1".split())
 BRIEF = tuple("--epochs 1 --batch_size 8 --no-plots".split())  # a picture takes longer than such an epoch
+PYTHON_PAGES = (ROOT / "README.md", ROOT / "docs" / "python.md")
 CODE = ("*.py", "data/*.py", "models/*.py", "engine/*.py", "submission/*.py", "submission/*/*.py")
 TABLES = ("patients.csv", "ptbxl_database.csv", "FILE.csv")  # names that the documentation gives to metadata
 
@@ -196,18 +200,21 @@ def test_what_is_not_run_is_documented():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", blocks(ROOT / "README.md", "python"))
+@pytest.mark.parametrize(
+    "block", [block for page in PYTHON_PAGES for block in blocks(page, "python") if "sklearn" not in block]
+)
 def test_documented_python_runs(block, recordings, trained, tmp_path):
     record_id = furnish(tmp_path, recordings)
     shutil.copytree(trained, tmp_path / "RUN")
-    code = block.replace("DIR/ID", f"DIR/georgia/{record_id}")
+    np.save(tmp_path / "array.npy", np.random.default_rng(0).normal(0, 0.3, (12, 5000)))
+    code = block.replace("DIR/ID", f"DIR/georgia/{record_id}").replace('"CLONE"', repr(str(ROOT)))
     environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "script", sorted(file.name for file in ROOT.glob("*.py") if file.stem != "run_12ECG_classifier")
+    "script", sorted(file.name for file in ROOT.glob("*.py") if file.stem not in ("run_12ECG_classifier", "hubconf"))
 )
 def test_scripts_start_from_anywhere(script, tmp_path):
     """In a process of its own, which finds the packages beside the script."""

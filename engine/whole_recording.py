@@ -1,0 +1,73 @@
+"""A trained model as one module: whole recordings in, probabilities out. What export.py writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from engine.inference import WINDOW_OVERLAP, Predictor
+
+
+class RecordingModel(nn.Module):
+    """What `Predictor.predict` computes, for recordings of one length: windows are cut inside, probabilities averaged
+    over windows and members. In operations that can be traced for any number and length of recordings.
+    """
+
+    def __init__(self, models: Sequence[nn.Module], seq_lengths: Sequence[int], clip: float):
+        """Args:
+        models: in evaluation mode.
+        seq_lengths: samples in a window of each.
+        clip: mV beyond which amplitudes are cut.
+        """
+        super().__init__()
+        self.models = nn.ModuleList(models)
+        self.seq_lengths = list(seq_lengths)
+        self.clip = clip
+
+    def forward(self, signal: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Probabilities of recordings.
+
+        Args:
+            signal: (N, 12, T) mV at the model's rate.
+            covariates: (N, N_COVARIATES), or None where the models use none.
+
+        Returns:
+            (N, C).
+        """
+        signal = signal.clamp(-self.clip, self.clip)
+        total = 0
+        for seq_length in sorted(set(self.seq_lengths)):
+            windows, lengths = cut_windows(signal, seq_length)  # (N, W, 12, L), (N, W)
+            n_windows = torch.as_tensor(windows.shape[1])
+            rows = None
+            if covariates is not None:
+                rows = covariates.unsqueeze(1).expand(-1, n_windows, -1).flatten(0, 1)  # (N W, N_COVARIATES)
+            for model, length in zip(self.models, self.seq_lengths):
+                if length == seq_length:
+                    logits = model(windows.flatten(0, 1), lengths.flatten(), rows)  # (N W, C)
+                    total = total + torch.sigmoid(logits).reshape(-1, n_windows, logits.shape[1]).mean(1)  # (N, C)
+        return total / len(self.models)
+
+
+def cut_windows(signal: Tensor, seq_length: int) -> tuple[Tensor, Tensor]:
+    """The windows of `engine.inference.window_batches`: signal (N, 12, T) -> (N, W, 12, seq_length), zero-padded where
+    the recording is shorter, and the samples before the padding, (N, W) int64.
+    """
+    n_samples = torch.as_tensor(signal.shape[2])  # while tracing it is a tensor already, and stays a variable
+    covered = n_samples.clamp(min=seq_length)
+    n_windows = torch.div(covered - WINDOW_OVERLAP - 1, seq_length - WINDOW_OVERLAP, rounding_mode="floor") + 1
+    last = covered - seq_length  # first sample of the last window
+    order = torch.arange(n_windows, device=signal.device)
+    starts = torch.div(order * last, (n_windows - 1).clamp(min=1), rounding_mode="floor")  # (W,)
+    index = starts[:, None] + torch.arange(seq_length, device=signal.device)  # (W, L)
+    padding = signal.new_zeros(1, 1, seq_length).expand(signal.shape[0], signal.shape[1], -1)
+    windows = torch.cat([signal, padding], 2)[:, :, index].transpose(1, 2)  # (N, W, 12, L)
+    lengths = n_samples.clamp(max=seq_length).expand(signal.shape[0], n_windows)
+    return windows, lengths
+
+
+def recording_model(predictor: Predictor) -> RecordingModel:
+    """The RecordingModel of a Predictor, which shares its weights."""
+    return RecordingModel(predictor.models, predictor.seq_lengths, predictor.signal_config.clip).eval()

@@ -1,0 +1,183 @@
+"""export.py: what onnxruntime computes with the file is what PyTorch computes with the run."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ENVIRONMENT, LEADS, ROOT
+from test_docs import blocks
+
+import export
+from data.covariates import N_COVARIATES
+from data.inputs import read_input
+from data.labels import load_class_set
+from data.preprocess import SignalConfig, to_millivolts
+from data.records import find_records
+from data.rhythm import r_peaks, rhythm
+from engine.decision import decide_by_reward, default_rule
+from engine.inference import Predictor, load_predictor, window_batches
+from engine.onnx_file import largest_difference, metadata, onnx_bytes, rhythm_steps, run_session
+from engine.whole_recording import cut_windows, recording_model
+from models import build_model
+
+CLASSES = load_class_set("cinc2020")
+TINY = {
+    "xresnet": {"stem": 8, "widths": [8, 8], "depths": [1, 1]},
+    "resnet": {"filters": [8, 8], "lengths": [64, 16], "kernel": 5},
+    "transformer": {"width": 16, "depth": 1, "n_heads": 2},
+    "bidirectional": {"encoder": "transformer", "width": 16, "depth": 1, "n_heads": 2, "bidirectional": True},
+    "causal_resnet": {"stem": 8, "widths": [8, 8], "depths": [1, 1]},
+    "no covariates": {"encoder": "xresnet", "stem": 8, "widths": [8, 8], "depths": [1, 1], "n_covariates": 0},
+}
+
+
+def predictor_of(*names, seq_lengths=(250,)):
+    """A Predictor of untrained networks, whose norms have statistics as if they were trained."""
+    models = [build_model({"encoder": name, **TINY[name], "n_classes": len(CLASSES)}) for name in names]
+    generator = torch.Generator().manual_seed(0)
+    for model in models:
+        model.train()
+        model(torch.randn(8, 12, 256, generator=generator))
+        torch.nn.init.normal_(model.head.linear.weight, generator=generator)
+    return Predictor(models, seq_lengths, SignalConfig(), CLASSES, default_rule(CLASSES), [0.1] * len(CLASSES))
+
+
+@pytest.fixture(scope="module")
+def onnxruntime():
+    pytest.importorskip("onnx", reason="onnx of requirements-extra.txt is not installed")
+    return pytest.importorskip("onnxruntime", reason="onnxruntime of requirements-extra.txt is not installed")
+
+
+@pytest.mark.parametrize("n_samples", [1, 100, 249, 250, 251, 375, 376, 1000, 5003])
+def test_windows_are_those_of_inference(n_samples):
+    signal = np.random.default_rng(n_samples).integers(-9000, 9000, (12, n_samples)).astype(np.int16)
+    expected = list(window_batches([signal], 250))
+    windows, lengths = cut_windows(torch.from_numpy(to_millivolts(signal))[None], 250)
+    np.testing.assert_array_equal(windows[0], np.concatenate([x for x, _, _ in expected]))
+    np.testing.assert_array_equal(lengths[0], np.concatenate([lengths for _, lengths, _ in expected]))
+
+
+def test_one_module_is_the_predictor():
+    """Members of different windows, a length that both divide and one that neither does; amplitudes beyond the clip."""
+    predictor = predictor_of("xresnet", "causal_resnet", "xresnet", seq_lengths=(250, 400, 250))
+    rng = np.random.default_rng(0)
+    for n_samples in (120, 333, 1000):
+        signals = rng.normal(0, 3000, (3, 12, n_samples)).clip(-10000, 10000).astype(np.int16)
+        covariates = rng.normal(size=(3, N_COVARIATES)).astype(np.float32)
+        with torch.inference_mode():
+            found = recording_model(predictor)(torch.from_numpy(to_millivolts(signals)), torch.from_numpy(covariates))
+        np.testing.assert_allclose(found, predictor.predict(list(signals), covariates), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_network_can_be_exported(name, onnxruntime):
+    predictor = predictor_of(name)
+    session = onnxruntime.InferenceSession(onnx_bytes(predictor))
+    rng = np.random.default_rng(0)
+    for n, n_samples in ((1, 1000), (3, 777), (2, 250), (4, 90)):
+        signals = rng.normal(0, 300, (n, 12, n_samples)).astype(np.int16)
+        covariates = rng.normal(size=(n, N_COVARIATES)).astype(np.float32)
+        expected = predictor.predict(list(signals), covariates)
+        found = run_session(session, to_millivolts(signals), covariates)
+        assert found.shape == expected.shape == (n, len(CLASSES)) and expected.std() > 0.01
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def exported(onnxruntime, tmp_path_factory):
+    """The shipped model as a file."""
+    file = tmp_path_factory.mktemp("exported") / "model.onnx"
+    assert export.main([str(ROOT / "mdl"), str(file)]) == 0
+    return file
+
+
+def test_the_shipped_model_answers_as_the_driver_does(exported, onnxruntime, sample, capsys):
+    predictor = load_predictor(ROOT / "mdl")
+    session = onnxruntime.InferenceSession(exported)
+    records = find_records(sample)[::20]
+    for record in records:
+        signal, covariates, _, _ = read_input(record, predictor.signal_config)
+        expected = predictor.predict([signal], covariates[None])
+        np.testing.assert_allclose(
+            run_session(session, to_millivolts(signal[None]), covariates[None]), expected, atol=1e-5
+        )
+    about = {key: json.loads(text) for key, text in session.get_modelmeta().custom_metadata_map.items()}
+    assert about["classes"] == list(CLASSES.codes) and about["leads"] == list(LEADS)
+    assert about["sample_freq"] == 100 and about["unit"] == "mV" and about["windows"] == [[250, 125]] * 7
+    np.testing.assert_allclose(about["thresholds"], predictor.thresholds)
+    rule = about["decision"]
+    odds = expected * np.array(rule["odds"])
+    called = decide_by_reward(odds / (1 - expected + odds), np.array(rule["rewards"]), rule["confidence"])
+    np.testing.assert_array_equal(called, predictor.decide(expected))
+
+
+@pytest.mark.slow
+def test_the_documented_example_needs_nothing_of_this_code(exported, sample, tmp_path):
+    """It gets R peaks, age and sex, and prints the driver's probabilities."""
+    (code,) = blocks(ROOT / "docs" / "onnx.md", "python")
+    predictor = load_predictor(ROOT / "mdl")
+    freq = predictor.signal_config.sample_freq
+    signal, covariates, header, _ = read_input(sample / "georgia" / "E00004", predictor.signal_config)
+    x = to_millivolts(signal)
+    np.savez(tmp_path / "recording.npz", signal=x, r_peaks=r_peaks(x, freq) / freq, age=header.age, sex=header.sex)
+    (tmp_path / "model.onnx").symlink_to(exported)
+    code += "\nnp.save('answer.npy', probabilities)\nimport sys\nassert 'torch' not in sys.modules\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = predictor.predict([signal], covariates[None])
+    np.testing.assert_allclose(np.load(tmp_path / "answer.npy"), expected, atol=1e-5)
+    assert "sinus rhythm" in done.stdout
+
+
+def test_the_rhythm_follows_from_its_description(sample):
+    signal, _, _, _ = read_input(find_records(sample / "georgia")[0], SignalConfig())
+    x = to_millivolts(signal)
+    intervals = np.diff(r_peaks(x, 100.0)) / 100
+    values = {
+        "rate": 60 / np.median(intervals),
+        "variation": intervals.std() / intervals.mean(),
+        "shortest": intervals.min() / np.median(intervals),
+    }
+    described = [np.tanh((values[name] - limit) / width) / 2 for name, limit, width in rhythm_steps()]
+    np.testing.assert_allclose(described, rhythm(x, 100.0), atol=1e-5)
+
+
+def test_a_rule_by_threshold_has_no_rewards():
+    predictor = predictor_of("no covariates")
+    predictor.decision = {"rule": "thresholds"}
+    about = metadata(predictor)
+    assert about["decision"] == {"rule": "thresholds"} and about["rhythm"] == []
+
+
+def test_without_the_package_one_line_says_what_to_install(untrained_run, tmp_path, monkeypatch):
+    run = untrained_run(CLASSES)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(SystemExit, match=r"^export.py: writing ONNX needs the package onnx.*requirements-extra.txt$"):
+        export.main([str(run.path), str(tmp_path / "m.onnx")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_onnxruntime_the_file_is_written_and_not_compared(
+    untrained_run, onnxruntime, tmp_path, monkeypatch, capsys
+):
+    run = untrained_run(CLASSES)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "onnxruntime", None)
+        assert export.main([str(run.path), str(tmp_path / "m.onnx")]) == 0
+    assert "onnxruntime is not installed: not compared" in capsys.readouterr().out
+    content = (tmp_path / "m.onnx").read_bytes()
+    assert largest_difference(content, load_predictor(run.path)) < 1e-5
+
+
+def test_another_ending_and_another_answer_are_refused(untrained_run, onnxruntime, tmp_path, monkeypatch, capsys):
+    run = untrained_run(CLASSES)
+    with pytest.raises(SystemExit):
+        export.main([str(run.path), str(tmp_path / "model.pth")])
+    assert "ends in .onnx" in capsys.readouterr().err
+    monkeypatch.setattr("export.largest_difference", lambda content, predictor: 0.1)
+    with pytest.raises(SystemExit, match="different probabilities, by up to 0.1"):
+        export.main([str(run.path), str(tmp_path / "model.onnx")])
+    assert not list(tmp_path.iterdir())
