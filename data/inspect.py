@@ -32,7 +32,7 @@ from data.inputs import SATURATED
 from data.labels import YEARS, code_groups, diagnosis_table
 from data.page import Section, Table, page_text, write_page
 from data.preprocess import LEADS, SignalConfig, lead_name, preprocess_with_quality
-from data.records import Record, find_records, read_header, read_record
+from data.records import Record, find_records, read_record, record_header
 from data.sources import COLLECTIONS, completeness, sources_of
 
 CHUNK = 500  # recordings a task
