@@ -70,7 +70,7 @@ def examine(record: Record, source: str, signals: bool) -> Facts | Fault:
         if record.fault:
             raise RecordError(f"{record.path}: {record.fault}")
         if not signals:
-            return facts_of(record, source, read_header(record.header_path))
+            return facts_of(record, source, record_header(record))
         adc, header = read_record(record, check_sums=True)
         _, quality = preprocess_with_quality(adc, header, SignalConfig())
         digest = hashlib.blake2b(repr((adc.shape, adc.dtype.str)).encode() + adc.tobytes(), digest_size=16).digest()

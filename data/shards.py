@@ -259,7 +259,8 @@ def _write_shard(
     with written(file) as out:
         for record in records:
             paths = record_files(record)
-            stamp = file_stamp(paths, record.facts)  # before reading: what changes meanwhile is read again the next time
+            # Before reading: what changes meanwhile is read again the next time.
+            stamp = file_stamp(paths, record.facts)
             entry = _kept_entry(kept.get(record.name), stamp)
             if entry is None:
                 try:

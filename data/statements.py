@@ -1,10 +1,10 @@
 """PTB-XL's SCP statements: what they are called, what they mean in SNOMED CT, and the class sets of its benchmark.
 
 `ptbxl_statements.csv` has the 71 statements with the groups of the data set's paper (Wagner et al., Scientific Data 7,
-154, 2020, tables 6 to 8) and the SNOMED CT code that the Challenge 2020 assigns. A statement counts with any likelihood,
-0 included, which PTB-XL writes where the report gives none: so do the Challenge and the benchmark (Strodthoff et al.,
-IEEE J Biomed Health Inform 25, 1519, 2021). Ten statements have no code in the Challenge's headers (DIG, EL, ANEUR,
-HVOLT, PRC(S) and the five of subendocardial injury).
+154, 2020, tables 6 to 8) and the SNOMED CT code that the Challenge 2020 assigns. A statement counts with any
+likelihood, 0 included, which PTB-XL writes where the report gives none: so do the Challenge and the benchmark
+(Strodthoff et al., IEEE J Biomed Health Inform 25, 1519, 2021). Ten statements have no code (DIG, EL, ANEUR, HVOLT,
+PRC(S) and the five of subendocardial injury).
 """
 
 import csv
