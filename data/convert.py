@@ -93,6 +93,7 @@ def convert(found: Iterator[tuple[Record, tuple[np.ndarray, Header] | RecordErro
     """
     n_written = 0
     n_left = 0
+    names = {}
     skipped = []
     warnings = []
     for record, content in found:
@@ -101,6 +102,8 @@ def convert(found: Iterator[tuple[Record, tuple[np.ndarray, Header] | RecordErro
         try:
             if isinstance(content, RecordError):
                 raise content
+            if names.setdefault(folder / name, record.name) != record.name:
+                raise RecordError(f"{record.name}: its name without spaces is that of {names[folder / name]}")
             if (folder / f"{name}.hea").exists() and not overwrite:
                 n_left += 1
                 continue

@@ -18,8 +18,8 @@ UNITS_OF_AGE = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}  # of a year
 def read(path: str, part: None = None) -> tuple[np.ndarray, Header]:
     """-> values (n_leads, n_samples) float64 in the file's units, Header.
 
-    Of several groups of channels the one with most leads of an ECG is read, and of these the longest: others hold median
-    beats. Raises RecordError: no waveform, no unit.
+    Of several groups of channels the one with most leads of an ECG is read, and of these the longest: others hold
+    median beats. Raises RecordError: no waveform, no unit.
     """
     pydicom = library(path, "pydicom", "pydicom")
     waveforms = library(path, "pydicom.waveforms", "pydicom")

@@ -52,3 +52,34 @@ def _facts(row):
         tuple(code for code in diagnosis_codes(codes, row.get("heart_axis") or "") if code != PREFIX),
         warnings if unknown else (),
     )
+
+
+def compare_statements(path: str) -> list[str]:
+    """What PTB-XL's own scp_statements.csv says otherwise than the table of this repository, a line a difference.
+
+    Raises RecordError if it is another table.
+    """
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    columns = {"", "diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"}
+    if not rows or columns - set(rows[0]):
+        raise RecordError(f"{path}, line 1: PTB-XL's statements need the columns {', '.join(sorted(columns))}")
+    lines = []
+    theirs = {row[""]: row for row in rows}
+    for acronym in sorted(theirs.keys() ^ statements().keys()):
+        lines.append(f"statement {acronym} is only in {path if acronym in theirs else 'the table of this repository'}")
+    for acronym in sorted(theirs.keys() & statements().keys()):
+        row, own = theirs[acronym], statements()[acronym]
+        diagnostic = bool(number(row["diagnostic"]) == 1)
+        pairs = {
+            "diagnostic_class": (row["diagnostic_class"] if diagnostic else "", own.superclass),
+            "diagnostic_subclass": (row["diagnostic_subclass"] if diagnostic else "", own.subclass),
+            "form": (number(row["form"]) == 1, own.is_form),
+            "rhythm": (number(row["rhythm"]) == 1, own.is_rhythm),
+        }
+        lines += [
+            f"statement {acronym}: {column} is {there!r} in {path}, {here!r} here"
+            for column, (there, here) in pairs.items()
+            if there != here
+        ]
+    return lines
