@@ -63,18 +63,18 @@ def evaluate_12ECG_score(
     if pairs.textual:
         classes, outputs = read_first_phase(pairs)
         y_true = read_labels(pairs.dx, [(name,) for name in classes])
-        remark(check_values(pairs, outputs))
+        warn(check_values(pairs, outputs))
         arrays = (y_true, outputs.y_pred, outputs.y_score)  # (R, C) each
         return classes, compute_scores_cpsc2018(*arrays) | class_scores_cpsc2018(*arrays)
     groups, weights = load_weights(year)
     outputs = read_outputs(pairs.outputs, groups)
     y_true = read_labels(pairs.dx, groups)
-    remark(check_scores(pairs, outputs, y_true, groups, year))
+    warn(check_scores(pairs, outputs, y_true, groups, year))
     scores = compute_scores(y_true, outputs.y_pred, outputs.y_score, weights, normal_column(groups))
     return [group[0] for group in groups], scores
 
 
-def remark(lines: Sequence[str]) -> None:
+def warn(lines: Sequence[str]) -> None:
     """Say on stderr, apart from the scores, what stands behind them."""
     for line in lines:
         print(printable(line), file=sys.stderr)

@@ -155,7 +155,7 @@ def heading(answer: Answer) -> str:
         f"{answer.record.record_id}: {len(header.leads)} leads, {header.sample_freq:g} Hz, {answer.seconds:.1f} s, "
         f"in {units}; {person(answer)}"
     ]
-    return printable_lines(lines + [f"  remark: {text}" for text in answer.warnings])
+    return printable_lines(lines + [f"  warning: {text}" for text in answer.warnings])
 
 
 def answer_one(args: argparse.Namespace, predictor: Predictor, record: Record) -> dict:

@@ -23,14 +23,13 @@ from data.dataset import train_batches, unlabelled_dataset
 from data.metadata import read_metadata
 from data.overview import overview
 from data.preprocess import SignalConfig
-from engine.allocator import keep_freed_memory
 from engine.augment import change_gain
 from engine.baselines import Persistence, fit_linear, skill
 from engine.distributed import process_group
 from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
 from engine.handover import make_pretrain_config
 from engine.loop import Trainer, make_optimizer, make_schedule
-from engine.options import IMPLIED_SIZES, TrainingParser
+from engine.options import TrainingParser
 from engine.recordings import open_recordings, split_recordings
 from engine.resume import open_run, start_or_resume
 from engine.run_folder import PRETRAIN, RunError
@@ -49,7 +48,7 @@ SHOWN = {
 
 def parse_args(argv=None):
     """The flags, checked. Encoders are offered without the size that would let them see the future."""
-    parser = TrainingParser(__doc__, 50, list(CAUSAL_ENCODERS), hidden_sizes=(*IMPLIED_SIZES, "bidirectional"))
+    parser = TrainingParser(__doc__, epochs=50, encoders=CAUSAL_ENCODERS, hidden_sizes=("bidirectional",))
     group = parser.add_argument_group("what the model reads and predicts")
     group.add_argument("--sample_freq", type=float, default=100.0, help="Hz (default: %(default)s)")
     group.add_argument("--seq_length", type=int, default=800, help="samples in a window (default: %(default)s)")
@@ -216,7 +215,6 @@ def pretrain(args, run, group):
 def main(argv=None):
     with clean_exit("pretrain.py", "go on with --resume"):
         args = parse_args(argv)
-        keep_freed_memory()
         with process_group(args.cuda) as group, open_run(args, group, PRETRAIN) as run:
             pretrain(args, run, group)
 

@@ -20,17 +20,14 @@ history.csv and its picture history.png, train_ids.txt, valid_ids.txt, valid_pre
 record_warnings.txt. `python driver.py RUN IN OUT` uses it.
 """
 
-import argparse
-
 import torch
 import torch.nn.functional as F
 
 from data.dataset import build_dataset, train_batches, with_auxiliary
 from data.labels import load_class_set
 from data.metadata import read_metadata
-from data.overview import check_labels, overview
+from data.overview import overview
 from data.preprocess import SignalConfig
-from engine.allocator import keep_freed_memory
 from engine.augment import DEFAULT_AUGMENT, augment
 from engine.decision import choose_rule
 from engine.distributed import process_group, synchronise_batch_norm
@@ -42,7 +39,7 @@ from engine.resume import open_run, start_or_resume
 from engine.run_folder import make_config
 from engine.script import clean_exit
 from engine.validation import Validator, score_test
-from models import ENCODERS, HEAD, build_model
+from models import build_model
 
 # Columns of history.csv that are printed.
 SHOWN = {"train_loss": "train", "valid_loss": "valid", "auroc": "AUROC", "challenge_metric": "challenge"}
@@ -50,7 +47,7 @@ SHOWN = {"train_loss": "train", "valid_loss": "valid", "auroc": "AUROC", "challe
 
 def parse_args(argv=None):
     """The flags, checked, and the pre-trained encoder that lies in --folder, or None."""
-    parser = TrainingParser(__doc__, epochs=60, encoders=list(ENCODERS))
+    parser = TrainingParser(__doc__, epochs=60)
     group = parser.add_argument_group("what the model reads and answers")
     group.add_argument(
         "--classes",
@@ -67,13 +64,7 @@ def parse_args(argv=None):
         help="how probabilities become diagnoses: highest expected Challenge reward, or a threshold per class "
         "(default: reward for cinc2020 and cinc2021, else thresholds)",
     )
-    parser.add_sizes({"head": {"head_dropout": HEAD["head_dropout"]}})
-    parser.model_group.add_argument(
-        "--covariates",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="let the head see age, sex and the rhythm of the whole recording (default: %(default)s)",
-    )
+    parser.add_head_arguments()
     group = parser.add_argument_group("training")
     group.add_argument("--batch_size", type=int, default=64, help="windows (default: %(default)s)")
     group.add_argument(
@@ -169,7 +160,6 @@ def train(args, pretrained, run, group):
     class_set = load_class_set(args.classes, cache.dx)
     data = build_dataset(cache, class_set, read_metadata(args.metadata, cache.names, cache.duplicates))
     recordings = split_recordings(args, data, pretrained)
-    check_labels(data, class_set, recordings.train, recordings.valid)
     data = with_auxiliary(data, class_set, recordings.train, args.auxiliary)
     print(*overview(data, class_set, recordings.train, recordings.valid, data.auxiliary), sep="\n")
     print(f"{len(recordings.train)} recordings train, {len(recordings.valid)} validate; {run.path}")
@@ -244,7 +234,6 @@ def train(args, pretrained, run, group):
 def main(argv=None):
     with clean_exit("train.py", "go on with --resume"):
         args, pretrained = parse_args(argv)
-        keep_freed_memory()
         with process_group(args.cuda) as group, open_run(args, group) as run:
             train(args, pretrained, run, group)
 

@@ -7,6 +7,9 @@ For every called class of every recording the 10 % most important samples (leads
 stretch becomes a straight line between the samples beside it. The control deletes stretches of the same lengths at
 random places of random leads, the mean of N_RANDOM draws. Age, sex and rhythm stay what they were. What is compared is
 the drop of the class's logit (mean over windows and members); the ratio of the mean drops should be 3 or more.
+
+Measured with --members 1 on 200 recordings of PTB-XL drawn by lot (495 called classes): 1.90 against 0.11, a ratio of
+17; without sinus rhythm (311) 2.20 against 0.11, a ratio of 21.
 """
 
 import argparse
@@ -55,9 +58,10 @@ def measure(predictor, records, n, seed=0):
 
 
 def ratio_of(rows):
-    """Mean drop of the important over that of the random deletions, and both means."""
+    """Mean drop of the important over that of the random deletions (None if that is no drop), and both means."""
     important_drop, random_drop = (float(np.mean([row[key] for row in rows])) for key in ("important", "random"))
-    return {"n": len(rows), "important": important_drop, "random": random_drop, "ratio": important_drop / random_drop}
+    ratio = important_drop / random_drop if random_drop > 0 else None
+    return {"n": len(rows), "important": important_drop, "random": random_drop, "ratio": ratio}
 
 
 def summary(rows):
@@ -88,7 +92,8 @@ def main(argv=None):
         RunFolder(args.json.parent).write_json(args.json.name, {"summary": found, "rows": rows})
     print("| | decisions | drop, important | drop, random | ratio |\n|---|---|---|---|---|")
     for name, row in found.items():
-        print(f"| {name} | {row['n']} | {row['important']:.2f} | {row['random']:.2f} | {row['ratio']:.1f} |")
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.1f}"
+        print(f"| {name} | {row['n']} | {row['important']:.2f} | {row['random']:.2f} | {ratio} |")
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ class SignalCache:
     dx: list[tuple[str, ...]]  # R tuples of diagnosis codes
     covariates: np.ndarray  # (R, N_COVARIATES) float32, see data.covariates
     skipped_rows: list[dict]  # of recordings that could not be read: {"record": name, "stage": ..., "reason": ...}
-    warnings: list[tuple[str, str]]  # (name, remark) of readable but suspicious recordings
+    warnings: list[tuple[str, str]]  # (name, warning) of readable but suspicious recordings
     hash_bytes: np.ndarray  # (R, HASH_BYTES) uint8, hashes of the signals
     constant: np.ndarray  # (R,) bool, no lead changes from first to last sample
     layouts: list[list[str]]  # the different ways in which files are named after a recording, see data.shards
@@ -435,9 +435,9 @@ def _build(
 
 def _kept(cache: SignalCache) -> dict[str, Kept]:
     """{name: recording} of a cache, for the next one."""
-    remarks = defaultdict(list)
-    for name, remark in cache.warnings:
-        remarks[name].append(remark)
+    warnings = defaultdict(list)
+    for name, warning in cache.warnings:
+        warnings[name].append(warning)
     kept = {}
     for i, name in enumerate(cache.names):
         shard = cache.shards.shard_of(i)
@@ -451,7 +451,7 @@ def _kept(cache: SignalCache) -> dict[str, Kept]:
             constant=bool(cache.constant[i]),
             covariates=cache.covariates[i],
             dx=cache.dx[i],
-            remarks=remarks[name],
+            warnings=warnings[name],
         )
     return kept
 

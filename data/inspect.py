@@ -55,7 +55,7 @@ class Facts(NamedTuple):
     sex: str | None
     dx: tuple
     digest: bytes = b""  # of the samples
-    remarks: tuple = ()  # kinds of quality faults
+    warnings: tuple = ()  # kinds of quality faults
 
 
 class Fault(NamedTuple):
@@ -77,7 +77,7 @@ def examine(record: Record, source: str, signals: bool) -> Facts | Fault:
         _, quality = preprocess_with_quality(adc, header, SignalConfig())
         digest = hashlib.blake2b(repr((adc.shape, adc.dtype.str)).encode() + adc.tobytes(), digest_size=16).digest()
         found = facts_of(record, source, header)
-        return found._replace(digest=digest, remarks=tuple(kinds_of(quality, header.warnings, adc.size)))
+        return found._replace(digest=digest, warnings=tuple(kinds_of(quality, header.warnings, adc.size)))
     except RecordError as error:
         return Fault(record.name, source, str(error))
     except MemoryError:
@@ -270,7 +270,7 @@ def doubles_section(records, found):
 
 def quality_section(groups):
     """Faults of the signals by source."""
-    counts = {name: Counter(kind for facts in own for kind in facts.remarks) for name, own in groups.items()}
+    counts = {name: Counter(kind for facts in own for kind in facts.warnings) for name, own in groups.items()}
     total = sum(counts.values(), Counter())
     rows = [[kind, f"{n:,}", *(f"{c[kind]:,}" for c in counts.values())] for kind, n in total.most_common()]
     texts = [] if rows else ["Nothing suspicious."]

@@ -31,7 +31,12 @@ def overview(
 
     Returns:
         lines of text: a table by source, duplicates, rare classes, codes outside the class set.
+
+    Raises:
+        ValueError: no recording that trains, or none that validates, has a label of the class set, see check_labels.
     """
+    if class_set is not None:
+        check_labels(data, class_set, train, valid)
     lines = source_table(data.cache, data.metadata, data.targets if class_set is not None else None)
     lines += duplicate_lines(data.cache)
     if class_set is not None:

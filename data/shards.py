@@ -105,7 +105,7 @@ class Kept(NamedTuple):
     constant: bool
     covariates: np.ndarray  # (N_COVARIATES,)
     dx: Sequence[str]
-    remarks: Sequence[str]
+    warnings: Sequence[str]
 
 
 class Entry(NamedTuple):
@@ -117,7 +117,7 @@ class Entry(NamedTuple):
     constant: bool
     covariates: np.ndarray  # (N_COVARIATES,)
     dx: Sequence[str]
-    remarks: Sequence[str]
+    warnings: Sequence[str]
 
 
 def layout_of(path: str, files: Sequence[str]) -> tuple[str, ...]:
@@ -279,12 +279,12 @@ def _write_shard(
             part["dx"].append(list(entry.dx))
             part["layouts"].append(layout_of(record.path, paths))
             part["sizes"].append(entry.signal.size)
-            part["warnings"] += [[record.name, remark] for remark in entry.remarks]
+            part["warnings"] += [[record.name, warning] for warning in entry.warnings]
     return part | {name: values[: len(part["names"])] for name, values in arrays.items()}
 
 
 def _new_entry(record: Record, config: SignalConfig) -> Entry:
-    microvolts, covariates, header, remarks = read_input(record, config)
+    microvolts, covariates, header, warnings = read_input(record, config)
     signal = np.ascontiguousarray(microvolts, "<i2")  # (12, T)
     return Entry(
         signal=signal,
@@ -293,7 +293,7 @@ def _new_entry(record: Record, config: SignalConfig) -> Entry:
         constant=not (signal != signal[:, :1]).any(),
         covariates=covariates,
         dx=header.dx,
-        remarks=remarks,
+        warnings=warnings,
     )
 
 
@@ -307,4 +307,4 @@ def _kept_entry(kept: Kept | None, stamp: bytes) -> Entry | None:
         return None
     if signal.size != kept.size or zlib.crc32(signal) != kept.crc:
         return None
-    return Entry(signal, kept.crc, kept.signal_hash, kept.constant, kept.covariates, kept.dx, kept.remarks)
+    return Entry(signal, kept.crc, kept.signal_hash, kept.constant, kept.covariates, kept.dx, kept.warnings)

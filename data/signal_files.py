@@ -17,7 +17,6 @@ import numpy as np
 
 from data.files import link_note, open_regular, pointer_note
 from data.headers import INVALID_SAMPLE, Header, Lead, RecordError
-from data.resample import resample
 
 # Values (leads x samples) accepted where the size of the file cannot vouch for them: compressed or segmented records,
 # and leads of unlike rates.
@@ -293,6 +292,8 @@ def at_rate(samples: np.ndarray, lead: Lead, frame: int) -> np.ndarray:
         return values if per_frame == frame else np.full(len(values) // per_frame * frame, np.nan)
     index = np.arange(len(values))
     filled = np.interp(index, index[~bad], values[~bad] - lead.baseline)  # a gap would ring in its neighbours
+    from data.resample import resample  # here: the evaluator, which reads headers only, must not wait for PyTorch
+
     out = resample(filled[None].astype(np.float32), per_frame, frame)[0].astype(np.float64) + lead.baseline
     if bad.any():
         nearest = (np.arange(len(out)) * per_frame + frame // 2) // frame  # stored sample beside each new one

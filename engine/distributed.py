@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
+from engine.allocator import keep_freed_memory
 from engine.run_folder import RunError
 
 TIMEOUT = timedelta(hours=12)  # the others wait so long while the main process builds the cache
@@ -108,6 +109,7 @@ def process_group(cuda: bool) -> Iterator[ProcessGroup]:
     LOCAL_RANK and where to meet). With `cuda` each process has the GPU of its local rank and they talk by NCCL, else
     by Gloo. Raises RunError if there are fewer GPUs than processes.
     """
+    keep_freed_memory()
     if "WORLD_SIZE" not in os.environ:
         yield ProcessGroup(device="cuda" if cuda else "cpu")
         return

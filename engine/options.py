@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,23 +64,27 @@ class TrainingParser(ArgumentParser):
         doc: the script's docstring.
         epochs: default of --epochs.
         encoders: names of those that --encoder offers, the default first.
-        hidden_sizes: that get no flag.
+        hidden_sizes: of the encoders, that get no flag.
     """
 
-    def __init__(self, doc: str, epochs: int, encoders: list[str], hidden_sizes: tuple = IMPLIED_SIZES):
+    def __init__(
+        self, doc: str, epochs: int, encoders: Iterable[str] = tuple(ENCODERS), hidden_sizes: Iterable[str] = ()
+    ):
         super().__init__(description=doc, formatter_class=RawDescriptionHelpFormatter)
-        self.sizes = {name: ENCODERS[name][1].keys() - set(hidden_sizes) for name in encoders}
         self._add_most_used(epochs)
         self._add_data()
         self._add_split()
         self._add_run()
-        group = self.add_argument_group("model")
-        group.add_argument("--encoder", choices=sorted(encoders), default=encoders[0], help="default: %(default)s")
-        self.model_group = group
-        owners = {name: ENCODERS[name][1] for name in encoders}
-        self.add_sizes(
-            {name: {size: owners[name][size] for size in owners[name] if size in self.sizes[name]} for name in encoders}
+        hidden = {*IMPLIED_SIZES, *hidden_sizes}
+        owners = {}
+        for name in encoders:
+            owners[name] = {size: value for size, value in ENCODERS[name][1].items() if size not in hidden}
+        self.sizes = {name: set(sizes) for name, sizes in owners.items()}
+        self.model_group = self.add_argument_group("model")
+        self.model_group.add_argument(
+            "--encoder", choices=sorted(owners), default=next(iter(owners)), help="default: %(default)s"
         )
+        self._add_sizes(owners)
 
     def _add_most_used(self, epochs: int) -> None:
         group = self.add_argument_group("most used")
@@ -178,7 +183,17 @@ class TrainingParser(ArgumentParser):
         )
         group.add_argument("--overwrite", action="store_true", help="replace the run in --folder")
 
-    def add_sizes(self, owners: dict[str, dict]) -> None:
+    def add_head_arguments(self) -> None:
+        """Flags of the classification head."""
+        self._add_sizes({"head": {"head_dropout": HEAD["head_dropout"]}})
+        self.model_group.add_argument(
+            "--covariates",
+            action=BooleanOptionalAction,
+            default=True,
+            help="let the head see age, sex and the rhythm of the whole recording (default: %(default)s)",
+        )
+
+    def _add_sizes(self, owners: dict[str, dict]) -> None:
         """One flag per size of some networks, {network: {size: default}}; a size that several have is one flag, and one
         that is not given stays None.
         """

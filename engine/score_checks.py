@@ -14,7 +14,7 @@ import numpy as np
 from data.labels import YEARS, code_groups, diagnosis_table
 from engine.score_files import Groups, Outputs, Pairs, ScoreFileError, nothing_shared
 
-MAX_LISTED = 10  # files or classes in one remark
+MAX_LISTED = 10  # files or classes in one warning
 _WORD = re.compile(r"[^\s;|,\[\]()'\"]+")
 
 
@@ -34,38 +34,40 @@ def check_scores(pairs: Pairs, outputs: Outputs, y_true: np.ndarray, groups: Gro
     diagnoses = pairs.diagnoses()
     if not _words(diagnoses, groups) & _words(outputs.names, groups):
         raise ScoreFileError(nothing_shared(diagnoses, outputs.names))
-    remarks = [f"{path}: not a well-formed output file, counted as all negative" for path in outputs.malformed]
-    if len(remarks) > MAX_LISTED:
-        n_more = len(remarks) - MAX_LISTED
-        remarks[MAX_LISTED:] = [f"... and {n_more} more files that are not well-formed"]
-    remarks += _labels_that_are_no_codes(pairs, diagnoses)
-    remarks += _names_that_are_no_codes(outputs)
-    remarks += _missing_columns(outputs, y_true, groups)
-    remarks += _another_year(outputs, year)
-    return remarks + check_values(pairs, outputs)
+    warnings = [f"{path}: not a well-formed output file, counted as all negative" for path in outputs.malformed]
+    if len(warnings) > MAX_LISTED:
+        n_more = len(warnings) - MAX_LISTED
+        warnings[MAX_LISTED:] = [f"... and {n_more} more files that are not well-formed"]
+    warnings += _labels_that_are_no_codes(pairs, diagnoses)
+    warnings += _names_that_are_no_codes(outputs)
+    warnings += _missing_columns(outputs, y_true, groups)
+    warnings += _another_year(outputs, year)
+    return warnings + check_values(pairs, outputs)
 
 
 def check_values(pairs: Pairs, outputs: Outputs) -> list[str]:
     """Remarks on decisions, scores and files without a label, in either phase of the Challenge."""
-    remarks = []
+    warnings = []
     if outputs.odd_decisions:
-        remarks.append(f"{_fields(outputs.odd_decisions, 'decisions')} neither 0 nor 1: they count as 0")
+        warnings.append(f"{_fields(outputs.odd_decisions, 'decisions')} neither 0 nor 1: they count as 0")
     elif outputs.names and len(np.unique(outputs.y_pred[outputs.has_column])) == 1:
         decision = int(outputs.y_pred[outputs.has_column][0])
-        remarks.append(f"every decision is {decision}: the scores that depend on decisions say nothing about the model")
+        warnings.append(
+            f"every decision is {decision}: the scores that depend on decisions say nothing about the model"
+        )
     if outputs.odd_scores:
-        remarks.append(f"{_fields(outputs.odd_scores, 'scores')} not numbers: they count as 0")
+        warnings.append(f"{_fields(outputs.odd_scores, 'scores')} not numbers: they count as 0")
     scores = outputs.y_score[outputs.has_column]
     if scores.size and (scores.min() < 0 or scores.max() > 1):
-        remarks.append(
+        warnings.append(
             f"the scores reach from {scores.min():g} to {scores.max():g}: they are not probabilities between 0 and 1"
         )
     elif scores.size > 1 and scores.min() == scores.max():
-        remarks.append(f"every score is {scores[0]:g}: AUROC and AUPRC say nothing about the model")
+        warnings.append(f"every score is {scores[0]:g}: AUROC and AUPRC say nothing about the model")
     if pairs.unlabelled:
         n_files = len(pairs.unlabelled)
-        remarks.append(f"{n_files} output files without a label file are left out: {_some(pairs.unlabelled)}")
-    return remarks
+        warnings.append(f"{n_files} output files without a label file are left out: {_some(pairs.unlabelled)}")
+    return warnings
 
 
 def _words(names, groups):
@@ -106,29 +108,31 @@ def _missing_columns(outputs, y_true, groups):
             nowhere.append(f"{_named(group)} ({n_labels} recordings)")
         elif n_missing:
             partly.append(f"{_named(group)} ({n_missing} of {n_labels} recordings)")
-    remarks = []
+    warnings = []
     if nowhere:
-        remarks.append(f"classes of the labels that no output file has, counted as negative: {_some(nowhere)}")
+        warnings.append(f"classes of the labels that no output file has, counted as negative: {_some(nowhere)}")
     if partly:
-        remarks.append(f"classes that the outputs of recordings labelled so lack, counted as negative: {_some(partly)}")
+        warnings.append(
+            f"classes that the outputs of recordings labelled so lack, counted as negative: {_some(partly)}"
+        )
     if not y_true.any():
-        remarks.append("no recording has a label of a scored class: most scores are nan")
-    return remarks
+        warnings.append("no recording has a label of a scored class: most scores are nan")
+    return warnings
 
 
 def _another_year(outputs, year):
     """Columns that only the reward matrix of another year scores."""
     scored = {code for group in code_groups(year) for code in group}
-    remarks = []
+    warnings = []
     for other in YEARS.values():
         only_there = {code for group in code_groups(other) for code in group} - scored
         extra = sorted(outputs.names.keys() & only_there)
         if extra:
-            remarks.append(
+            warnings.append(
                 f"classes of the output files that are scored in {other} and not in {year}: "
                 f"{_some([_named((code,)) for code in extra])}; --year {other} scores them"
             )
-    return remarks
+    return warnings
 
 
 def _named(group):
@@ -144,6 +148,6 @@ def _fields(rows: Sequence[tuple[str, str]], what: str) -> str:
 
 
 def _some(words):
-    """As many as fit into a remark."""
+    """As many as fit into a warning."""
     shown = ", ".join(words[:MAX_LISTED])
     return f"{shown}, ..." if len(words) > MAX_LISTED else shown

@@ -119,7 +119,8 @@ def test_an_old_answer_of_a_recording_that_is_broken_now_is_not_in_the_summary(f
 
 
 def test_nothing_is_answered_is_a_table_without_rows(folder, run):
-    shutil.rmtree(folder / "in" / "a"), shutil.rmtree(folder / "in" / "b")
+    shutil.rmtree(folder / "in" / "a")
+    shutil.rmtree(folder / "in" / "b")
     for file in (folder / "in").glob("z*"):
         file.unlink()
     for flags in ((), ("--adapt",)):

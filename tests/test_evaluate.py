@@ -386,7 +386,8 @@ def test_outputs_without_a_label_are_said_to_be_left_out(tmp_path, capsys):
     expected = script.evaluate_12ECG_score(labels, outputs)
     _, out, err = score_text(tmp_path, capsys)
     assert "2 output files without a label file are left out: a/R00001.csv, extra.csv\n" in err
-    shutil.rmtree(outputs / "a"), (outputs / "extra.csv").unlink()
+    shutil.rmtree(outputs / "a")
+    (outputs / "extra.csv").unlink()
     np.testing.assert_equal(script.evaluate_12ECG_score(labels, outputs), expected)
 
 
@@ -461,7 +462,8 @@ def test_folders_whose_names_are_not_utf8_and_a_tilde(tmp_path, run_script, monk
 
 
 def test_empty_folders_are_errors(tmp_path, capsys):
-    (tmp_path / "labels").mkdir(), (tmp_path / "outputs").mkdir()
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "outputs").mkdir()
     assert score_text(tmp_path, capsys)[0] == 1
     write(tmp_path, "R0", ["426783006"], {})
     (tmp_path / "outputs" / "R0.csv").unlink()

@@ -54,7 +54,8 @@ def drive(run, tmp_path, *flags):
 
 def test_a_name_too_long_to_be_written_does_not_stop_the_others(run, tmp_path):
     """100 latin-1 letters in the name of a file, whose escapes are 600."""
-    record(tmp_path / "in", "a"), record(tmp_path / "in", "z")
+    record(tmp_path / "in", "a")
+    record(tmp_path / "in", "z")
     os.link(tmp_path / "in" / "a.hea", os.fsencode(tmp_path / "in") + b"/" + b"\xe4" * 100 + b".hea")
     assert drive(run, tmp_path) == 1 and answers(tmp_path / "out") == ["a.csv", "z.csv"]
     (row,) = rows(tmp_path / "out" / SKIPPED)
@@ -70,7 +71,8 @@ def test_two_names_that_are_written_alike_are_not_one_answer(run, tmp_path):
 
 
 def test_folders_in_the_way_of_answers_do_not_stop_the_others(run, tmp_path):
-    record(tmp_path / "in", "a"), record(tmp_path / "in", "b")
+    record(tmp_path / "in", "a")
+    record(tmp_path / "in", "b")
     for folder in ("a.csv", "c"):  # their ids are the same, so their answers lie in folders
         record(tmp_path / "in" / folder, "R")
     (tmp_path / "out" / "b.csv").mkdir(parents=True)
@@ -85,7 +87,8 @@ def test_no_link_leads_out_of_the_output_folder(run, tmp_path):
     for folder in ("a", "b"):
         record(tmp_path / "in" / folder, "R")
     record(tmp_path / "in", "c")
-    (tmp_path / "out").mkdir(), (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "out" / "a").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "out" / f".{zlib.crc32(b'c.csv'):08x}.partial").symlink_to(tmp_path / "precious")
