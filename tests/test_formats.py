@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import LEADS, ROOT, fake_ecg, write_record
+from conftest import LEADS, PTB_XL_TABLE, fake_ecg, write_ptb_xl, write_record
 
 from data.formats import mimic, ptbxl
 from data.inputs import read_input
@@ -20,7 +20,6 @@ from data.records import RecordError, find_records, read_header, read_record
 from data.statements import PREFIX, diagnosis_codes, statements
 
 CONFIG = SignalConfig()
-TABLE = ROOT / "tests" / "reference" / "ptbxl_database.csv"  # rows of the shipped recordings, as PTB-XL publishes them
 TINY = tuple("--stem 8 --widths 8 8 --depths 1 1 --epochs 1 --batch_size 8 --no-plots".split())
 
 
@@ -38,32 +37,16 @@ def needs(package):
 
 
 @pytest.fixture(scope="module")
-def ptb_xl(tmp_path_factory, sample):
+def ptb_xl(tmp_path_factory):
     """PTB-XL as downloaded, of 40 shipped recordings: both rates, headers without age, sex and diagnoses."""
     folder = tmp_path_factory.mktemp("download") / "ptb-xl-1.0.3"
-    rows = rows_of(TABLE)[:40]
-    for row in rows:
-        adc, _ = read_record(sample / "ptb-xl" / f"HR{int(row['ecg_id']):05d}")
-        for column, step in (("filename_hr", 1), ("filename_lr", 5)):
-            place = folder / row[column]
-            place.parent.mkdir(parents=True, exist_ok=True)
-            samples = adc[:, ::step]
-            place.with_suffix(".dat").write_bytes(samples.astype("<i2").tobytes(order="F"))
-            lines = [f"{place.name} 12 {500 // step} {samples.shape[1]}"]
-            for lead, samples_of_lead in zip(LEADS, samples):
-                checksum = samples_of_lead.sum(dtype=np.int16)
-                lines.append(f"{place.name}.dat 16 1000.0(0)/mV 16 0 {samples_of_lead[0]} {checksum} 0 {lead.upper()}")
-            place.with_suffix(".hea").write_text("\n".join(lines) + "\n")
-    with open(folder / "ptbxl_database.csv", "w", newline="") as out:
-        writer = csv.DictWriter(out, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_ptb_xl(folder)
     return folder
 
 
 def test_statements_give_the_codes_of_the_challenge(sample):
     """The headers of the shipped recordings are the Challenge's."""
-    for row in rows_of(TABLE):
+    for row in rows_of(PTB_XL_TABLE):
         header = read_header(sample / "ptb-xl" / f"HR{int(row['ecg_id']):05d}")
         codes = diagnosis_codes(eval(row["scp_codes"], {}), row["heart_axis"])
         assert {code for code in codes if not code.startswith(PREFIX)} == set(header.dx), row
@@ -103,7 +86,7 @@ def test_ptb_xl_patients_and_folds(ptb_xl):
     names = [record.name for record in one_rate_only(find_records(ptb_xl.parent))[0]]
     metadata = read_metadata(find_table(ptb_xl.parent), names)
     assert metadata.found.all() and not metadata.warnings
-    expected = {f"{int(row['ecg_id']):05d}_hr": int(row["strat_fold"]) for row in rows_of(TABLE)[:40]}
+    expected = {f"{int(row['ecg_id']):05d}_hr": int(row["strat_fold"]) for row in rows_of(PTB_XL_TABLE)[:40]}
     assert {name.rpartition("/")[2]: fold for name, fold in zip(names, metadata.folds.tolist())} == expected
 
 
