@@ -336,6 +336,21 @@ def test_a_missing_library_says_what_to_install(tmp_path, monkeypatch):
         read_record(find_records(tmp_path)[0])
 
 
+def test_other_files_of_these_names_do_no_harm(tmp_path):
+    """Beside WFDB records: weights of a network, and tables that are something else."""
+    write_record(tmp_path, "R1", fake_ecg(np.random.default_rng(0)))
+    for name in ("model.h5", "weights.hdf5", "record_list.csv", "notes.csv", "a.npy"):
+        (tmp_path / name).write_bytes(b"\xff\xfe nothing\n")
+    for name in ("exams.csv", "REFERENCE.csv", "ptbxl_database.csv"):
+        (tmp_path / name).write_text("a,b\n1,2\n")
+    (tmp_path / "exams.csv").unlink()
+    assert [(record.record_id, record.fault) for record in find_records(tmp_path)] == [("R1", "")]
+    assert find_table(tmp_path) is None
+    (tmp_path / "REFERENCE.csv").write_text("Recording,First_label\nR1,12\n")
+    fault = find_records(tmp_path)[-1]
+    assert fault.record_id == "REFERENCE.csv/" and "label '12' is not 1 to 9" in fault.fault
+
+
 @needs("edfio")
 def test_one_name_in_two_formats(ecg, tmp_path):
     write_edf(tmp_path / "R1.edf", ecg[0])

@@ -1,9 +1,18 @@
 """Recordings in other formats than WFDB, found by what lies in the folder; one module a format.
 
-A format whose files hold recordings has `read(path, part)` -> (values (n_leads, n_samples), Header), and
-`parts(path)` -> {record id: part} if a file holds several. A data set with a table beside its recordings has
-`read_table(path)` -> {key: Facts}, or None if the file is another of that name, and `key(record_id)`, or None where the
-table cannot mean the recording. Libraries are imported when a recording is read, for most data need none.
+A module whose files hold recordings has
+
+    read(path, part)        -> values (n_leads, n_samples), Header
+    parts(path)             -> {record id: part}, if a file holds several
+    is_own(stem, names)     whether a file is one of them, given those beside it, if its ending is not enough
+
+and one of a data set with a table beside its recordings
+
+    read_table(path)        -> {key: Facts}, or None if the file is another of that name
+    key(record_id)          -> what the table calls a recording, or None where it cannot mean it
+    chosen(records)         those to be read, if the data set has ECGs twice
+
+Libraries are imported when a recording is read, for most data need none.
 """
 
 import os
@@ -19,7 +28,7 @@ from data.headers import Header, RecordError, printable
 from data.recording import Facts, Record
 from data.signal_files import check_file
 
-WFDB_ENDINGS = (".hea", ".mat", ".dat")
+WFDB_ENDINGS = {".hea", ".mat", ".dat"}
 FILES = {".edf": "edf", ".bdf": "edf", ".dcm": "dicom", ".hdf5": "code15", ".h5": "code15"}  # {ending: format}
 ARRAYS = (".npy", ".npz", ".parquet")  # say neither rate nor unit: data.convert reads them
 TABLES = {  # {name of the file in small letters: format}
@@ -46,7 +55,7 @@ def module_of(format: str) -> ModuleType:
 
 def foreign_names(names: Iterable[str]) -> list[str]:
     """Those of a folder's files that are not WFDB's."""
-    return [name for name in names if not name.endswith(WFDB_ENDINGS)]
+    return [name for name in names if name[-4:] not in WFDB_ENDINGS]
 
 
 def tables_in(listing: Listing, names: Iterable[str]) -> list[TableFile]:
@@ -61,13 +70,18 @@ def records_in(listing: Listing, names: Iterable[str], taken: set[str]) -> list[
     for name in sorted(names):
         stem, ending = os.path.splitext(name)
         format = FILES.get(ending.lower())
-        if format:
+        if format and _is_own(format, stem, names):
             records += _records_of_file(listing, stem, ending, format)
     for place, record in enumerate(records):
         if record.record_id in taken:
             records[place] = record._replace(record_id=record.record_id + record.ending)
         taken.add(records[place].record_id)
     return records
+
+
+def _is_own(format, stem, names):
+    module = module_of(format)
+    return not hasattr(module, "is_own") or module.is_own(stem, names)
 
 
 def _records_of_file(listing: Listing, stem: str, ending: str, format: str) -> list[Record]:
@@ -100,7 +114,17 @@ def with_tables(folder: str | None, tables: Sequence[TableFile], records: list[R
             record.format == own and module.key(record.record_id) is not None for record in records
         ):
             continue
-        rows = [(table.inside, table_rows) for table in found if (table_rows := module.read_table(table.path))]
+        rows = []
+        for table in found:
+            try:
+                if contents := _opened(format, table.path, "read_table"):
+                    rows.append((table.inside, contents))
+            except RecordError as error:
+                if format not in LISTED_FILES:
+                    raise
+                fault = str(error).removeprefix(f"{table.path}: ")  # it may be another's table: the rest goes on
+                name = printable(os.path.basename(table.path))
+                records = [*records, Record(f"{name}/", table.path, printable(table.inside), fault)]
         if not rows:
             continue
         if format in LISTED_FILES and folder is not None:

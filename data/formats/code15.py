@@ -5,6 +5,7 @@ Shorter exams are padded with zeros on both sides, which are cut off.
 """
 
 import csv
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,6 +32,11 @@ _SEXES = {"true": "Male", "1": "Male", "1.0": "Male", "false": "Female", "0": "F
 def key(record_id: str) -> str | None:
     """The exam's number, which is the recording's name."""
     return record_id if record_id.isdigit() else None
+
+
+def is_own(stem: str, names: Sequence[str]) -> bool:
+    """Whether an HDF5 file is one of these: others may lie among recordings, such as the weights of a network."""
+    return stem.lower().startswith("exams") or "exams.csv" in names
 
 
 def parts(path: str) -> dict[str, int]:
