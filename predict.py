@@ -6,9 +6,9 @@
     python predict.py A.hea B.hea --json           several recordings, for programs
     python predict.py RECORD --model RUN --all     every class of your own model, a run folder or a folder of them
 
-RECORD is a header ID.hea, its signal file ID.mat or ID.dat, or the name without an ending. With several recordings,
---plot ecg.png writes ecg_ID.png for each. A recording that cannot be read is named with the reason and the others go
-on; the exit status is then 1. Probabilities are those of driver.py.
+RECORD is a header ID.hea, its signal file ID.mat or ID.dat, or the name without an ending; or an EDF, BDF or DICOM
+file. With several recordings, --plot ecg.png writes ecg_ID.png for each. A recording that cannot be read is named with
+the reason and the others go on; the exit status is then 1. Probabilities are those of driver.py.
 
 --json prints one object:
 
@@ -38,8 +38,9 @@ import os
 import sys
 from pathlib import Path
 
+from data.formats import record_of_file
 from data.headers import header_path, printable
-from data.records import Record, RecordError
+from data.records import Record, RecordError, read_facts_above
 from engine.answers import Answer, answer_of, as_values, called_text, draw, explain, person
 from engine.inference import Predictor, load_predictor
 from engine.script import clean_exit
@@ -70,14 +71,19 @@ def parse_args(argv=None):
 
 
 def find_record(text: str) -> Record:
-    """The Record that a user means by ID, ID.hea, ID.mat or ID.dat. Raises RecordError if there is no header."""
+    """The Record that a user means by ID, ID.hea, ID.mat or ID.dat, or by a file in another format. Raises RecordError
+    if there is no header.
+    """
     if os.path.isdir(text):
         raise RecordError(f"{text} is a folder; for all recordings in it: python driver.py {text} OUT")
+    foreign = record_of_file(text)
+    if foreign and os.path.lexists(text):
+        return read_facts_above(foreign)
     stem = text[:-4] if text[-4:].lower() in ENDINGS else text
     header = header_path(stem)
     if not os.path.lexists(header):
         raise RecordError(f"{header}: there is no such header; name a recording as FOLDER/ID")
-    return Record(printable(os.path.basename(stem)), stem, "", ending=header[-4:])
+    return read_facts_above(Record(printable(os.path.basename(stem)), stem, "", ending=header[-4:]))
 
 
 def picture_file(args: argparse.Namespace, answer: Answer) -> Path:

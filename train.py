@@ -3,6 +3,7 @@
     python train.py                                        ./Training_WFDB, or the shipped sample if that is not there
     python train.py --input_folder DIR --folder RUN        your own recordings, into the folder RUN
     python train.py --metadata ptbxl_metadata.csv --valid_fold 8
+    python train.py --input_folder ptb-xl-1.0.3 --classes ptbxl_all --valid_fold 9 --test_fold 10     its benchmark
     python train.py --fold 1 --n_folds 5                   one fold of a patient-wise, stratified cross-validation
     python train.py --hold_out georgia                     validate on a hospital that training never sees
     python train.py --teacher ENSEMBLE                     one network that learns the answers of several, too
@@ -43,7 +44,7 @@ from engine.recordings import open_recordings, split_recordings
 from engine.resume import open_run, start_or_resume
 from engine.run_folder import make_config
 from engine.script import clean_exit
-from engine.validation import Validator
+from engine.validation import Validator, score_test
 from models import build_model
 
 # Columns of history.csv that are printed.
@@ -57,7 +58,9 @@ def parse_args(argv=None):
     group.add_argument(
         "--classes",
         default="cinc2020",
-        help="cinc2020, cinc2021, cpsc2018, dset (all codes in the data) or a CSV (default: %(default)s)",
+        help="cinc2020, cinc2021, cpsc2018, ptbxl_all (or ptbxl_diagnostic, ptbxl_subdiagnostic, "
+        "ptbxl_superdiagnostic, ptbxl_form, ptbxl_rhythm), dset (all codes in the data) or a CSV "
+        "(default: %(default)s)",
     )
     group.add_argument("--sample_freq", type=float, default=100.0, help="Hz (default: %(default)s)")
     group.add_argument("--seq_length", type=int, default=250, help="samples in a window (default: %(default)s)")
@@ -261,6 +264,9 @@ def train(args, pretrained, run, group):
             run.save("final_model.pth", {"members": [eval_model.state_dict()]})
         history.save_checkpoint(trainer)
         history.print_epoch()
+    if len(recordings.test):
+        tester = Validator(data, recordings.test, class_set, rule, args.seq_length, group)
+        print(score_test(tester, eval_model, run))
     print(history.summary(f"python predict.py RECORD --model {run.path} --plot ecg.png"))
 
 

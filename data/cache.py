@@ -218,9 +218,10 @@ def cache_key(records: Sequence[Record], config: SignalConfig) -> str:
 
 def is_current(cache: SignalCache, records: Sequence[Record]) -> bool:
     """Whether every file of the recordings in the cache is as it was when it was read."""
-    path_of = {record.name: record.path for record in records}
+    record_of = {record.name: record for record in records}
     for name, layout, stamp in zip(cache.names, cache.layout.tolist(), cache.stamps):
-        if file_stamp(laid_out(path_of[name], cache.layouts[layout])) != stamp.tobytes():
+        record = record_of[name]
+        if file_stamp(laid_out(record.path, cache.layouts[layout]), record.facts) != stamp.tobytes():
             return False
     return True
 

@@ -10,7 +10,7 @@ import torch
 
 from data.cache import SignalCache
 from data.covariates import LEAD_SUBSETS, N_COVARIATES, N_DEMOGRAPHICS, subset_covariates
-from data.labels import NORMAL, ClassSet
+from data.labels import NORMAL, ClassSet, is_diagnosis
 from data.metadata import Metadata
 from data.preprocess import to_millivolts
 from data.rhythm import RATES
@@ -97,7 +97,7 @@ def with_auxiliary(data: Dataset, class_set: ClassSet, train_rows: np.ndarray, m
     if not min_positives:
         return data
     answered = class_set.taught_codes.keys()
-    count = Counter(code for row in train_rows for code in set(data.cache.dx[row]) - answered)
+    count = Counter(code for row in train_rows for code in set(data.cache.dx[row]) - answered if is_diagnosis(code))
     codes = tuple(sorted(code for code, n in count.items() if n >= min_positives))
     targets = np.array([[code in dx for code in codes] for dx in data.cache.dx], np.float32)
     targets = targets.reshape(len(data), len(codes))  # (R, A), also if there is no code

@@ -5,7 +5,7 @@ import errno
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 MAX_FOLDERS = 100_000  # of a walk: folders that link to each other may have endlessly many paths
@@ -29,11 +29,18 @@ class Listing(NamedTuple):
     fault: str = ""  # why the folder could not be listed
 
 
-def walk_files(folder: str | os.PathLike) -> Iterator[Listing]:
+def walk_files(
+    folder: str | os.PathLike, is_listed: Callable[[str, list[str]], bool] | None = None
+) -> Iterator[Listing]:
     """Yield a Listing of `folder` and of every folder below it; the one folder walk of this repository.
 
     Names that begin with a dot are skipped. Linked folders are followed, except into one that contains them. A folder
     that cannot be listed is yielded with a fault. Raises FolderError where there are more than MAX_FOLDERS.
+
+    Args:
+        folder: where to begin.
+        is_listed: whether a folder, given its path and the names of its files, has a list of all that lies below it:
+            its folders are then left alone.
     """
     pending = [(os.fspath(folder), "", ())]
     n_folders = 0
@@ -50,6 +57,8 @@ def walk_files(folder: str | os.PathLike) -> Iterator[Listing]:
         except OSError as error:
             yield Listing(path, inside, [], f"folder cannot be listed: {error.strerror}")
             continue
+        if is_listed is not None and is_listed(path, names):
+            subfolders = []
         prefix = f"{inside}/" if inside else ""
         pending += [(os.path.join(path, name), prefix + name, (*above, identity)) for name in subfolders]
         yield Listing(path, inside, names)

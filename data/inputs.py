@@ -76,6 +76,8 @@ def chunks(records: Iterable[Record], n: int, n_bytes: int = CHUNK_BYTES) -> Ite
 
 
 def _signal_bytes(record):
+    if record.format:
+        return _size(record.header_path) if record.part is None else 0  # of many in a file, each is short
     for ending in (".mat", ".dat"):
         size = _size(record.path + ending)
         if size:

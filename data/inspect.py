@@ -26,13 +26,15 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from data.formats.ptbxl import compare_statements
 from data.groups import group_of
 from data.headers import RecordError, printable
 from data.inputs import SATURATED
-from data.labels import YEARS, code_groups, diagnosis_table
+from data.labels import YEARS, code_groups, diagnosis_table, is_diagnosis
+from data.metadata import find_table
 from data.page import Section, Table, page_text, write_page
 from data.preprocess import LEADS, SignalConfig, lead_name, preprocess_with_quality
-from data.records import Record, find_records, read_header, read_record
+from data.records import Record, find_records, read_record, record_header
 from data.sources import COLLECTIONS, completeness, sources_of
 
 CHUNK = 500  # recordings a task
@@ -70,7 +72,7 @@ def examine(record: Record, source: str, signals: bool) -> Facts | Fault:
         if record.fault:
             raise RecordError(f"{record.path}: {record.fault}")
         if not signals:
-            return facts_of(record, source, read_header(record.header_path))
+            return facts_of(record, source, record_header(record))
         adc, header = read_record(record, check_sums=True)
         _, quality = preprocess_with_quality(adc, header, SignalConfig())
         digest = hashlib.blake2b(repr((adc.shape, adc.dtype.str)).encode() + adc.tobytes(), digest_size=16).digest()
@@ -99,7 +101,7 @@ def facts_of(record, source, header):
         ", ".join(scales[:3]) + (" ..." if len(scales) > 3 else ""),
         header.age,
         header.sex,
-        header.dx,
+        tuple(filter(is_diagnosis, header.dx)),
     )
 
 
@@ -299,6 +301,17 @@ def card(records: list[Record], results: list[Facts | Fault], signals: bool) -> 
     return sections
 
 
+def statement_lines(folder: str) -> list[str]:
+    """Whether PTB-XL's own table of statements, if it lies beside its records, says what the one of data/ does."""
+    table = find_table(folder)
+    statements = table and table.with_name("scp_statements.csv")
+    if not statements or not statements.is_file():
+        return []
+    return compare_statements(str(statements)) or [
+        f"{printable(str(statements))} agrees with data/ptbxl_statements.csv"
+    ]
+
+
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m data.inspect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -325,6 +338,7 @@ def main(argv=None):
             "headers and samples read" if args.signals else "headers read; --signals reads the samples too"
         )
         print(page_text(title, lead, sections))
+        print(*statement_lines(args.folder), sep="\n")
         if args.html:
             write_page(args.html, title, lead, sections)
             print(f"\npage: {args.html}")

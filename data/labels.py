@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from data.statements import PREFIX, TASKS, task_classes
+
 TABLES = Path(__file__).resolve().parent / "challenge"
 YEARS = {"cinc2020": 2020, "cinc2021": 2021}
-CLASS_SETS = ("cinc2020", "cinc2021", "cpsc2018", "dset")
+PTBXL = {f"ptbxl_{task}": task for task in TASKS}  # class sets of PTB-XL's benchmark
+CLASS_SETS = ("cinc2020", "cinc2021", "cpsc2018", "dset", *PTBXL)
 NORMAL = "426783006"  # sinus rhythm, the class a lazy classifier would always answer
 
 # In 2020 the pairs stand in the notes of the code table, in 2021 in the matrix itself (a|b). The first one stays.
@@ -149,7 +152,8 @@ class ClassSet:
 
 def load_class_set(name: str | Path, dx_lists: Iterable[Iterable[str]] | None = None) -> ClassSet:
     """ClassSet of a name: 'cinc2020' (27 codes scored as 24), 'cinc2021' (30 as 26), 'cpsc2018' (nine textual classes),
-    'dset' (every code in `dx_lists`, sorted), or the path of a CSV file with the column `code` and, if wanted,
+    'dset' (every SNOMED CT code or own word in `dx_lists`, sorted), 'ptbxl_all' and the other five tasks of PTB-XL's
+    benchmark, or the path of a CSV file with the column `code` and, if wanted,
     `abbreviation`, `name` and `equivalents` (codes separated by |). Raises ValueError saying what is wrong."""
     name = str(name)
     if name in YEARS:
@@ -158,10 +162,12 @@ def load_class_set(name: str | Path, dx_lists: Iterable[Iterable[str]] | None = 
     if name == "cpsc2018":
         groups = [(word, *codes) for word, codes in CPSC2018.items()]
         return _class_set(name, list(CPSC2018), groups, list(CPSC2018))
+    if name in PTBXL:
+        return _ptbxl_class_set(name)
     if name == "dset":
         if dx_lists is None:
             raise ValueError("the class set 'dset' needs the diagnoses of the recordings")
-        codes = sorted({code for dx in dx_lists for code in dx if code.casefold() not in NOT_A_DIAGNOSIS})
+        codes = sorted({code for dx in dx_lists for code in dx if is_diagnosis(code)})
         if not codes:
             raise ValueError("the class set 'dset' is empty: no recording has a diagnosis")
         return _class_set(name, codes, [(code,) for code in codes], aliases=False)
@@ -223,6 +229,24 @@ def _class_set(name, codes, groups, abbreviations=None, aliases=True):
         for group in groups
     ]
     return ClassSet(name, tuple(codes), tuple(abbreviations), names, tuple(map(tuple, groups)), tuple(further))
+
+
+def is_diagnosis(code: str) -> bool:
+    """Whether a code is one to be learned if all are: neither a word for nothing, nor a statement of PTB-XL, whose
+    meaning stands beside it in SNOMED CT.
+    """
+    return code.casefold() not in NOT_A_DIAGNOSIS and not code.startswith(PREFIX)
+
+
+def _ptbxl_class_set(name):
+    """Classes named by their acronyms, each of which counts with and without the prefix."""
+    classes = task_classes(PTBXL[name])
+    groups = [
+        tuple(dict.fromkeys((code, *(PREFIX + acronym for acronym in acronyms))))
+        for code, (_, acronyms) in classes.items()
+    ]
+    names = [title for title, _ in classes.values()]
+    return ClassSet(name, tuple(classes), tuple(classes), tuple(names), tuple(groups), ((),) * len(groups))
 
 
 def _read_class_set(path):

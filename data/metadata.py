@@ -29,12 +29,18 @@ OTHER_WORDS = {
     "recording": "record",
     "filename": "record",
     "file_name": "record",
+    "exam_id": "record",
     "patient": "patient_id",
     "patientid": "patient_id",
     "subject_id": "patient_id",
 }
 MISSING = {"", "nan", "na", "n/a", "<na>", "none", "null"}  # how tables say that they do not know
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+DOWNLOADED = {  # tables of data sets as they are downloaded, with a column that tells them from others of the name
+    "ptbxl_database.csv": "ecg_id",
+    "record_list.csv": "subject_id",
+    "exams.csv": "exam_id",
+}
 ENOUGH = 0.9  # share of the recordings with a row, below which a warning is due
 N_EXAMPLES = 3
 _ENDING = re.compile(r"\.(hea|mat|dat)$", re.IGNORECASE)
@@ -92,6 +98,28 @@ def read_metadata(
         columns=columns,
     )
     return replace(metadata, warnings=tuple(_warnings(metadata, rows, names)))
+
+
+def find_table(folder: str | os.PathLike) -> Path | None:
+    """The table that is read where none is named: metadata.csv in the folder, or that of a data set as it is
+    downloaded, in the folder or, where they hold only one of them, in one of its folders.
+    """
+    folder = Path(folder)
+    if (folder / "metadata.csv").is_file():
+        return folder / "metadata.csv"
+    for places in ([folder], sorted(place for place in folder.iterdir() if place.is_dir())):
+        found = [place / name for place in places for name in DOWNLOADED if _is_downloaded(place / name)]
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def _is_downloaded(file: Path) -> bool:
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as lines:
+            return DOWNLOADED[file.name] in next(csv.reader(lines), ())
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from data.cache import SignalCache
 from data.dataset import Dataset
-from data.labels import CLASS_SETS, ClassSet, diagnosis_table, load_class_set
+from data.labels import CLASS_SETS, ClassSet, diagnosis_table, is_diagnosis, load_class_set
 from data.metadata import Metadata
 
 FEW = 5  # recordings with a class; of fewer nothing is learned, and nothing is measured on them
@@ -142,7 +142,7 @@ def outside_lines(dx: Sequence[Sequence[str]], class_set: ClassSet, auxiliary: S
         no line, or one with the most frequent codes and how many recordings have them.
     """
     inside = class_set.taught_codes
-    counts = Counter(code for codes in dx for code in set(codes) if code not in inside)
+    counts = Counter(code for codes in dx for code in set(codes) if code not in inside and is_diagnosis(code))
     if not counts:
         return []
     further = f", {len(auxiliary)} of them learned beside the classes" if auxiliary else ""

@@ -1,12 +1,15 @@
 """Recordings on disk: find them, read their headers and their samples."""
 
+import contextlib
+import math
 import os
 from operator import attrgetter
-from typing import NamedTuple
 
 import numpy as np
 
-from data.files import FolderError, walk_files
+from data import formats
+from data.files import FolderError, Listing, walk_files
+from data.formats import mimic
 from data.headers import (
     Header,
     Lead,
@@ -18,71 +21,70 @@ from data.headers import (
     read_header,
     recording_headers,
 )
+from data.recording import Facts, Record
 from data.segments import read_segments
 from data.signal_files import read_samples
 
 __all__ = [
+    "Facts",
     "Header",
     "Lead",
     "Record",
     "RecordError",
     "find_records",
     "parse_header",
+    "read_facts_above",
     "read_header",
     "read_record",
     "record_files",
+    "record_header",
     "recording_headers",
 ]
 
-
-class Record(NamedTuple):
-    """One WFDB recording: `path + ending` is its header. Or, with a `fault`, a folder that may hold some."""
-
-    record_id: str
-    path: str
-    source: str  # folder relative to the one scanned, with forward slashes; '' for that folder itself
-    fault: str = ""  # why reading it is in vain
-    ending: str = ".hea"  # as it is spelt
-
-    @property
-    def name(self) -> str:
-        """'source/record_id': unique within a scan, while an id alone may occur in several folders."""
-        return f"{self.source}/{self.record_id}" if self.source else self.record_id
-
-    @property
-    def header_path(self) -> str:
-        return self.path + self.ending
+MAX_ABOVE = 3  # folders between a recording and the table of its data set: records500/00000/00001_hr
 
 
 def find_records(folder: str | os.PathLike) -> list[Record]:
-    """All recordings below `folder`, at any depth, sorted by source and id.
+    """All recordings below `folder`, at any depth, sorted by source and id: WFDB records, and those of data.formats.
 
     Names that begin with a dot are skipped, and so are the segments of a multi-segment record. Linked folders are
     followed, except into one that contains them. A folder below that cannot be listed stands in the list, its id ending
     in '/', and reading it says why: so it is skipped like a recording. Raises RecordError if the folder is missing, is
-    not a folder, has too many folders in it, or if no header is found. Characters of a name that cannot be printed are
-    escapes in the id and the source.
+    not a folder, has too many folders in it, or if no recording is found.
+    Characters of a name that cannot be printed are escapes in the id and the source.
     """
     folder = os.fspath(folder)
     if not os.path.isdir(folder):
         raise RecordError(f"{folder}: {'is not a folder' if os.path.lexists(folder) else 'folder is missing'}")
     records = []
     unlisted = []
+    tables = []
+    others = []
     try:
-        for listing in walk_files(folder):
+        for listing in walk_files(folder, mimic.is_listed):
             if listing.fault:
                 unlisted.append(_unlisted(listing))
                 continue
             source = printable(listing.inside)
             prefix = os.path.join(listing.path, "")
+            found = []
             for name in recording_headers(listing.path, listing.names):
                 stem = name[:-4]
-                records.append(Record(printable(stem), prefix + stem, source, "", name[-4:]))
+                found.append(Record(printable(stem), prefix + stem, source, "", name[-4:]))
+            if foreign := formats.foreign_names(listing.names):
+                found += formats.records_in(listing, foreign, {record.record_id for record in found})
+                tables += formats.tables_in(listing, foreign)
+                others += foreign
+                if mimic.LIST in foreign:
+                    found += mimic.listed_records(listing)
+            records += found
+        if tables:
+            records = formats.with_tables(folder, tables, records)
     except FolderError as error:
         raise RecordError(str(error)) from None
     if not records:
         found = "".join(f"; {record.path}: {record.fault}" for record in unlisted[:1])
-        raise RecordError(f"{folder}: holds no WFDB header (*.hea), at any depth{found}")
+        raise RecordError(f"{folder}: {formats.nothing_found(others)}{found}")
     records += unlisted
     records.sort(key=attrgetter("source", "record_id"))
     return records
@@ -100,6 +102,8 @@ def record_files(record: Record) -> list[str]:
     """
     if record.fault:
         return [record.path]
+    if record.format:
+        return [record.header_path]
     folder = os.path.dirname(record.path)
     segmented, names = files_named(record.header_path)
     if not segmented:
@@ -128,11 +132,47 @@ def read_record(record: Record | str | os.PathLike, check_sums: bool = False) ->
     Raises:
         RecordError: Header or signal files are missing, not valid, or not what the other announces.
     """
-    if isinstance(record, Record):
-        if record.fault:
-            raise RecordError(f"{record.path}: {record.fault}")
-        record = record.header_path
-    path = os.fspath(record)
+    if not isinstance(record, Record):
+        record = os.fspath(record)
+        record = formats.record_of_file(record) or record
+    if not isinstance(record, Record):
+        return _read_wfdb(record, check_sums)
+    if record.fault:
+        raise RecordError(f"{record.path}: {record.fault}")
+    adc, header = formats.read_foreign(record) if record.format else _read_wfdb(record.header_path, check_sums)
+    return adc, header if record.facts is None else with_facts(header, record.facts)
+
+
+def _read_wfdb(path, check_sums):
     header = read_header(path)
     read = read_segments if header.segments else read_samples
     return read(path[:-4] if path[-4:].lower() == ".hea" else path, header, check_sums)
+
+
+def record_header(record: Record) -> Header:
+    """The Header of a recording, of WFDB without reading its samples. Raises RecordError."""
+    if record.fault or record.format:
+        return read_record(record)[1]
+    header = read_header(record.header_path)
+    return header if record.facts is None else with_facts(header, record.facts)
+
+
+def with_facts(header: Header, facts: Facts) -> Header:
+    """The header with what a table knows, which counts more."""
+    return header._replace(
+        age=header.age if math.isnan(facts.age) else facts.age,
+        sex=facts.sex or header.sex,
+        dx=facts.dx or header.dx,
+        warnings=header.warnings + facts.warnings,
+    )
+
+
+def read_facts_above(record: Record) -> Record:
+    """A single recording with what a table says that lies in its folder or in one of the three above."""
+    folder = os.path.dirname(os.path.abspath(record.path))
+    tables = []
+    for _ in range(MAX_ABOVE + 1):
+        with contextlib.suppress(OSError):
+            tables += formats.tables_in(Listing(folder, "", []), os.listdir(folder))
+        folder = os.path.dirname(folder)
+    return formats.with_tables(None, tables, [record])[0] if tables else record

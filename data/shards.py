@@ -25,7 +25,7 @@ from data.covariates import N_COVARIATES
 from data.files import open_regular, written
 from data.inputs import chunks, read_input
 from data.preprocess import SignalConfig
-from data.records import Record, RecordError, record_files
+from data.records import Facts, Record, RecordError, record_files
 
 N_RECORDS = 1024  # in a shard at most
 N_BYTES = 2**27  # of the signal files of its recordings (or a single recording)
@@ -143,18 +143,18 @@ def shard_file(folder: Path, shard: int) -> Path:
     return folder / f"signals_{shard:05d}.i16"
 
 
-def file_stamp(paths: Sequence[str]) -> bytes:
-    """STAMP_BYTES bytes that change with the size or the time of change of any of the files, or if one goes. Links are
-    followed.
+def file_stamp(paths: Sequence[str], facts: Facts | None = None) -> bytes:
+    """STAMP_BYTES bytes that change with the size or the time of change of any of the files, or if one goes, and with
+    what a table says of the recording. Links are followed.
     """
-    facts = []
+    parts = [] if facts is None else [repr(facts)]
     for path in paths:
         try:
             stat = os.stat(path)
-            facts.append(f"{stat.st_size} {stat.st_mtime_ns}")
+            parts.append(f"{stat.st_size} {stat.st_mtime_ns}")
         except OSError:
-            facts.append("-")
-    return hashlib.blake2b("\n".join(facts).encode(), digest_size=STAMP_BYTES).digest()
+            parts.append("-")
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=STAMP_BYTES).digest()
 
 
 def skipped_row(record: Record, error: RecordError) -> dict:
@@ -259,7 +259,8 @@ def _write_shard(
     with written(file) as out:
         for record in records:
             paths = record_files(record)
-            stamp = file_stamp(paths)  # before reading: what changes meanwhile is read again the next time
+            # Before reading: what changes meanwhile is read again the next time.
+            stamp = file_stamp(paths, record.facts)
             entry = _kept_entry(kept.get(record.name), stamp)
             if entry is None:
                 try:

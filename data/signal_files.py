@@ -97,7 +97,7 @@ def read_leads(path: str, header: Header, check_sums: bool = False) -> tuple[np.
 def _read_file(file_path, leads, n_frames):
     """-> the samples of the leads that one file holds: (n_leads, n_frames), or a list of a row each."""
     try:
-        size = _check_file(file_path)
+        size = check_file(file_path)
         kinds = set(map(_STORAGE, leads))
         fmt, skew, _ = next(iter(kinds))
         if len(kinds) == 1 and fmt in _INT16 and not skew:
@@ -107,8 +107,8 @@ def _read_file(file_path, leads, n_frames):
         raise RecordError(f"{error}{link_note(file_path)}") from None
 
 
-def _check_file(file_path):
-    """Size in bytes of a signal file, once it is known to be, or to lead to, a regular file."""
+def check_file(file_path: str) -> int:
+    """Size in bytes of a signal file, once it is known to be, or to lead to, a regular file. Raises RecordError."""
     try:
         info = os.stat(file_path)
     except FileNotFoundError:

@@ -38,6 +38,8 @@ class Split:
         Raises:
             ValueError: if they contradict each other, or a value is out of range.
         """
+        if flags.get("test_fold") is not None and flags["test_fold"] == flags["valid_fold"]:
+            raise ValueError(f"--valid_fold and --test_fold are both {flags['test_fold']}: they must differ")
         chosen = [name for name in WAYS if flags[name] is not None]
         if "valid_split" in explicit:
             chosen.append("valid_split")
@@ -132,7 +134,7 @@ class Split:
             fold = _highest_fold(metadata) if self.value is None else self.value
             valid = metadata.folds == fold
             if not valid.any():
-                raise ValueError(_no_such_fold(fold, metadata))
+                raise ValueError(_no_such_fold(f"--valid_fold {fold}", metadata))
             return valid
         if self.by == "cv":
             proportions, part = np.full(self.n_folds, 1 / self.n_folds), self.value - 1
@@ -183,14 +185,46 @@ def _highest_fold(metadata: Metadata) -> int:
     return int(metadata.folds.max())
 
 
-def _no_such_fold(fold: int, metadata: Metadata) -> str:
+def _no_such_fold(flag: str, metadata: Metadata) -> str:
     if metadata.file is None:
-        return f"--valid_fold {fold} needs --metadata FILE.csv with a column strat_fold"
+        return f"{flag} needs --metadata FILE.csv with a column strat_fold"
     if "strat_fold" not in metadata.columns:
         columns = ", ".join(metadata.columns)
-        return f"--valid_fold {fold} needs a column strat_fold, which {metadata.file} does not have; it has: {columns}"
+        return f"{flag} needs a column strat_fold, which {metadata.file} does not have; it has: {columns}"
     folds = sorted(set(metadata.folds[metadata.folds > 0].tolist()))
-    return f"--valid_fold {fold}: {metadata.file} names no recording of this fold; there are: {folds}"
+    return f"{flag}: {metadata.file} names no recording of this fold; there are: {folds}"
+
+
+def take_out_fold(
+    fold: int | None, metadata: Metadata, train: np.ndarray, valid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keep a fold of the metadata, and all other recordings of its patients, out of training and validation.
+
+    Args:
+        fold: a strat_fold, or None: nothing is kept out.
+        metadata: of R recordings.
+        train, valid: rows.
+
+    Returns:
+        rows that train, that validate, and that are of the fold.
+
+    Raises:
+        ValueError: there is no such fold, or nothing else is left; it says why.
+    """
+    if fold is None:
+        return train, valid, np.zeros(0, int)
+    test = np.flatnonzero(metadata.folds == fold)
+    if not len(test):
+        raise ValueError(_no_such_fold(f"--test_fold {fold}", metadata))
+    of_its_patients = np.isin(metadata.patients, metadata.patients[test])
+    train = train[~of_its_patients[train]]
+    valid = valid[~of_its_patients[valid]]
+    if not len(train) or not len(valid):
+        raise ValueError(
+            f"--test_fold {fold} leaves {len(train)} recordings for training and {len(valid)} for validation: choose "
+            f"another split"
+        )
+    return train, valid, test
 
 
 def stratified_by_patient(y: np.ndarray, patients: np.ndarray, proportions: np.ndarray, seed: int) -> np.ndarray:

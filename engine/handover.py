@@ -119,6 +119,12 @@ class Pretrained:
         except ValueError as error:
             raise RunError(f"the split of the pre-training in {self.run.path}: {error}") from error
 
+    def warn_of_test(self, cache: SignalCache, test: np.ndarray) -> None:
+        """Say if some of the recordings that are kept out were seen in pre-training, without their labels."""
+        listed = self.recordings.get("train", []) + self.recordings.get("valid", [])
+        if len(test) and listed and (n_seen := int(_found(listed, cache)[test].sum())):
+            print(f"{n_seen} of the {len(test)} test recordings were seen in pre-training: give --test_fold to it too")
+
 
 def _found(listed: list[tuple[str, str | None]], cache: SignalCache) -> np.ndarray:
     """(R,) bool, the recordings of the cache that are listed: by what they contain where that is known, else by

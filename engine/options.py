@@ -14,6 +14,7 @@ import torch
 from data.covariates import N_COVARIATES
 from data.extras import load_extra
 from data.headers import printable
+from data.metadata import find_table
 from data.splits import Split
 from engine.repeat import as_flags, settings_to_repeat
 from engine.resume import take_settings
@@ -119,7 +120,7 @@ class TrainingParser(ArgumentParser):
         group = self.add_argument_group("most used")
         group.add_argument(
             "--input_folder",
-            help=f"WFDB records at any depth, e.g. --input_folder ~/ecg/georgia (default: {DEFAULT_INPUT}; if that does"
+            help=f"recordings at any depth, e.g. --input_folder ~/ecg/georgia (default: {DEFAULT_INPUT}; if that does"
             " not exist, the shipped sample data/sample)",
         )
         group.add_argument(
@@ -145,7 +146,7 @@ class TrainingParser(ArgumentParser):
         group.add_argument(
             "--metadata",
             help="CSV with the columns record (or ecg_id, filename_hr, filename_lr) and any of patient_id, strat_fold, "
-            "heart_axis (default: metadata.csv in the input folder, if there)",
+            "heart_axis (default: metadata.csv in the input folder, or the table of PTB-XL, CODE-15 or MIMIC-IV-ECG)",
         )
         group.add_argument(
             "--records",
@@ -175,6 +176,12 @@ class TrainingParser(ArgumentParser):
             help="share of the patients that validates; 0: all train and the last epoch is kept (default: %(default)s)",
         )
         group.add_argument("--valid_fold", type=int, help="validate on this strat_fold of the metadata")
+        group.add_argument(
+            "--test_fold",
+            type=int,
+            metavar="K",
+            help="keep this strat_fold of the metadata out of training and validation; it is scored at the end",
+        )
         group.add_argument(
             "--split",
             choices=("patient", "fold"),
@@ -323,8 +330,8 @@ class TrainingParser(ArgumentParser):
                 args.input_folder = str(SAMPLE)
         elif not Path(args.input_folder).is_dir():
             self.error(f"--input_folder {args.input_folder}: there is no such folder")
-        if args.metadata is None and Path(args.input_folder, "metadata.csv").is_file():
-            args.metadata = str(Path(args.input_folder, "metadata.csv"))
+        if args.metadata is None and (table := find_table(args.input_folder)):
+            args.metadata = str(table)
         if args.metadata is not None and not Path(args.metadata).is_file():
             self.error(f"--metadata {args.metadata}: there is no such file")
 

@@ -12,10 +12,11 @@ import torch
 from data.cache import CacheError, NothingReadable, SignalCache, open_cache
 from data.dataset import Dataset
 from data.headers import printable
+from data.labels import PTBXL
 from data.preprocess import SignalConfig
 from data.rates import one_rate_only
 from data.records import Record, RecordError, find_records
-from data.splits import share_of
+from data.splits import share_of, take_out_fold
 from engine.distributed import ProcessGroup
 from engine.handover import Pretrained
 from engine.run_folder import RunFolder
@@ -85,10 +86,11 @@ def write_skipped(run: RunFolder, rows: list[dict]) -> None:
 
 
 def split_recordings(args: Namespace, data: Dataset, pretrained: Pretrained | None = None) -> TrainValid:
-    """Divide the recordings as the flags say, and as the pre-training did where an encoder is taken over.
+    """Divide the recordings as the flags say, and as the pre-training did where an encoder is taken over. As in
+    PTB-XL's benchmark, recordings without any class of one of its tasks are left out.
 
     Args:
-        args: split_by, train_share, seed.
+        args: split_by, test_fold, train_share, seed, classes.
         data: all recordings.
         pretrained: where the encoder comes from, or None.
 
@@ -98,19 +100,27 @@ def split_recordings(args: Namespace, data: Dataset, pretrained: Pretrained | No
     for line in data.metadata.warnings:
         print(line)
     train, valid = args.split_by.rows(data.targets, data.cache.sources, data.metadata, args.seed)
+    train, valid, test = take_out_fold(args.test_fold, data.metadata, train, valid)
     if pretrained is not None:
         train, valid = pretrained.split(data.cache, data.metadata.patients, train, valid)
-    return TrainValid(data.cache, share_of(train, getattr(args, "train_share", 1.0), args.seed), valid, len(train))
+        pretrained.warn_of_test(data.cache, test)
+    if getattr(args, "classes", None) in PTBXL:
+        labelled = data.y_true.any(1)
+        train, valid, test = (rows[labelled[rows]] for rows in (train, valid, test))
+        print(f"{(~labelled).sum()} recordings have no class of {args.classes} and are left out, as in its benchmark")
+    chosen = share_of(train, getattr(args, "train_share", 1.0), args.seed)
+    return TrainValid(data.cache, chosen, valid, len(train), test)
 
 
 @dataclass(frozen=True)
 class TrainValid:
-    """Recordings of a cache, split into those that train and those that validate."""
+    """Recordings of a cache, split into those that train, those that validate and those that are kept out."""
 
     cache: SignalCache
     train: np.ndarray  # rows of the cache
     valid: np.ndarray
     n_windows: int  # in an epoch: as many with a share of the recordings as with all
+    test: np.ndarray  # rows that are scored after training, often none
 
     @property
     def train_windows(self) -> np.ndarray:
@@ -123,7 +133,8 @@ class TrainValid:
 
     def info(self) -> dict:
         """What config.json says about the recordings."""
-        return {
+        kept_out = {"n_test": len(self.test)} if len(self.test) else {}
+        return kept_out | {
             "n_train": len(self.train),
             "n_valid": len(self.valid),
             "n_skipped": len(self.cache.skipped),
@@ -140,8 +151,11 @@ class TrainValid:
         return sha.hexdigest()
 
     def write_lists(self, run: RunFolder) -> None:
-        """Which recordings train and validate, which were skipped, and what is suspicious about others."""
-        for part, rows in (("train", self.train), ("valid", self.valid)):
+        """Which recordings train, validate and are kept out, which were skipped, and what is suspicious."""
+        parts = {"train": self.train, "valid": self.valid}
+        if len(self.test):
+            parts["test"] = self.test
+        for part, rows in parts.items():
             run.write_text(f"{part}_ids.txt", "".join(f"{name}\n" for name in self.names(rows)))
         write_skipped(run, self.cache.skipped_rows)
         warnings = [{"record": name, "warning": text} for name, text in self.cache.warnings]

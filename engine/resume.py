@@ -18,7 +18,10 @@ from engine.run_folder import ReadOnlyRunFolder, RunError, RunFolder, new_run_pa
 MAY_DIFFER = ("input_folder", "metadata", "epochs")
 RENAMED = {"hide_context": "hide_covariates"}  # flags of earlier versions
 # Whenever overwriting is interrupted, nothing of the old run may be taken for a part of the new one.
-OVERWRITTEN = ("final_model.pth", "checkpoint.pth", "model.pth", "history.csv", "history.png", "config.json")
+OVERWRITTEN = (
+    *("final_model.pth", "checkpoint.pth", "model.pth", "history.csv", "history.png", "config.json"),
+    *("test_ids.txt", "test_predictions.csv", "test_scores.json"),
+)
 
 
 def take_settings(parser: ArgumentParser, args: Namespace, prefix: str = "") -> set[str]:

@@ -15,10 +15,12 @@ from engine.decision import decide
 from engine.distributed import ProcessGroup
 from engine.inference import predict
 from engine.metrics import choose_thresholds, compute_scores, load_weights
+from engine.run_folder import RunFolder
 from models import ECGModel
 from models.folding import fold_norms
 
 SCORES = ("auroc", "auprc", "accuracy", "f_measure", "f_beta_measure", "g_beta_measure", "challenge_metric")
+SHOWN_OF_TEST = {"auroc": "macro AUROC", "auprc": "macro AUPRC", "challenge_metric": "challenge"}
 
 
 class Validator:
@@ -69,11 +71,40 @@ class Validator:
         model.head.thresholds.copy_(torch.from_numpy(thresholds))
         return scores, y_score
 
+    def test(self, model: ECGModel) -> tuple[dict[str, float], np.ndarray]:
+        """Score with the thresholds that the model has -> (scores, y_score (R, C))."""
+        data = self.data
+        weights, normal = official_weights(self.class_set)
+        y_score = predict_together(model, self.seq_length, data.cache, data.covariates, self.rows, self.group)
+        y_pred = decide(y_score, model.head.thresholds.cpu().numpy(), self.rule)
+        scores = compute_scores(data.y_true[self.rows], y_pred, y_score, weights, normal)
+        return {name: float(scores[name]) for name in SCORES}, y_score
+
     def prediction_rows(self, y_score: np.ndarray) -> list[dict]:
         """Rows of valid_predictions.csv."""
         cache = self.data.cache
         names = [cache.names[i] for i in self.rows]
         return prediction_rows(names, [cache.dx[i] for i in self.rows], self.class_set, y_score)
+
+
+def score_test(tester: Validator, model: ECGModel, run: RunFolder) -> str:
+    """Score the best epoch of a run on recordings that were kept out; writes test_predictions.csv and test_scores.json.
+
+    Args:
+        tester: the Validator of these recordings.
+        model: gets the weights of the best epoch.
+        run: of the training.
+
+    Returns:
+        a line with the scores. AUROC is the plain mean over the classes, as in PTB-XL's benchmark.
+    """
+    with tester.group.main_process_first():
+        model.load_state_dict(run.load("model.pth")["members"][0])
+    scores, y_score = tester.test(model)
+    run.write_rows("test_predictions.csv", tester.prediction_rows(y_score))
+    run.write_json("test_scores.json", {name: None if math.isnan(value) else value for name, value in scores.items()})
+    shown = [f"{name} {scores[key]:.4f}" for key, name in SHOWN_OF_TEST.items() if not math.isnan(scores[key])]
+    return "  ".join([f"Test, {len(tester.rows)} recordings:", *shown])
 
 
 def predict_together(

@@ -1,5 +1,6 @@
 """Recordings for tests: the shipped sample, and generated folders in the Challenge's layout."""
 
+import csv
 import os
 import runpy
 import shutil
@@ -16,6 +17,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # another number of threads rounds differently
+PTB_XL_TABLE = ROOT / "tests" / "reference" / "ptbxl_database.csv"  # rows of the shipped recordings, as published
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 torch.set_num_threads(1)
 
@@ -39,6 +41,32 @@ def write_record(folder, record_id, signal, sample_freq=500, dx="426783006", age
         lines.append(f"{record_id}.mat 16+24 {gain}/mV 16 0 {row[0]} {checksum} 0 {name}")
     lines += [f"#Age: {age}", f"#Sex: {sex}", f"#Dx: {dx}"]
     (folder / f"{record_id}.hea").write_text("\n".join(lines) + "\n")
+
+
+def write_ptb_xl(folder, other_folds=()):
+    """Write PTB-XL as downloaded, of 40 shipped recordings: both rates, headers without age, sex and diagnoses, and
+    the table. `other_folds`: {fold: the one that stands in the table instead}.
+    """
+    with open(PTB_XL_TABLE, newline="") as lines:
+        rows = list(csv.DictReader(lines))[:40]
+    for row in rows:
+        stored = (ROOT / "data" / "sample" / "ptb-xl" / f"HR{int(row['ecg_id']):05d}.mat").read_bytes()[24:]
+        adc = np.frombuffer(stored, "<i2").reshape(-1, 12).T  # (12, 5000)
+        for column, step in (("filename_hr", 1), ("filename_lr", 5)):
+            place = folder / row[column]
+            place.parent.mkdir(parents=True, exist_ok=True)
+            samples = adc[:, ::step]
+            place.with_suffix(".dat").write_bytes(samples.tobytes(order="F"))
+            lines = [f"{place.name} 12 {500 // step} {samples.shape[1]}"]
+            for name, lead in zip(LEADS, samples):
+                checksum = lead.sum(dtype=np.int16)
+                lines.append(f"{place.name}.dat 16 1000.0(0)/mV 16 0 {lead[0]} {checksum} 0 {name.upper()}")
+            place.with_suffix(".hea").write_text("\n".join(lines) + "\n")
+        row["strat_fold"] = dict(other_folds).get(row["strat_fold"], row["strat_fold"])
+    with open(folder / "ptbxl_database.csv", "w", newline="") as out:
+        writer = csv.DictWriter(out, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def fake_ecg(rng, seconds=10, sample_freq=500):

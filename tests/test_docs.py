@@ -16,7 +16,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING
+from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING, write_ptb_xl
 
 from data.records import find_records
 
@@ -39,12 +39,13 @@ NOT_RUN = {
     "runs/fold_7": "seven trainings of 60 epochs; docs/runs.md has the same with two",
     "submission/": "a training of 60 epochs; test_submission.py runs smaller versions",
     "docker": "a container engine; test_submission.py does the steps of the Dockerfile",
+    "--sample_freq_in": "arrays; test_convert.py reads them",
     "--folder mdl/pretrained": "the shipped encoder would be trained anew",
 }
 TINY = tuple("--stem 8 --widths 8 8 --depths 1 1".split())
 BRIEF = tuple("--epochs 1 --batch_size 8 --no-plots".split())  # a picture takes longer than such an epoch
 PYTHON_PAGES = (ROOT / "README.md", ROOT / "docs" / "python.md")
-CODE = ("*.py", "data/*.py", "models/*.py", "engine/*.py", "submission/*.py", "submission/*/*.py")
+CODE = ("*.py", "data/*.py", "data/formats/*.py", "models/*.py", "engine/*.py", "submission/*.py", "submission/*/*.py")
 TABLES = ("patients.csv", "ptbxl_database.csv", "FILE.csv")  # names that the documentation gives to metadata
 
 
@@ -155,6 +156,7 @@ def furnish(folder, recordings):
         os.symlink(recordings / "in", folder / name)
     for name in TABLES:
         shutil.copy(recordings / "metadata.csv", folder / name)
+    write_ptb_xl(folder / "ptb-xl-1.0.3", {"7": "9", "8": "10"})
     (folder / "mdl").symlink_to(ROOT / "mdl")
     return find_records(recordings / "in" / "georgia")[0].record_id
 

@@ -1,0 +1,94 @@
+"""data.convert: what it writes is read by wfdb, and is what was there."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import wfdb
+from conftest import LEADS, fake_ecg, write_record
+
+from data import convert
+from data.inputs import read_input
+from data.preprocess import SignalConfig
+from data.records import find_records, read_record
+
+ARRAY_FLAGS = ["--sample_freq_in", "250", "--unit", "uV", "--leads", *LEADS]
+
+
+def test_round_trip(sample, tmp_path):
+    """16-bit samples, checksums and answers stay as they are, whatever the source's gains, baselines and lengths."""
+    for source in ("ptb", "georgia", "chapman_shaoxing"):
+        assert convert.main([str(sample / source), str(tmp_path / source)]) == 0
+        for record in find_records(tmp_path / source):
+            theirs = wfdb.rdrecord(str(sample / source / record.record_id))
+            ours = wfdb.rdrecord(record.path)
+            assert np.array_equal(ours.p_signal, theirs.p_signal) and ours.fs == theirs.fs
+            before = read_input(sample / source / record.record_id, SignalConfig())
+            after = read_input(record, SignalConfig())
+            assert np.array_equal(before[0], after[0]) and np.array_equal(before[1], after[1])
+            assert before[2].dx == after[2].dx and before[2].sex == after[2].sex and after[3] == before[3]
+
+
+def test_a_second_call_leaves_what_is_there(tmp_path, capsys):
+    write_record(tmp_path / "in" / "a", "R1", fake_ecg(np.random.default_rng(0)))
+    for written in (1, 0):
+        assert convert.main([str(tmp_path / "in"), str(tmp_path / "out")]) == 0
+        assert f"{written} recordings written" in capsys.readouterr().out
+    header = (tmp_path / "out" / "a" / "R1.hea").read_text()
+    assert "# Age: 50" in header and "# Sex: Male" in header and "# Dx: 426783006" in header
+
+
+def test_what_cannot_be_read_is_skipped(tmp_path, capsys):
+    write_record(tmp_path / "in", "R1", fake_ecg(np.random.default_rng(0)))
+    write_record(tmp_path / "in", "R2", fake_ecg(np.random.default_rng(1)))
+    (tmp_path / "in" / "R2.mat").unlink()
+    assert convert.main([str(tmp_path / "in"), str(tmp_path / "out")]) == 1
+    assert "skipped R2" in capsys.readouterr().out
+    assert "R2,reading" in (tmp_path / "out" / "skipped_records.csv").read_text()
+    assert [record.record_id for record in find_records(tmp_path / "out")] == ["R1"]
+
+
+def write_array(file, x):
+    if file.suffix == ".npy":
+        np.save(file, x)
+    elif file.suffix == ".npz":
+        np.savez(file, x.T)
+    elif file.suffix == ".csv":
+        np.savetxt(file, x.T, delimiter=",", header=",".join(LEADS), comments="")
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.table(dict(zip(LEADS, x))), file)
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".csv", ".parquet"])
+def test_arrays(ending, tmp_path):
+    if ending == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        pytest.skip("pyarrow is not installed: pip install pyarrow")
+    x = fake_ecg(np.random.default_rng(0)).astype(float)[:, :1000] + 0.25  # uV
+    x[2, 10] = np.nan
+    x[3, 20] = 50_000.0  # would not fit into 16 bits of a microvolt
+    (tmp_path / "in").mkdir()
+    write_array(tmp_path / "in" / f"R1{ending}", x)
+    assert convert.main([str(tmp_path / "in"), str(tmp_path / "out"), *ARRAY_FLAGS]) == 0
+    record = wfdb.rdrecord(str(tmp_path / "out" / "R1"))
+    assert record.fs == 250 and tuple(record.sig_name) == LEADS and set(record.units) == {"mV"}
+    read = record.p_signal.T * 1000
+    assert np.isnan(read[2, 10]) and np.abs(read[3] - x[3]).max() < 1.6
+    others = np.delete(np.arange(12), 3)
+    assert np.nanmax(np.abs(read[others] - x[others])) <= 0.5 + 1e-6
+    assert read_record(tmp_path / "out" / "R1", check_sums=True)[1].warnings == ()
+
+
+def test_arrays_are_never_guessed(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "R1.npy", np.zeros((12, 12)))
+    np.save(tmp_path / "in" / "R2.npy", np.array([object()]), allow_pickle=True)
+    assert convert.main([str(tmp_path / "in"), str(tmp_path / "out")]) == 1
+    assert "--sample_freq_in" in capsys.readouterr().err
+    assert convert.main([str(tmp_path / "in"), str(tmp_path / "out"), *ARRAY_FLAGS]) == 1
+    out = capsys.readouterr().out
+    assert "R1.npy: is 12 x 12" in out and "R2.npy: cannot be read" in out
+    with pytest.raises(SystemExit):
+        convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--unit", "mV"])

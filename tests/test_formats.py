@@ -1,0 +1,386 @@
+"""Data sets as they are downloaded, and other formats than WFDB: small files in their true form, read and compared."""
+
+import csv
+import importlib.util
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from conftest import LEADS, PTB_XL_TABLE, fake_ecg, write_ptb_xl, write_record
+
+from data.formats import mimic, ptbxl
+from data.inputs import read_input
+from data.labels import load_class_set
+from data.metadata import find_table, read_metadata
+from data.preprocess import SignalConfig, lead_name, preprocess
+from data.rates import one_rate_only
+from data.records import RecordError, find_records, read_header, read_record
+from data.statements import PREFIX, diagnosis_codes, statements
+
+CONFIG = SignalConfig()
+TINY = tuple("--stem 8 --widths 8 8 --depths 1 1 --epochs 1 --batch_size 8 --no-plots".split())
+
+
+def rows_of(file):
+    with open(file, newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def needs(package):
+    missing = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(missing, reason=f"{package} is not installed: pip install {package}")
+
+
+# ---- PTB-XL
+
+
+@pytest.fixture(scope="module")
+def ptb_xl(tmp_path_factory):
+    """PTB-XL as downloaded, of 40 shipped recordings: both rates, headers without age, sex and diagnoses."""
+    folder = tmp_path_factory.mktemp("download") / "ptb-xl-1.0.3"
+    write_ptb_xl(folder)
+    return folder
+
+
+def test_statements_give_the_codes_of_the_challenge(sample):
+    """The headers of the shipped recordings are the Challenge's."""
+    for row in rows_of(PTB_XL_TABLE):
+        header = read_header(sample / "ptb-xl" / f"HR{int(row['ecg_id']):05d}")
+        codes = diagnosis_codes(eval(row["scp_codes"], {}), row["heart_axis"])
+        assert {code for code in codes if not code.startswith(PREFIX)} == set(header.dx), row
+
+
+def test_the_benchmarks_tasks():
+    sizes = {"all": 71, "diagnostic": 44, "subdiagnostic": 23, "superdiagnostic": 5, "form": 19, "rhythm": 12}
+    sets = {task: load_class_set(f"ptbxl_{task}") for task in sizes}
+    assert {task: len(classes) for task, classes in sets.items()} == sizes
+    assert set(sets["superdiagnostic"].codes) == {"NORM", "MI", "STTC", "CD", "HYP"}
+    for fine, coarse in (("diagnostic", "subdiagnostic"), ("subdiagnostic", "superdiagnostic")):
+        for code in sets[fine].codes:  # whatever has a fine class has a coarse one
+            members = [member for member in sets[fine].members[sets[fine].column(code)] if member.startswith(PREFIX)]
+            assert len(np.unique(sets[coarse].encode_all([[member] for member in members]), axis=0)) == 1
+            assert sets[coarse].encode(members).sum() == 1
+    assert (
+        sets["superdiagnostic"].encode(["scp:ASMI", "scp:SR"]).tolist()
+        == (np.array(sets["superdiagnostic"].codes) == "MI").astype(float).tolist()
+    )
+
+
+def test_ptb_xl_reads_as_the_challenges_copy(ptb_xl, sample):
+    records = find_records(ptb_xl)
+    kept, line = one_rate_only(records)
+    assert len(records) == 80 and len(kept) == 40 and "40 recordings at 100 Hz" in line
+    for record in kept:
+        signal, covariates, header, warnings = read_input(record, CONFIG)
+        theirs = read_input(sample / "ptb-xl" / f"HR{record.record_id[:5]}", CONFIG)
+        assert np.array_equal(signal, theirs[0]) and np.array_equal(covariates, theirs[1])
+        assert {code for code in header.dx if not code.startswith(PREFIX)} == set(theirs[2].dx)
+        assert header.sex == theirs[2].sex and not warnings
+
+
+def test_ptb_xl_patients_and_folds(ptb_xl):
+    for folder in (ptb_xl, ptb_xl.parent):
+        assert find_table(folder) == ptb_xl / "ptbxl_database.csv"
+    names = [record.name for record in one_rate_only(find_records(ptb_xl.parent))[0]]
+    metadata = read_metadata(find_table(ptb_xl.parent), names)
+    assert metadata.found.all() and not metadata.warnings
+    expected = {f"{int(row['ecg_id']):05d}_hr": int(row["strat_fold"]) for row in rows_of(PTB_XL_TABLE)[:40]}
+    assert {name.rpartition("/")[2]: fold for name, fold in zip(names, metadata.folds.tolist())} == expected
+
+
+def test_ptb_xl_tables_with_faults(tmp_path):
+    file = tmp_path / "ptbxl_database.csv"
+    file.write_text("ecg_id,age\n1,50\n")
+    with pytest.raises(RecordError, match="line 1: .*scp_codes"):
+        ptbxl.read_table(file)
+    file.write_text("ecg_id,scp_codes\n1,\"{'NORM': 100.0}\"\n2,__import__('os')\n")
+    with pytest.raises(RecordError, match="line 3"):
+        ptbxl.read_table(file)
+    file.write_text("ecg_id,age,sex,scp_codes\n1,300.0,1,\"{'NORM': 100.0, 'NEW': 0.0}\"\n")
+    facts = ptbxl.read_table(file)["00001"]
+    assert np.isnan(facts.age) and facts.sex == "Female" and "NEW" in facts.warnings[0]
+    assert facts.dx == ("426783006", "scp:NORM", "scp:NEW")
+
+
+@pytest.mark.slow
+def test_ptb_xl_protocol(ptb_xl, tmp_path, run_script):
+    """Train on it with validation and test fold, then classify it: the test fold has the same probabilities."""
+    folds = sorted({row["strat_fold"] for row in rows_of(ptb_xl / "ptbxl_database.csv")})
+    done = run_script(
+        *("train.py", "--input_folder", ptb_xl, "--classes", "ptbxl_superdiagnostic", "--folder", "run"),
+        *("--valid_fold", folds[0], "--test_fold", folds[1], *TINY),
+        cwd=tmp_path,
+    )
+    tested = rows_of(tmp_path / "run" / "test_predictions.csv")
+    table = rows_of(ptb_xl / "ptbxl_database.csv")
+    in_fold = {f"{int(row['ecg_id']):05d}_hr" for row in table if row["strat_fold"] == folds[1]}
+    listed = {
+        part: {line.rpartition("/")[2] for line in (tmp_path / "run" / f"{part}_ids.txt").read_text().split()}
+        for part in ("train", "valid", "test")
+    }
+    assert listed["test"] <= in_fold and {row["record"].rpartition("/")[2] for row in tested} == listed["test"]
+    assert not in_fold & (listed["train"] | listed["valid"])
+    assert f"Test, {len(tested)} recordings:" in done.stdout and (tmp_path / "run" / "test_scores.json").exists()
+    run_script("driver.py", "run", ptb_xl, "out", cwd=tmp_path)
+    answers = next((tmp_path / "out").rglob(f"{tested[0]['record'].rpartition('/')[2]}.csv")).read_text().split("\n")
+    assert np.allclose([float(tested[0][c]) for c in answers[1].split(",")], np.array(answers[3].split(","), float))
+
+
+# ---- MIMIC-IV-ECG
+
+
+def test_mimic_is_read_from_its_list(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = ["subject_id,study_id,file_name,ecg_time,path"]
+    for subject, study in ((10000032, 40689238), (10000032, 44458630), (10000117, 45090959)):
+        inside = f"files/p1000/p{subject}/s{study}/{study}"
+        write_record(tmp_path / inside.rpartition("/")[0], str(study), fake_ecg(rng), dx="Unknown")
+        lines.append(f"{subject},{study},{study},2180-07-23 08:44:00,{inside}")
+    header = tmp_path / "files/p1000/p10000032/s40689238/40689238.hea"
+    text = header.read_text().splitlines()
+    text[5], text[6] = text[6], text[5]  # MIMIC has aVF before aVL
+    header.write_text("\n".join(text) + "\n")
+    (tmp_path / mimic.LIST).write_text("\n".join(lines) + "\n")
+    records = find_records(tmp_path)
+    assert [record.record_id for record in records] == ["40689238", "44458630", "45090959"]
+    adc, header = read_record(records[0])
+    x = preprocess(adc, header, SignalConfig(sample_freq=500))
+    assert np.array_equal(x[4], adc[5] / np.float32(1000)) and np.array_equal(x[5], adc[4] / np.float32(1000))
+    assert records[0].source == "files/p1000/p10000032/s40689238"
+    metadata = read_metadata(find_table(tmp_path), [record.name for record in records])
+    assert metadata.patient_ids.tolist() == ["10000032", "10000032", "10000117"]
+    shutil.rmtree(tmp_path / "files/p1000/p10000117")
+    assert ["1 recordings that are not there" in record.fault for record in find_records(tmp_path)] == [
+        True,
+        False,
+        False,
+    ]
+
+
+# ---- other formats: the same recording in each of them
+
+
+@pytest.fixture(scope="module")
+def ecg(sample):
+    """A real recording: millivolts (12, 5000) and its Header."""
+    adc, header = read_record(sample / "georgia" / sorted((sample / "georgia").glob("*.hea"))[0].stem)
+    assert header.lead_names == LEADS and header.sample_freq == 500
+    return adc / header.leads[0].gain, header
+
+
+def millivolts(record):
+    """A recording at its own rate, as models would see it."""
+    adc, header = read_record(record)
+    return preprocess(adc, header, SignalConfig(sample_freq=header.sample_freq)), header
+
+
+def write_edf(path, x, dates=True):
+    import datetime
+
+    import edfio
+
+    kind, ending = (edfio.BdfSignal, edfio.Bdf) if path.suffix == ".bdf" else (edfio.EdfSignal, edfio.Edf)
+    signals = [
+        kind(row * 1000, 500, label=f"ECG {lead}", physical_dimension="uV", physical_range=(-3276.8, 3276.7))
+        for lead, row in zip(LEADS, x)
+    ]
+    signals.append(kind(np.zeros(100), 10, label="Resp", physical_dimension="V", physical_range=(-1, 1)))
+    patient = edfio.Patient(sex="F", birthdate=datetime.date(1950, 3, 1) if dates else None)
+    recording = edfio.Recording(startdate=datetime.date(2020, 3, 2) if dates else None)
+    ending(signals, patient=patient, recording=recording).write(path)
+
+
+@needs("edfio")
+@pytest.mark.parametrize("name", ["R1.edf", "R1.bdf"])
+def test_edf(name, ecg, tmp_path):
+    x, _ = ecg
+    write_edf(tmp_path / name, x)
+    (record,) = find_records(tmp_path)
+    read, header = millivolts(record)
+    assert np.abs(read - x).max() < 1e-4  # its 16-bit steps are 0.1 uV
+    assert (header.age, header.sex) == (70, "Female") and "Resp" in header.warnings[0]
+    write_edf(tmp_path / name, x, dates=False)
+    header = read_record(tmp_path / name)[1]
+    assert np.isnan(header.age) and header.sex == "Female"
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:700])
+    with pytest.raises(RecordError, match="R1"):
+        read_record(record)
+
+
+@needs("pydicom")
+def test_dicom(ecg, tmp_path):
+    x, _ = ecg
+    write_dicom(tmp_path / "a.dcm", x, by_code=True)
+    write_dicom(tmp_path / "b.dcm", x, by_code=False)
+    for record in find_records(tmp_path):
+        read, header = millivolts(record)
+        assert np.abs(read - x).max() < 2e-3 and lead_name(header.lead_names[3]) == "aVR"  # its steps are 2.5 uV
+        assert (header.age, header.sex, header.sample_freq) == (61, "Male", 500)
+    write_dicom(tmp_path / "a.dcm", x, by_code=True, with_unit=False)
+    with pytest.raises(RecordError, match="ChannelSensitivity"):
+        read_record(tmp_path / "a.dcm")
+
+
+def write_dicom(path, x, by_code, with_unit=True):
+    """A 12-lead ECG with median beats in a second group, as cardiographs export it."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, TwelveLeadECGWaveformStorage, generate_uid
+
+    numbers = (1, 2, 61, 62, 63, 64, 3, 4, 5, 6, 7, 8)
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = TwelveLeadECGWaveformStorage
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
+    data.PatientAge, data.PatientSex = "061Y", "M"
+    data.WaveformSequence = []
+    for samples in (x[:, :600], x):
+        group = Dataset()
+        group.WaveformOriginality, group.NumberOfWaveformChannels = "ORIGINAL", 12
+        group.NumberOfWaveformSamples, group.SamplingFrequency = samples.shape[1], 500
+        group.WaveformBitsAllocated, group.WaveformSampleInterpretation = 16, "SS"
+        group.ChannelDefinitionSequence = []
+        for lead, number in zip(LEADS, numbers):
+            channel, source, unit = Dataset(), Dataset(), Dataset()
+            source.CodeValue, source.CodingSchemeDesignator = (f"2:{number}", "MDC") if by_code else (lead, "99X")
+            source.CodeMeaning = "?" if by_code else f"Lead {lead} (of 12)"
+            channel.ChannelSourceSequence = [source]
+            channel.WaveformBitsStored = 16
+            if with_unit:
+                unit.CodeValue, unit.CodingSchemeDesignator, unit.CodeMeaning = "uV", "UCUM", "microvolt"
+                channel.ChannelSensitivity, channel.ChannelSensitivityCorrectionFactor = 2.5, 1
+                channel.ChannelBaseline, channel.ChannelSensitivityUnitsSequence = 0, [unit]
+            group.ChannelDefinitionSequence.append(channel)
+        group.WaveformData = np.rint(samples * 1000 / 2.5).astype("<i2").tobytes(order="F")
+        data.WaveformSequence.append(group)
+    data.save_as(path, enforce_file_format=True)
+
+
+@needs("h5py")
+def test_code15(ecg, tmp_path):
+    import h5py
+
+    x, _ = ecg
+    tracings = np.zeros((3, 4096, 12), np.float32)
+    tracings[0, 648:3448] = 2 * x[:, :2800].T  # 7 s, padded on both sides; the scale is 2
+    tracings[1] = 2 * x[:, :4096].T
+    with h5py.File(tmp_path / "exams_part0.hdf5", "w") as file:
+        file["tracings"], file["exam_id"] = tracings, np.array([1169160, 2873686, 0])
+    (tmp_path / "exams.csv").write_text(
+        "exam_id,age,is_male,nn_predicted_age,1dAVb,RBBB,LBBB,SB,ST,AF,patient_id,death,timey,normal_ecg,trace_file\n"
+        "1169160,38,True,40.1,False,True,False,False,False,True,523632,False,2.0,False,exams_part0.hdf5\n"
+        "2873686,73,False,67.0,False,False,False,False,False,False,1724173,False,6.6,True,exams_part0.hdf5\n"
+    )
+    records = find_records(tmp_path)
+    assert [record.record_id for record in records] == ["1169160", "2873686"]
+    (read, header), (_, other) = map(millivolts, records)
+    assert np.allclose(read, x[:, :2800], atol=1e-6) and header.sample_freq == 400
+    assert (header.age, header.sex, header.dx) == (38, "Male", ("59118001", "164889003"))
+    assert (other.age, other.sex, other.dx) == (73, "Female", ("426783006",))
+    metadata = read_metadata(find_table(tmp_path), [record.name for record in records])
+    assert metadata.patient_ids.tolist() == ["523632", "1724173"]
+
+
+def test_cpsc2018_originals(ecg, tmp_path):
+    from scipy.io import savemat
+
+    x, _ = ecg
+    (tmp_path / "TrainingSet1").mkdir()
+    for name in ("A0001", "A0002", "stray"):
+        struct = {"sex": "Female", "age": np.array([[74]]), "data": x}
+        savemat(tmp_path / "TrainingSet1" / f"{name}.mat", {"ECG": struct})
+    (tmp_path / "TrainingSet1" / "REFERENCE.csv").write_text(
+        "Recording,First_label,Second_label,Third_label\nA0001,5,,\nA0002,2,8,\n"
+    )
+    records = find_records(tmp_path)
+    assert [record.record_id for record in records] == ["A0001", "A0002"]
+    read, header = millivolts(records[1])
+    assert np.allclose(read, x, atol=1e-6) and (header.age, header.sex) == (74, "Female")
+    classes = load_class_set("cpsc2018")
+    assert [classes.codes[i] for i in np.flatnonzero(classes.encode(header.dx))] == ["AF", "STD"]
+    assert classes.encode(read_record(records[0])[1].dx)[classes.column("RBBB")] == 1
+
+
+@needs("openpyxl")
+def test_chapman_originals(ecg, tmp_path):
+    import openpyxl
+
+    x, _ = ecg
+    names = ("MUSE_20180113_171327_27000", "MUSE_20180112_073319_29000")
+    for folder in ("ECGData", "ECGDataDenoised"):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            head = ",".join(LEADS) + "\n" if folder == "ECGData" else ""
+            with open(tmp_path / folder / f"{name}.csv", "w") as out:
+                out.write(head)
+                np.savetxt(out, np.rint(x.T * 1000), delimiter=",", fmt="%d")
+    book = openpyxl.Workbook()
+    book.active.append(["FileName", "Rhythm", "Beat", "PatientAge", "Gender", "VentricularRate"])
+    book.active.append([names[0], "AFIB", "RBBB TWC", 85, "MALE", 117])
+    book.active.append([names[1], "SB", "NONE ODD", 59, "FEMALE", 52])
+    book.save(tmp_path / "Diagnostics.xlsx")
+    records = find_records(tmp_path)
+    assert [record.source for record in records] == ["ECGData", "ECGData"]
+    (_, other), (read, header) = map(millivolts, records)
+    assert np.abs(read - x).max() < 1e-3
+    assert (header.age, header.sex, header.dx) == (85, "Male", ("164889003", "59118001", "164934002"))
+    assert other.dx == ("426177001",) and "ODD" in other.warnings[0]
+
+
+def test_a_missing_library_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "edfio", None)
+    (tmp_path / "R1.edf").write_bytes(b"0" * 1000)
+    with pytest.raises(RecordError, match="pip install edfio"):
+        read_record(find_records(tmp_path)[0])
+
+
+def test_other_files_of_these_names_do_no_harm(tmp_path):
+    """Beside WFDB records: weights of a network, and tables that are something else."""
+    write_record(tmp_path, "R1", fake_ecg(np.random.default_rng(0)))
+    for name in ("model.h5", "weights.hdf5", "record_list.csv", "notes.csv", "a.npy"):
+        (tmp_path / name).write_bytes(b"\xff\xfe nothing\n")
+    for name in ("exams.csv", "REFERENCE.csv", "ptbxl_database.csv"):
+        (tmp_path / name).write_text("a,b\n1,2\n")
+    (tmp_path / "exams.csv").unlink()
+    assert [(record.record_id, record.fault) for record in find_records(tmp_path)] == [("R1", "")]
+    assert find_table(tmp_path) is None
+    (tmp_path / "REFERENCE.csv").write_text("Recording,First_label\nR1,12\n")
+    fault = find_records(tmp_path)[-1]
+    assert fault.record_id == "REFERENCE.csv/" and "label '12' is not 1 to 9" in fault.fault
+
+
+@needs("edfio")
+def test_one_name_in_two_formats(ecg, tmp_path):
+    write_edf(tmp_path / "R1.edf", ecg[0])
+    write_record(tmp_path, "R1", fake_ecg(np.random.default_rng(0)))
+    assert [record.record_id for record in find_records(tmp_path)] == ["R1", "R1.edf"]
+
+
+@needs("edfio")
+@pytest.mark.slow
+def test_driver_and_predict_read_other_formats(ecg, tmp_path, run_script):
+    (tmp_path / "in").mkdir()
+    write_edf(tmp_path / "in" / "R1.edf", ecg[0])
+    run_script("driver.py", "in", "out", cwd=tmp_path)
+    done = run_script("predict.py", "in/R1.edf", "--json", cwd=tmp_path)
+    answers = (tmp_path / "out" / "R1.csv").read_text().splitlines()
+    rows = {row["code"]: row["probability"] for row in json.loads(done.stdout)["recordings"][0]["diagnoses"]}
+    assert np.allclose(
+        [rows[code] for code in answers[1].split(",")], np.array(answers[3].split(","), float), atol=1e-5
+    )
+
+
+def test_own_table_of_statements_is_compared(tmp_path):
+    columns = ["", "description", "diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"]
+    lines = [",".join(columns)]
+    for acronym, own in statements().items():
+        flags = [bool(own.superclass), own.is_form, own.is_rhythm]
+        texts = ["1.0" if flag else "" for flag in flags]
+        lines.append(",".join([acronym, own.name, *texts, own.superclass, own.subclass]))
+    file = tmp_path / "scp_statements.csv"
+    file.write_text("\n".join(lines) + "\n")
+    assert ptbxl.compare_statements(str(file)) == []
+    file.write_text("\n".join(lines).replace(",MI,AMI", ",MI,IMI") + "\nXYZ,odd,,,,,\n")
+    assert len(ptbxl.compare_statements(str(file))) == 1 + sum(s.subclass == "AMI" for s in statements().values())
