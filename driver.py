@@ -4,7 +4,6 @@
     python driver.py RUN IN OUT                      with your own run folder, or a folder of run folders (an ensemble)
     python driver.py IN OUT --summary table.csv      also one table of all recordings, for pandas and spreadsheets
     python driver.py IN OUT --skip_existing          go on where an earlier call stopped
-    python driver.py IN OUT --adapt                  estimate how frequent each class is in IN, and adapt to it
     python driver.py IN OUT --strict                 exit status 1 also if a readable recording is suspicious
     python driver.py IN OUT --embeddings FILE.npz    also the features of every recording, for a linear probe
     torchrun --nproc_per_node 8 driver.py IN OUT     eight processes share IN; with --cuda each has a GPU
@@ -42,7 +41,6 @@ from data.inputs import chunks, read_input
 from data.labels import ClassSet
 from data.preprocess import SignalConfig
 from data.records import Record, RecordError, find_records
-from engine.adapt import adapt_to_frequencies
 from engine.arguments import path_argument
 from engine.distributed import ProcessGroup, process_group
 from engine.embeddings import Embedded, prepare_embeddings_file, write_embeddings
@@ -76,11 +74,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--skip_existing", action="store_true", help="leave recordings alone that already have an output"
     )
     answers.add_argument(
-        "--adapt",
-        action="store_true",
-        help="adapt the probabilities to the class frequencies of IN, estimated without labels",
-    )
-    answers.add_argument(
         "--strict", action="store_true", help="exit status 1 also if a readable recording is suspicious"
     )
     speed = parser.add_argument_group("how fast")
@@ -89,9 +82,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if len(args.folders) not in (2, 3):
         parser.error("name IN OUT or RUN IN OUT")
-    for flag in ("adapt", "embeddings"):
-        if getattr(args, flag) and args.skip_existing:
-            parser.error(f"--{flag} needs all recordings of IN at once: leave out --skip_existing")
+    if args.embeddings and args.skip_existing:
+        parser.error("--embeddings needs all recordings of IN at once: leave out --skip_existing")
     if args.cuda and not torch.cuda.is_available():
         parser.error("--cuda: there is no CUDA device (or a CPU build of PyTorch)")
     *model, args.input, args.output = args.folders
@@ -159,14 +151,6 @@ def classify(predictor: Predictor, batch: Batch) -> np.ndarray:
     return y_score
 
 
-def adapt(predictor: Predictor, y_score: np.ndarray) -> np.ndarray:
-    """Probabilities (R, C) of the whole folder, adapted to how frequent each class is in it."""
-    adapted, frequency = adapt_to_frequencies(y_score, predictor.frequency)
-    for name, old, new in zip(predictor.class_set.abbreviations, predictor.frequency, frequency):
-        print(f"  {printable(name)}: frequency {old:.3f} in training, {new:.3f} here")
-    return adapted
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with clean_exit("driver.py", "go on with --skip_existing"), process_group(args.cuda) as group:
@@ -182,7 +166,6 @@ def run(args: argparse.Namespace, group: ProcessGroup) -> int:
         if args.skip_existing:
             print(f"{len(output.answered)} of {len(output.records)} recordings have an output already")
         output.share_out(group)
-        held_back = []  # with --adapt: batches whose probabilities depend on those of all the others
         embedded = []  # with --embeddings
         for batch in read_ahead(output.todo, predictor.signal_config, args.workers, group):
             output.add_warnings(batch.warnings)
@@ -191,15 +174,10 @@ def run(args: argparse.Namespace, group: ProcessGroup) -> int:
             if not batch.records:
                 continue
             y_score = classify(predictor, batch)  # (b, C)
-            if args.adapt:
-                held_back.append((batch.records, y_score))
-            else:
-                output.write(batch.records, predictor.decide(y_score), y_score)
-            if args.embeddings and batch.records:
+            output.write(batch.records, predictor.decide(y_score), y_score)
+            if args.embeddings:
                 names = [record.name for record in batch.records]
                 embedded.append(Embedded(names, predictor.embed(batch.signals), np.stack(batch.covariates)))
-        if args.adapt:
-            write_adapted(predictor, output, group.gather_in_turns(held_back))
         output.collect(group)
         embedded = group.gather_in_turns(embedded)
         if not group.is_main:
@@ -225,14 +203,6 @@ def open_output(
     if args.embeddings:
         prepare_embeddings_file(args.embeddings)
     return open_output_folder(args.output, records, class_set, args.skip_existing, args.summary)
-
-
-def write_adapted(predictor: Predictor, output: OutputFolder, held_back: list) -> None:
-    """Adapt all probabilities together, and write the answers; held_back: [(records, y_score (b, C)), ...]."""
-    records = [record for batch_records, _ in held_back for record in batch_records]
-    if records:
-        y_score = adapt(predictor, np.concatenate([scores for _, scores in held_back]))  # (R, C)
-        output.write(records, predictor.decide(y_score), y_score)
 
 
 def report(output: OutputFolder, strict: bool) -> int:

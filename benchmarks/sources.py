@@ -1,10 +1,10 @@
-"""How does the recipe do on a hospital that it has never seen? Leave one source out, with and without adaptation.
+"""How does the recipe do on a hospital that it has never seen? Leave one source out.
 
     python -m benchmarks.sources --input_folder all --metadata benchmarks/ptbxl_folds.csv --out sources
 
 Every sub-folder of --input_folder is a source. For each one (or those named by --sources) the recipe is trained on
-all others, on six sevenths of their patients; the rest of them chooses epoch and thresholds, and `driver.py`, plain
-and with --adapt, classifies the source left out. Nothing of that source is used before it is scored. OUT/sources.json
+all others, on six sevenths of their patients; the rest of them chooses epoch and thresholds, and `driver.py`
+classifies the source left out. Nothing of that source is used before it is scored. OUT/sources.json
 keeps the scores; runs that are finished are not repeated.
 
 AUROC is the mean over scored classes with at least MIN_POSITIVES positives; in the last row all recordings are pooled.
@@ -19,10 +19,9 @@ from benchmarks.runs import ROOT, Answers, classify, is_finished, joined, mean_a
 from engine.run_folder import RunFolder
 
 MIN_POSITIVES = 2  # a small hospital has few of each class
-WAYS = {"plain": [], "adapted": ["--adapt"]}  # {name: flags of driver.py}
 
 
-def leave_out(source: str, folders: list[Path], args: argparse.Namespace) -> dict[str, Answers]:
+def leave_out(source: str, folders: list[Path], args: argparse.Namespace) -> Answers:
     """Train without a source, and classify it.
 
     Args:
@@ -31,7 +30,7 @@ def leave_out(source: str, folders: list[Path], args: argparse.Namespace) -> dic
         args: of the command line.
 
     Returns:
-        {way: Answers} for each of WAYS.
+        What the driver answers on it.
     """
     work = args.out / source
     others = work / "others"
@@ -46,7 +45,7 @@ def leave_out(source: str, folders: list[Path], args: argparse.Namespace) -> dic
         data = ("--input_folder", others, "--fold", 1, "--n_folds", 7, "--cache", args.out / "cache")
         run_python(ROOT / "train.py", *data, "--folder", run, "--overwrite", *flags)
     inputs = args.input_folder / source
-    return {way: classify(run, inputs, work / way, *flags) for way, flags in WAYS.items()}
+    return classify(run, inputs, work / "plain")
 
 
 def summarise(answers: Answers) -> dict[str, float | int | None]:
@@ -63,14 +62,12 @@ def summarise(answers: Answers) -> dict[str, float | int | None]:
 def table(result: dict[str, dict]) -> str:
     """Markdown."""
     lines = [
-        "| left out | recordings | AUROC (classes) | Challenge metric | Challenge metric, adapted |",
-        "|---|---|---|---|---|",
+        "| left out | recordings | AUROC (classes) | Challenge metric |",
+        "|---|---|---|---|",
     ]
-    for source, ways in result.items():
-        plain = ways["plain"]
-        auroc = "" if plain["auroc"] is None else f"{plain['auroc']:.3f} ({plain['n_classes']})"
-        challenge = " | ".join(f"{ways[way]['challenge']:.3f}" for way in WAYS)
-        lines.append(f"| {source} | {plain['n']} | {auroc} | {challenge} |")
+    for source, found in result.items():
+        auroc = "" if found["auroc"] is None else f"{found['auroc']:.3f} ({found['n_classes']})"
+        lines.append(f"| {source} | {found['n']} | {auroc} | {found['challenge']:.3f} |")
     return "\n".join(lines)
 
 
@@ -85,8 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     folders = sorted(path for path in args.input_folder.iterdir() if path.is_dir())
     sources = args.sources or [folder.name for folder in folders]
     found = {source: leave_out(source, folders, args) for source in sources}
-    found["all of these"] = {way: joined([found[source][way] for source in sources]) for way in WAYS}
-    result = {source: {way: summarise(ways[way]) for way in WAYS} for source, ways in found.items()}
+    found["all of these"] = joined([found[source] for source in sources])
+    result = {source: summarise(answers) for source, answers in found.items()}
     RunFolder(args.out).write_json("sources.json", result)
     print(table(result))
 

@@ -90,13 +90,6 @@ def test_summary_with_skip_existing_holds_earlier_answers_too(folder, run):
     assert (folder / "s.csv").read_bytes() == first and not list(folder.glob(".*"))
 
 
-def test_summary_with_adapted_probabilities(folder, run):
-    assert (
-        driver.main([run, str(folder / "in"), str(folder / "out"), "--adapt", "--summary", str(folder / "s.csv")]) == 1
-    )
-    check_summary(folder, folder / "s.csv")
-
-
 @pytest.mark.parametrize("text", ["mine", "", "#R2\n426783006\n1\n0.5\n", "#R2\n1,2\n1\n0.5,1\n"])
 def test_an_earlier_file_that_is_no_answer_of_the_model_is_left_out_and_named(folder, run, text):
     arguments = [run, str(folder / "in"), str(folder / "out"), "--skip_existing", "--summary", str(folder / "s.csv")]
@@ -123,12 +116,9 @@ def test_nothing_is_answered_is_a_table_without_rows(folder, run):
     shutil.rmtree(folder / "in" / "b")
     for file in (folder / "in").glob("z*"):
         file.unlink()
-    for flags in ((), ("--adapt",)):
-        assert (
-            driver.main([run, str(folder / "in"), str(folder / "out"), "--summary", str(folder / "s.csv"), *flags]) == 1
-        )
-        frame = table(folder / "s.csv")
-        assert len(frame) == 0 and len(frame.columns) == 26
+    assert driver.main([run, str(folder / "in"), str(folder / "out"), "--summary", str(folder / "s.csv")]) == 1
+    frame = table(folder / "s.csv")
+    assert len(frame) == 0 and len(frame.columns) == 26
 
 
 @pytest.mark.parametrize(
@@ -222,7 +212,7 @@ def test_help_begins_with_examples_of_the_flags_that_most_need(capsys):
         driver.main(["--help"])
     text = capsys.readouterr().out
     assert caught.value.code == 0
-    for example in ("IN OUT", "RUN IN OUT", "IN OUT --summary table.csv", "IN OUT --skip_existing", "IN OUT --adapt"):
+    for example in ("IN OUT", "RUN IN OUT", "IN OUT --summary table.csv", "IN OUT --skip_existing"):
         assert re.search(rf"python driver.py {example} ", text)
     for flag in ("--strict", "--cuda", "--workers"):
         assert flag in text

@@ -71,14 +71,6 @@ def test_several_processes_write_what_one_writes(n, run, folder, alone, tmp_path
     check_same(tmp_path, alone)
 
 
-def test_adapted_probabilities_are_those_of_one_process(run, folder, tmp_path):
-    arguments = [run, folder, tmp_path / "one", "--adapt"]
-    assert driver.main([*map(str, arguments)]) == 1
-    arguments[2] = tmp_path / "two"
-    run_together(2, "driver.py", *arguments, cwd=tmp_path)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
-
-
 def test_after_a_kill_skip_existing_does_the_rest(run, folder, alone, tmp_path):
     """Process 1 is killed as soon as an answer is there, then the other one, as torchrun does."""
     together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}

@@ -180,23 +180,6 @@ def test_driver_goes_on_past_bad_recordings_and_skips_existing(trained, folder_o
     assert kept.read_text() == "mine"
 
 
-def test_adapting_keeps_the_ranking_and_reports_frequencies(trained, sample, tmp_path, run_script):
-    run_script("driver.py", trained, sample / "georgia", tmp_path / "plain", cwd=tmp_path)
-    done = run_script("driver.py", trained, sample / "georgia", tmp_path / "adapted", "--adapt", cwd=tmp_path)
-    assert "frequency" in done.stdout
-    plain, adapted = (
-        np.array(
-            [
-                [float(v) for v in file.read_text().splitlines()[3].split(",")]
-                for file in sorted((tmp_path / name).glob("*.csv"))
-            ]
-        )
-        for name in ("plain", "adapted")
-    )
-    assert plain.shape == adapted.shape == (10, 24) and not np.array_equal(plain, adapted)
-    assert (np.argmax(plain, axis=0) == np.argmax(adapted, axis=0)).all()
-
-
 def test_same_id_in_two_folders_is_kept_apart(trained, folder_of_records, tmp_path, run_script):
     for ending in (".hea", ".mat"):
         shutil.copy(folder_of_records / "a" / f"R00{ending}", folder_of_records / "b" / f"R00{ending}")
