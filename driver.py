@@ -39,12 +39,12 @@ from tqdm import tqdm
 from data.headers import printable
 from data.inputs import chunks, read_input
 from data.labels import ClassSet
-from data.preprocess import SignalConfig
+from data.preprocess import MISSING_LEADS, SignalConfig
 from data.records import Record, RecordError, find_records
 from engine.arguments import path_argument
 from engine.distributed import ProcessGroup, process_group
 from engine.embeddings import Embedded, prepare_embeddings_file, write_embeddings
-from engine.inference import Predictor, load_predictor
+from engine.inference import MANY_MISSING, Predictor, load_predictor
 from engine.output_folder import WARNINGS, OutputFolder, open_output_folder, open_share
 from engine.run_folder import RunError
 from engine.script import clean_exit
@@ -188,7 +188,7 @@ def run(args: argparse.Namespace, group: ProcessGroup) -> int:
             for record, reason in write_summary(args.summary, output.answers(), predictor.class_set):
                 output.skip(record, "summary", reason)
         output.finish()
-    return report(output, args.strict)
+    return report(output, predictor, args.strict)
 
 
 def open_output(
@@ -205,12 +205,18 @@ def open_output(
     return open_output_folder(args.output, records, class_set, args.skip_existing, args.summary)
 
 
-def report(output: OutputFolder, strict: bool) -> int:
+def report(output: OutputFolder, predictor: Predictor, strict: bool) -> int:
     """Say what was done and what was not; returns the exit status."""
     print(
         f"{len(output.written)} recordings classified into {printable(str(output.path))}, "
         f"{len(output.skipped)} skipped, {len(output.warnings)} warnings"
     )
+    n_few = sum(row["warning"].startswith(MISSING_LEADS) for row in output.warnings)
+    if n_few:
+        how = "the model was made for all twelve"
+        if predictor.few_leads is not None:
+            how = f"without {MANY_MISSING} or more the model's network for few leads answers"
+        print(f"  leads are missing in {n_few} recordings: {how}")
     for row in output.skipped:
         print(f"  skipped {row['record']}: {row['reason']}")
     if output.warnings:

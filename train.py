@@ -104,9 +104,9 @@ def parse_args(argv=None):
     group.add_argument(
         "--lead_subsets",
         type=float,
-        default=0.4,
-        help="share of windows that keep the limb leads, these and V2, or lead I only; the network is then told which "
-        "leads are there (default: %(default)s)",
+        default=0.0,
+        help="for recordings with few leads: share of windows that keep the limb leads, these and V2, or lead I only, "
+        "e.g. 0.4; the network is then told which leads are there (default: %(default)s)",
     )
     group.add_argument(
         "--teacher",

@@ -31,6 +31,7 @@ _LIMB = {"I": (1, 0), "II": (0, 1), "III": (-1, 1), "aVR": (-0.5, -0.5), "aVL": 
 _SPELLINGS = {name.upper(): name for name in LEADS} | {
     f"{prefix}{name}": name for prefix in ("ML", "D") for name in ("I", "II", "III")
 }
+MISSING_LEADS = "missing, set to zero"  # how the warning on them begins
 MAX_VALUES = 6 * 10**8  # leads x samples at the model's rate: 12 leads of a day at 500 Hz and some
 _LONG = 2**20  # samples a lead; beyond it leads are processed one at a time, so that memory stays bounded
 
@@ -128,7 +129,7 @@ def _lead_warnings(header, rows, missing):
         unused = [lead.name for row, lead in enumerate(header.leads) if row not in rows.values()]
         texts.append(f"not one of the 12 leads, unused: {', '.join(map(repr, unused))}")
     if missing:
-        texts.append(f"missing, set to zero: {', '.join(missing)}")
+        texts.append(f"{MISSING_LEADS}: {', '.join(missing)}")
     return texts
 
 

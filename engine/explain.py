@@ -11,7 +11,7 @@ import torch
 from scipy.ndimage import uniform_filter1d
 
 from data.preprocess import window_starts
-from engine.inference import WINDOW_OVERLAP, Predictor, window_batches
+from engine.inference import Predictor, window_batches, window_overlap
 
 N_STEPS = 16  # points on the way from silence to the recording
 SMOOTH = 0.12  # s over which attributions are averaged: about a QRS complex
@@ -33,9 +33,10 @@ def attribute(
     Returns:
         (12, T) float64; its sum is the recording's logit less that of a silent one. Positive speaks for the class.
     """
+    predictor = predictor.responsible(signal)
     total = np.zeros(signal.shape)
     for model, seq_length in zip(predictor.models, predictor.seq_lengths):
-        starts = window_starts(signal.shape[1], seq_length, WINDOW_OVERLAP)
+        starts = window_starts(signal.shape[1], seq_length, window_overlap(seq_length))
         done = 0
         for x, lengths, _ in window_batches([signal], seq_length):
             parts = _integrated(model, x, lengths, covariates, column, n_steps, predictor.device)  # (b, 12, L)
@@ -60,6 +61,7 @@ def _integrated(model, x, lengths, covariates, column, n_steps, device):
 
 def mean_logits(predictor: Predictor, signal: np.ndarray, covariates: np.ndarray) -> np.ndarray:
     """Logits of a recording, the mean over windows and members: what `attribute` shares out. -> (C,) float64."""
+    predictor = predictor.responsible(signal)
     totals = []
     with torch.inference_mode():
         for model, seq_length in zip(predictor.models, predictor.seq_lengths):

@@ -44,7 +44,9 @@ from engine.run_folder import RunError, load_run
 from models.folding import fold_norms
 
 BATCH = 64  # windows
-WINDOW_OVERLAP = 0  # samples that neighbouring windows of a recording share at least
+FEW_LEADS = "few_leads"  # run inside a run folder that answers where leads are missing
+MANY_MISSING = 4  # leads; training silences one or two at random, so that a network copes with so few by itself
+_OTHER_CONTRACT = "has another signal configuration, other classes or another decision rule than"
 
 
 def predict(
@@ -142,19 +144,23 @@ def single_threads(n: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
 
 
+def window_overlap(seq_length: int) -> int:
+    """Samples that neighbouring windows of a recording share at least."""
+    return seq_length // 2
+
+
 def window_batches(
     signals: Sequence[np.ndarray], seq_length: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[int]]]:
     """Yield (x (b, 12, L) float32 mV, lengths (b,), row of each window) with b <= BATCH, all windows in order.
 
-    As few windows as cover a recording (`data.preprocess.window_starts`): half-overlapping ones, nearly twice as many,
-    were not more accurate. A shorter recording is zero-padded after its lengths samples. No more than one batch is in
-    memory beside the signals, however long they are.
+    Half-overlapping windows (`data.preprocess.window_starts`), a shorter recording zero-padded after its lengths
+    samples. No more than one batch is in memory beside the signals, however long they are.
     """
     places = (
         (row, start)
         for row, signal in enumerate(signals)
-        for start in window_starts(signal.shape[1], seq_length, WINDOW_OVERLAP)
+        for start in window_starts(signal.shape[1], seq_length, window_overlap(seq_length))
     )
     while batch := list(islice(places, BATCH)):
         x = np.zeros((len(batch), 12, seq_length), np.int16)
@@ -176,6 +182,7 @@ class Predictor:
         frequency: (C,) how often each class occurred in training.
         thresholds: (C,) mean over the models, for a rule that uses them.
         models, seq_lengths, device: the members, the samples in a window of each, and where they are.
+        few_leads: the Predictor that answers in their place where MANY_MISSING leads or more are missing, or None.
     """
 
     def __init__(
@@ -187,6 +194,7 @@ class Predictor:
         decision: dict[str, Any],
         frequency: Sequence[float],
         device: str = "cpu",
+        few_leads: "Predictor | None" = None,
     ):
         """Args: as the attributes. The models are folded for inference: they cannot be trained further."""
         self.models = [fold_norms(model.to(device)) for model in models]
@@ -197,6 +205,13 @@ class Predictor:
         self.frequency = np.asarray(frequency, np.float64)
         self.thresholds = torch.stack([model.head.thresholds.cpu() for model in models]).mean(0).numpy()  # (C,)
         self.device = device
+        self.few_leads = few_leads
+
+    def responsible(self, signal: np.ndarray) -> "Predictor":
+        """Who answers for a recording (12, T): this one, or `few_leads` where there is one and leads are missing."""
+        if self.few_leads is not None and (~signal.any(axis=1)).sum() >= MANY_MISSING:
+            return self.few_leads
+        return self
 
     def read(self, adc: np.ndarray, header: Header) -> tuple[np.ndarray, np.ndarray]:
         """What the models see of a recording: (signal (12, T) int16 microvolts, covariates (N_COVARIATES,) float32).
@@ -272,7 +287,15 @@ class Predictor:
         """Probabilities (R, C) float32, the mean over members, of R signals (12, T_i) int16 microvolts, of any lengths,
         and covariates (R, N_COVARIATES), as `read` gives them.
         """
-        return predict(self.models, self.seq_lengths, signals, covariates, self.device)
+        y_score = np.empty((len(signals), len(self.class_set)), np.float32)
+        answering = np.array([self.responsible(signal) is self for signal in signals], bool)
+        for predictor, rows in ((self, np.flatnonzero(answering)), (self.few_leads, np.flatnonzero(~answering))):
+            if len(rows):
+                chosen = [signals[row] for row in rows]
+                y_score[rows] = predict(
+                    predictor.models, predictor.seq_lengths, chosen, covariates[rows], predictor.device
+                )
+        return y_score
 
     def embed(self, signals: Sequence[np.ndarray]) -> np.ndarray:
         """Features (R, D) float32 of R signals (12, T_i) int16 microvolts: mean and maximum over time of what the
@@ -285,13 +308,18 @@ class Predictor:
         """(D,) the index of the member that each feature of `embed` belongs to."""
         return np.repeat(np.arange(len(self.models)), [2 * model.encoder.out_channels for model in self.models])
 
+    def contract(self) -> tuple[SignalConfig, ClassSet, dict[str, Any]]:
+        """What all members share: how they read, what they answer, and how they decide."""
+        return self.signal_config, self.class_set, self.decision
+
     def decide(self, y_score: np.ndarray) -> np.ndarray:
         """Decisions (R, C) bool for probabilities (R, C)."""
         return decide(y_score, self.thresholds, self.decision)
 
 
 def load_predictor(folder: str | Path, device: str = "cpu") -> Predictor:
-    """Predictor of a run folder, or of all the run folders in it (an ensemble).
+    """Predictor of a run folder, or of all the run folders in it (an ensemble). A run folder that has a run `few_leads`
+    in it, as mdl/ has, leaves recordings without many of the leads to that one.
 
     Raises:
         engine.run_folder.RunError: there is no such folder or no run in it, or a member does not load, or it reads its
@@ -300,11 +328,21 @@ def load_predictor(folder: str | Path, device: str = "cpu") -> Predictor:
     folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         raise RunError(f"{folder}: there is no such model folder")
-    runs = [folder]
     if not (folder / "config.json").exists():
         runs = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
         if not runs:
             raise RunError(f"{folder} holds neither a config.json nor run folders")
+        return _load_runs(runs, device)
+    predictor = _load_runs([folder], device)
+    if (folder / FEW_LEADS / "config.json").exists():
+        predictor.few_leads = _load_runs([folder / FEW_LEADS], device)
+        if predictor.few_leads.contract() != predictor.contract():
+            raise RunError(f"{folder / FEW_LEADS} {_OTHER_CONTRACT} {folder}: it cannot answer for it")
+    return predictor
+
+
+def _load_runs(runs: list[Path], device: str) -> Predictor:
+    """Predictor whose probabilities are the mean over runs. Raises RunError."""
     models = []
     seq_lengths = []
     contracts = []
@@ -316,8 +354,5 @@ def load_predictor(folder: str | Path, device: str = "cpu") -> Predictor:
         frequencies.append(config["data"]["frequency"])
         contracts.append((signal, class_set, config["decision"]))
         if contracts[-1] != contracts[0]:
-            raise RunError(
-                f"{run} has another signal configuration, other classes or another decision rule than {runs[0]}: "
-                "they cannot be averaged"
-            )
+            raise RunError(f"{run} {_OTHER_CONTRACT} {runs[0]}: they cannot be averaged")
     return Predictor(models, seq_lengths, *contracts[0], np.mean(frequencies, axis=0), device)

@@ -13,7 +13,7 @@ from data.covariates import N_COVARIATES
 from data.extras import MissingPackageError, load_extra
 from data.preprocess import to_millivolts
 from data.rhythm import PREMATURE, RATES, SOFTNESS, VARIATIONS
-from engine.inference import WINDOW_OVERLAP, Predictor
+from engine.inference import Predictor, window_overlap
 from engine.metrics import load_weights
 from engine.whole_recording import recording_model
 
@@ -73,7 +73,7 @@ def metadata(predictor: Predictor) -> dict:
         "leads": list(config.leads),
         "unit": "mV",
         "clip": config.clip,
-        "windows": [[length, WINDOW_OVERLAP] for length in predictor.seq_lengths],
+        "windows": [[length, window_overlap(length)] for length in predictor.seq_lengths],
         "rhythm": rhythm_steps() if uses_covariates(predictor) else [],
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from engine.inference import WINDOW_OVERLAP, Predictor
+from engine.inference import Predictor, window_overlap
 
 
 class RecordingModel(nn.Module):
@@ -57,7 +57,8 @@ def cut_windows(signal: Tensor, seq_length: int) -> tuple[Tensor, Tensor]:
     """
     n_samples = torch.as_tensor(signal.shape[2])  # while tracing it is a tensor already, and stays a variable
     covered = n_samples.clamp(min=seq_length)
-    n_windows = torch.div(covered - WINDOW_OVERLAP - 1, seq_length - WINDOW_OVERLAP, rounding_mode="floor") + 1
+    overlap = window_overlap(seq_length)
+    n_windows = torch.div(covered - overlap - 1, seq_length - overlap, rounding_mode="floor") + 1
     last = covered - seq_length  # first sample of the last window
     order = torch.arange(n_windows, device=signal.device)
     starts = torch.div(order * last, (n_windows - 1).clamp(min=1), rounding_mode="floor")  # (W,)

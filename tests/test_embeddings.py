@@ -11,7 +11,7 @@ from data.inputs import read_input
 from data.labels import load_class_set
 from data.preprocess import to_millivolts, window_starts
 from data.records import find_records, read_header
-from engine.inference import WINDOW_OVERLAP, load_predictor
+from engine.inference import load_predictor, window_overlap
 from models import build_model
 from models.folding import fold_norms
 
@@ -49,7 +49,7 @@ def test_features_and_covariates_give_the_probability_of_a_window(embedded, samp
     np.testing.assert_array_equal(arrays["covariates"][i], covariates)
     x = torch.from_numpy(to_millivolts(signal))
     for member, (model, length) in enumerate(zip(predictor.models, predictor.seq_lengths)):
-        starts = window_starts(x.shape[1], length, WINDOW_OVERLAP)
+        starts = window_starts(x.shape[1], length, window_overlap(length))
         windows = [x[:, start : start + length] for start in starts]
         with torch.inference_mode():
             pooled = [torch.cat([f.mean(2), f.amax(2)], 1)[0] for f in (model.encoder(w[None]) for w in windows)]

@@ -171,7 +171,7 @@ def test_window_batches_hold_all_windows_of_all_recordings_and_pad_the_short():
             assert not window[:, n:].any()
             seen[row].append(window[:, :n])
     for row, signal in enumerate(signals):
-        starts = window_starts(signal.shape[1], 250)
+        starts = window_starts(signal.shape[1], 250, 125)
         assert len(seen[row]) == len(starts)
         for window, start in zip(seen[row], starts):
             np.testing.assert_allclose(window, signal[:, start : start + 250] / 1000, atol=1e-6)
@@ -183,7 +183,7 @@ def test_windows_of_a_day_are_made_batch_by_batch():
     batches = sum(1 for _ in window_batches([day], 250))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert batches == math.ceil(len(window_starts(100 * 86_400, 250)) / BATCH) and peak < 50e6
+    assert batches == math.ceil(len(window_starts(100 * 86_400, 250, 125)) / BATCH) and peak < 50e6
 
 
 def test_threads_answer_in_order_and_read_little_ahead():

@@ -1,14 +1,20 @@
 """Training for recordings with few leads: what a window keeps, and that it is what the driver would read."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
-from conftest import fake_ecg
+from conftest import ROOT, fake_ecg, write_record
 
+import driver
 from data.covariates import LEAD_SUBSETS, recording_covariates, subset_covariates
 from data.preprocess import LEADS, SignalConfig, preprocess, to_microvolts
-from data.records import parse_header
+from data.records import parse_header, read_record
 from engine.augment import augment, keep_lead_subset
+from engine.inference import load_predictor
+from engine.run_folder import RunError
 from models import build_model
 
 RECORDED = (("I", "II"), ("I", "II", "V2"), ("I",))  # leads of a recorder that stand for each of LEAD_SUBSETS
@@ -74,3 +80,40 @@ def test_the_head_is_told_which_leads_are_missing():
     assert torch.equal(flagged(x), plain(x, None, nothing))
     alone = build_model({**TINY, "n_covariates": 0, "lead_flags": True}).eval()
     assert torch.equal(alone(x, None, covariates), alone(x))
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    without = load_predictor(ROOT / "mdl")
+    without.few_leads = None
+    return load_predictor(ROOT / "mdl"), without, load_predictor(ROOT / "mdl" / "few_leads")
+
+
+@pytest.mark.parametrize("names, few", [(("I", "II"), True), (("I",), True), (LEADS[:9], False), (LEADS, False)])
+def test_the_shipped_model_leaves_few_leads_to_the_network_made_for_them(names, few, shipped, sample):
+    model, without, of_few = shipped
+    adc, header = read_record(sample / "georgia" / "E00001")
+    rows = [row for row, name in enumerate(header.lead_names) if name in names]
+    header = header._replace(n_leads=len(rows), leads=tuple(header.leads[row] for row in rows))
+    signal, covariates = model.read(adc[rows], header)
+    assert model.responsible(signal) is (model.few_leads if few else model)
+    expected = (of_few if few else without).predict([signal], covariates[None])
+    assert np.array_equal(model.predict([signal], covariates[None]), expected)
+    both = model.predict([signal, np.ones((12, 900), np.int16)], np.stack([covariates, covariates]))
+    np.testing.assert_allclose(both[:1], expected, atol=1e-6)
+
+
+def test_a_network_for_few_leads_with_another_contract_is_refused(tmp_path):
+    shutil.copytree(ROOT / "mdl" / "few_leads", tmp_path / "run")
+    shutil.copytree(ROOT / "mdl" / "few_leads", tmp_path / "run" / "few_leads")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"decision": {"rule": "thresholds"}}))
+    with pytest.raises(RunError, match="run/few_leads has another signal configuration, other classes or another"):
+        load_predictor(tmp_path / "run")
+
+
+def test_the_driver_says_that_leads_are_missing(tmp_path, capsys):
+    signal = fake_ecg(np.random.default_rng(0))
+    write_record(tmp_path / "in", "R0", signal[:2])
+    driver.main([str(tmp_path / "in"), str(tmp_path / "out")])
+    assert "leads are missing in 1 recordings: without 4 or more" in capsys.readouterr().out
