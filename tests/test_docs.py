@@ -41,6 +41,7 @@ NOT_RUN = {
     "docker": "a container engine; test_submission.py does the steps of the Dockerfile",
     "--sample_freq_in": "arrays; test_convert.py reads them",
     "--folder mdl/pretrained": "the shipped encoder would be trained anew",
+    "--folder mdl/few_leads": "the shipped network would be trained anew; test_distil.py trains likewise",
 }
 TINY = tuple("--stem 8 --widths 8 8 --depths 1 1".split())
 BRIEF = tuple("--epochs 1 --batch_size 8 --no-plots".split())  # a picture takes longer than such an epoch
