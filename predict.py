@@ -39,7 +39,8 @@ import sys
 from pathlib import Path
 
 from data.formats import record_of_file
-from data.headers import header_path, printable
+from data.header_files import header_path
+from data.headers import printable
 from data.records import Record, RecordError, read_facts_above
 from engine.answers import Answer, answer_of, as_values, called_text, draw, explain, person
 from engine.inference import Predictor, load_predictor

@@ -7,7 +7,6 @@ is remarked upon.
 """
 
 import math
-import os
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -15,10 +14,8 @@ from numbers import Real
 from typing import NamedTuple
 
 from data.dx import read_dx
-from data.files import link_note, open_regular, pointer_note
 
 # Limits, so that a hostile header allocates nothing. Far beyond any real 12-lead recording.
-MAX_HEADER_BYTES = 2**20
 MAX_LEADS = 256
 MAX_SEGMENTS = 65_536
 MAX_SAMPLES = 2**31 - 1  # per lead: 49 days at 500 Hz
@@ -30,7 +27,6 @@ MAX_SHOWN = 80  # characters of a header's text in it
 MAX_TEXTS = 5  # pieces of a #Dx comment in a warning
 MAX_FREQ = 1e6  # Hz
 GAIN_RANGE = (1e-9, 1e12)  # adu per unit, of either sign
-SIGNAL_ENDINGS = ".mat", ".dat"  # of a signal file that has the name of its record
 MAX_AGE = 150  # years; beyond it the age counts as unknown (PTB-XL writes 300 for "over 89")
 
 DEFAULT_FREQ = 250.0  # Hz; header(5), where the field is absent
@@ -57,10 +53,8 @@ INVALID_SAMPLE = {
 }
 
 _UNKNOWN_RECORD = "header"
-_USUAL_HEADER_BYTES = 2**14  # read first, for a buffer of the full size would cost more time than the file
 _new_tuple = tuple.__new__  # makes a Lead in half the time of Lead(...), a tenth of the parsing
 _BYTE_ORDER_MARKS = "\ufeff", "ï»¿"  # the second is the first one, read as latin-1
-_HEADER_ENDINGS = ".hea", ".HEA"  # tried where a record is named without
 _NUMBER = r"[+-]?(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?"
 _TIME = r"\d{1,2}(?::\d{1,2}){0,2}(?:\.\d{1,9})?"
 _DATE = r"(?:\d{1,2}(?:/\d{1,2}/|-[A-Za-z]{3}-|\.\d{1,2}\.)\d{2,4}|\d{4}(?:[-/.]\d{1,2}[-/.]\d{1,2})?)"
@@ -96,7 +90,6 @@ _FULL_SIGNAL_LINE = re.compile(
 _DX_COMMENT = re.compile(r"dx(?![^\W_])\s*[:：=]?", re.IGNORECASE)
 _SEXES = {"m": "Male", "f": "Female", "male": "Male", "female": "Female"}
 _INTEGER = re.compile(r"[+-]?\d{1,12}", re.ASCII)
-_SEGMENTED_RECORD = re.compile(r"[^\s/\\]+/\d{1,9}", re.ASCII)
 _FILE_NAME = re.compile(r"[^\s/\\:-][^\s/\\:]*")
 _SEGMENT_LINE = re.compile(r"(?P<name>\S+)[ \t]+(?P<n_samples>\d{1,18})", re.ASCII)
 
@@ -177,7 +170,7 @@ def parse_header(lines: Iterable[str], name: str = _UNKNOWN_RECORD) -> Header:
             line = lines[number].strip()
             number += 1
             if number == 1:
-                line = _without_mark(line)
+                line = without_byte_order_mark(line)
             if not line:
                 continue
             if line[0] == "#":
@@ -287,87 +280,11 @@ def _parse_record_line(line):
     return _RecordLine(name, n_segments is not None, n_lines, n_leads, freq, n_samples, warnings)
 
 
-def header_path(path: str | os.PathLike) -> str:
-    """File of the header of the record at `path`, which is given with or without its ending, `.hea` in any case."""
-    path = _with_ending(path)
-    if not os.path.lexists(path):
-        for ending in _HEADER_ENDINGS:
-            if os.path.lexists(path[:-4] + ending):
-                return path[:-4] + ending
-    return path
-
-
-def _with_ending(path):
-    path = os.fspath(path)
-    return path if path[-4:].lower() == ".hea" else path + ".hea"
-
-
-def read_header(path: str | os.PathLike) -> Header:
-    """-> Header of the record at `path` (with or without `.hea`). Raises RecordError if it is missing or not valid.
-
-    Text is UTF-8 or latin-1, with any line ends and with or without a byte order mark. Links are followed.
-    """
-    path = _with_ending(path)
-    try:
-        return parse_header(_read_lines(path), path)
-    except RecordError as error:
-        other = header_path(path)
-        if other != path:
-            return read_header(other)
-        raise RecordError(f"{error}{link_note(path)}") from None
-
-
-def files_named(path: str | os.PathLike) -> tuple[bool, list[str]]:
-    """What the header file at `path` names, read in a fraction of the time of parsing it and never an error:
-    (whether that are segments, their names or those of the signal files).
-    """
-    try:
-        lines = _read_lines(os.fspath(path))
-    except RecordError:
-        return False, []
-    words = [line.split(None, 1)[0] for line in lines if line and not line.isspace()]
-    words = [word for word in words if word[0] != "#"]
-    if not words:
-        return False, []
-    segmented = _SEGMENTED_RECORD.fullmatch(_without_mark(words[0])) is not None
-    return segmented, [name for name in dict.fromkeys(words[1:]) if name != "~" and _is_plain(name)]
-
-
-def _without_mark(line):
+def without_byte_order_mark(line: str) -> str:
+    """The first line of a header without the mark that some editors put before it."""
     for mark in _BYTE_ORDER_MARKS:
         line = line.removeprefix(mark)
     return line
-
-
-def _read_lines(path):
-    """Lines of a header file; what cannot be one is a RecordError."""
-    try:
-        file = open_regular(path)
-        try:
-            content = os.read(file, _USUAL_HEADER_BYTES)
-            if len(content) == _USUAL_HEADER_BYTES:
-                content += os.read(file, MAX_HEADER_BYTES)
-        finally:
-            os.close(file)
-    except FileNotFoundError:
-        raise RecordError(f"{path}: header is missing") from None
-    except OSError as error:
-        raise RecordError(f"{path}: header cannot be read: {error.strerror}") from None
-    if not content.strip():
-        raise RecordError(f"{path}: header is empty")
-    if len(content) > MAX_HEADER_BYTES:
-        raise RecordError(f"{path}: header exceeds {MAX_HEADER_BYTES} bytes")
-    if note := pointer_note(content):
-        raise RecordError(f"{path}: header {note}")
-    if b"\0" in content:
-        raise RecordError(f"{path}: header holds zero bytes: it is binary or UTF-16, WFDB headers are plain text")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text.split("\n")
 
 
 def _bounded(text, limit, what, least=0):
@@ -379,7 +296,7 @@ def _bounded(text, limit, what, least=0):
 
 def _parse_segment_line(line):
     match = _SEGMENT_LINE.fullmatch(line)
-    if match is None or not (match["name"] == "~" or _is_plain(match["name"])):
+    if match is None or not (match["name"] == "~" or is_plain_name(match["name"])):
         raise ValueError(f"not a segment line 'name samples': {line[:MAX_SHOWN]!r}")
     return match["name"], _bounded(match["n_samples"], MAX_SAMPLES, "samples")
 
@@ -417,13 +334,14 @@ def _parse_signal_line(line):
     return Lead(file_name, *before, initial, checksum, *after)
 
 
-def _is_plain(file_name):
+def is_plain_name(file_name: str) -> bool:
+    """Whether a name that a header gives is one of a file within its folder."""
     return _FILE_NAME.fullmatch(file_name) is not None and file_name not in (".", "..")
 
 
 @lru_cache(maxsize=64)
 def _check_file_name(file_name):
-    if not _is_plain(file_name):
+    if not is_plain_name(file_name):
         raise ValueError(
             f"signal file name {file_name[:MAX_SHOWN]!r} is not a plain name within the folder of the header"
         )
@@ -504,30 +422,3 @@ def _age(text):
         return math.nan
     age = float(text)
     return age if 0 <= age <= MAX_AGE else math.nan
-
-
-def recording_headers(path: str | os.PathLike, names: list[str]) -> list[str]:
-    """Those of the file names in the folder `path` that are headers of recordings: the one rule for which files are.
-
-    A header ends in `.hea`, in small or capital letters. The segments and the layout header of a multi-segment record
-    are no recordings of their own as long as the header that names them lies beside them. A broken link or an
-    unreadable header counts: reading it will say so, and nothing is lost silently.
-
-    Headers are opened only where they may name segments: where no signal file has their name, or where another header's
-    name is theirs and an underscore more. So nothing is opened in the folders of the Challenges.
-    """
-    headers = [name for name in names if name.endswith(".hea") or name[-4:].lower() == ".hea"]
-    with_signal = {name[:-4] for name in names if name.endswith(SIGNAL_ENDINGS)}
-    stems = {name[:-4] for name in headers}
-    roots = {stem.rpartition("_")[0] for stem in stems if "_" in stem}
-    suspects = (stems - with_signal) | (stems & roots)
-    multi_segment = set()
-    segments = set()
-    for name in headers if suspects else ():
-        if name[:-4] in suspects:
-            segmented, named = files_named(os.path.join(path, name))
-            if segmented:
-                multi_segment.add(name[:-4])
-                segments.update(named)
-    segments -= multi_segment  # one that names itself or another such record is found, and refused with its reason
-    return [name for name in headers if name[:-4] not in segments] if segments else headers

@@ -10,17 +10,8 @@ import numpy as np
 from data import formats
 from data.files import FolderError, Listing, walk_files
 from data.formats import mimic
-from data.headers import (
-    Header,
-    Lead,
-    RecordError,
-    files_named,
-    header_path,
-    parse_header,
-    printable,
-    read_header,
-    recording_headers,
-)
+from data.header_files import files_named, header_path, read_header, recording_headers
+from data.headers import Header, Lead, RecordError, parse_header, printable
 from data.recording import Facts, Record
 from data.segments import read_segments
 from data.signal_files import read_samples

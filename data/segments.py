@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.headers import INVALID_SAMPLE, MILLIVOLTS, Header, Lead, RecordError, read_header
+from data.header_files import read_header
+from data.headers import INVALID_SAMPLE, MILLIVOLTS, Header, Lead, RecordError
 from data.signal_files import MAX_UNCHECKED_VALUES, at_rate, read_leads
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from data.files import FolderError, Listing, open_regular, walk_files
-from data.headers import printable, recording_headers
+from data.header_files import recording_headers
+from data.headers import printable
 from data.labels import CPSC2018, NOT_A_DIAGNOSIS
 
 DX_LINE = re.compile(rb"\n[ \t]*#[ \t]*[Dd][Xx][ \t]*:([^\n]*)")
@@ -77,7 +78,7 @@ class Outputs:
 def find_pairs(label_folder: str | Path, output_folder: str | Path) -> Pairs:
     """Pairs of all recordings under `label_folder` (hidden ones skipped, sorted) with their CSV files: at the same
     place under `output_folder`, or at its top where no other recording has the same id. What is a recording is the rule
-    of `data.headers.recording_headers`, as for the driver. Raises ScoreFileError.
+    of `data.header_files.recording_headers`, as for the driver. Raises ScoreFileError.
     """
     label_folder, output_folder = Path(label_folder), Path(output_folder)
     for folder in (label_folder, output_folder):

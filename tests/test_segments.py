@@ -105,7 +105,7 @@ def test_records_that_name_each_other_or_nothing_are_not_lost(tmp_path):
 def test_no_header_is_opened_where_each_has_its_signal_file(tmp_path, monkeypatch):
     for name in ("A0001", "A0002", "00001_lr"):
         write_record(tmp_path, name, ecg(0, 1))
-    monkeypatch.setattr("data.headers.open_regular", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr("data.header_files.open_regular", lambda path: pytest.fail(f"{path} was opened"))
     assert names(tmp_path) == ["00001_lr", "A0001", "A0002"]
 
 
