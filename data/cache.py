@@ -6,10 +6,7 @@ CONTENT is one of the size and time of change of every file that decides what a 
 names and its segments' ones included; a link counts as the file it leads to), and of which recordings were skipped.
 
     signals_00000.i16 ...   shards: some recordings each, one after another, each (12, T) int16 in microvolts, C order
-    index.npz               by recording: offset, CRC-32, hash of the signal, stamp of its files, which they are, and
-                            covariates (age, sex, rhythm); with which recordings the shards begin; names, diagnoses,
-                            skipped recordings and warnings as JSON
-    meta.json               magic word, version, key and sizes; written last, so its absence means a half-written cache
+    index.npz, meta.json    what is known of the recordings, see data.cache_index
 
 At each start the stamps are compared, and recordings that were skipped are tried again. If a file has changed, or a
 skipped recording can be read by now, a new cache is written beside the old one, from which somebody may be training; of
@@ -25,56 +22,25 @@ import os
 import re
 import secrets
 import shutil
-import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 
-from data.covariates import N_COVARIATES
-from data.files import open_regular, written
+from data.cache_index import MAGIC, VERSION, CacheError, content_hash, index_of, load_index, read_meta, write_index
 from data.headers import printable
 from data.inputs import read_input
 from data.locks import locked
 from data.preprocess import SignalConfig
 from data.records import Record, RecordError
-from data.shards import (
-    HASH_BYTES,
-    STAMP_BYTES,
-    Kept,
-    ShardError,
-    Shards,
-    file_stamp,
-    laid_out,
-    shard_file,
-    skipped_row,
-    write_shards,
-)
+from data.shards import Kept, ShardError, Shards, file_stamp, laid_out, shard_file, skipped_row, write_shards
 
-MAGIC, VERSION = "ecg-signal-cache", 6
 SMALL = 2**31  # bytes of signals that are compared with their checksums at once, which takes a second or two
-MAX_META, MAX_INDEX = 2**20, 2**31  # bytes; the index of a million recordings has a fifth of it
 N_REASONS = 3  # that are shown where no recording can be read
 MAX_REASON = 200  # characters of each
-
-# What the index holds by recording: {name: (shape of a row, type)}.
-ARRAYS = {
-    "crc": ((), np.uint32),
-    "hashes": ((HASH_BYTES,), np.uint8),
-    "stamps": ((STAMP_BYTES,), np.uint8),
-    "constant": ((), np.bool_),
-    "layout": ((), np.int32),
-    "covariates": ((N_COVARIATES,), np.float32),
-}
-TEXTS = ("names", "dx", "skipped", "warnings")  # kept as JSON: an array is as wide as its longest text
-
-
-class CacheError(RuntimeError):
-    """The cache folder cannot be used; the message says which file and why."""
 
 
 class NothingReadable(CacheError):
@@ -234,7 +200,7 @@ def _candidates(folder: str | os.PathLike, key: str) -> list[Path]:
 def _rank(path: Path) -> tuple[float, float]:
     """(number of skipped recordings, time with a minus sign) of a cache, by its meta.json; infinite without one."""
     try:
-        return float(_read_meta(path)["n_skipped"]), -(path / "meta.json").stat().st_mtime
+        return float(read_meta(path)["n_skipped"]), -(path / "meta.json").stat().st_mtime
     except (CacheError, OSError, LookupError, TypeError, ValueError):
         return float("inf"), 0.0
 
@@ -263,31 +229,9 @@ def _still_skipped(cache: SignalCache, records: Sequence[Record], config: Signal
     return rows
 
 
-def _read_meta(path: Path) -> dict:
-    """Content of meta.json."""
-    try:
-        with open(path / "meta.json", "rb", opener=open_regular) as file:
-            meta = json.loads(file.read(MAX_META))
-    except (OSError, ValueError, RecursionError):
-        raise CacheError("it is not there or half-written") from None
-    if not isinstance(meta, dict):
-        raise CacheError("it is not a cache of this format")
-    return meta
-
-
 def _load(path: Path, key: str, records: Sequence[Record]) -> SignalCache:
     """SignalCache at `path`, its shards still closed. Raises CacheError with the reason if it cannot be trusted."""
-    meta = _read_meta(path)
-    if (meta.get("magic"), meta.get("version"), meta.get("key")) != (MAGIC, VERSION, key):
-        raise CacheError("it is not a cache of this format")
-    try:
-        with open(path / "index.npz", "rb", opener=open_regular) as file:
-            index, texts = _read_index(file)
-        _check_index(index, texts, [record.name for record in records])
-    except CacheError:
-        raise
-    except Exception as error:  # there is no end to what numpy, zipfile and json may raise on a foreign file
-        raise CacheError(f"its index cannot be read ({error!r:.200})") from None
+    index, texts = load_index(path, key, [record.name for record in records])
     return SignalCache(
         path=path,
         shards=Shards(path, index["first"], index["offsets"], index["crc"]),
@@ -313,72 +257,6 @@ def _open_shards(cache: SignalCache) -> None:
             cache.shards.open_all()
     except (ShardError, OSError) as error:
         raise CacheError(str(error)) from None
-
-
-def _read_index(file: BinaryIO) -> tuple[dict[str, np.ndarray], Any]:
-    """Arrays and texts of an open index.npz; no more is unpacked than it has bytes."""
-    size = os.fstat(file.fileno()).st_size
-    with zipfile.ZipFile(file) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > size or size > MAX_INDEX:
-        raise CacheError(f"its index of {size} bytes unpacks to {unpacked}")
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as index:
-        arrays = {name: index[name] for name in ("first", "offsets", *ARRAYS)}
-        return arrays, json.loads(index["texts"].tobytes())
-
-
-def _check_index(index: dict[str, np.ndarray], texts: Any, names: Sequence[str]) -> None:
-    """Raises CacheError, or whatever a foreign index leads to, unless this is what `_index` makes of recordings with
-    these names.
-    """
-    n = len(texts["names"])
-    _check_steps(index, "first", last=n)
-    _check_array(index, "offsets", (n + 1,), np.int64)
-    _check_steps(index, "offsets")
-    if (index["offsets"] % 12).any():
-        raise CacheError("its index does not fit: offsets within a recording")
-    for name, (shape, dtype) in ARRAYS.items():
-        _check_array(index, name, (n, *shape), dtype)
-    if not np.isfinite(index["covariates"]).all():
-        raise CacheError("its index does not fit: covariates that are not finite")
-    _check_texts(texts, n)
-    if not ((index["layout"] >= 0) & (index["layout"] < len(texts["layouts"]))).all():
-        raise CacheError("its index does not fit: layouts that are not there")
-    if sorted(texts["names"] + [row["record"] for row in texts["skipped"]]) != sorted(names):
-        raise CacheError("its index does not fit: names of other recordings")
-
-
-def _check_array(index: dict[str, np.ndarray], name: str, shape: tuple[int, ...], dtype: Any) -> None:
-    if index[name].shape != shape or index[name].dtype != dtype:
-        raise CacheError(f"its index does not fit: {name} of another form")
-
-
-def _check_steps(index: dict[str, np.ndarray], name: str, last: int | None = None) -> None:
-    """Whole numbers that begin with 0 and never fall; they end with `last`, if that is given."""
-    steps = index[name]
-    if steps.ndim != 1 or steps.dtype != np.int64 or not len(steps):
-        raise CacheError(f"its index does not fit: {name} of another form")
-    if steps[0] != 0 or (np.diff(steps) < 0).any() or last not in (None, steps[-1]):
-        raise CacheError(f"its index does not fit: {name} in disorder")
-
-
-def _check_texts(texts: dict, n: int) -> None:
-    if len(texts["dx"]) != n or not _hold_texts(texts["dx"]):
-        raise CacheError("its index does not fit: diagnoses that are not a list of texts by recording")
-    if not _hold_texts(texts["layouts"]) or any("" in layout for layout in texts["layouts"]):
-        raise CacheError("its index does not fit: layouts that are not lists of names")
-    if any(list(row) != ["record", "stage", "reason"] for row in texts["skipped"]):
-        raise CacheError("its index does not fit: skipped recordings without a reason")
-    if not _hold_texts([list(row.values()) for row in texts["skipped"]]):
-        raise CacheError("its index does not fit: skipped recordings that are not texts")
-    if any(len(row) != 2 for row in texts["warnings"]) or not _hold_texts(texts["warnings"]):
-        raise CacheError("its index does not fit: warnings that are not pairs of texts")
-
-
-def _hold_texts(rows: Any) -> bool:
-    """Whether this is a list of lists of str."""
-    return type(rows) is list and all(type(row) is list and all(type(text) is str for text in row) for row in rows)
 
 
 def _remove_abandoned(folder: str | os.PathLike, key: str) -> None:
@@ -407,22 +285,11 @@ def _build(
     try:
         with locked(partial):
             kept = {} if earlier is None else _kept(earlier)
-            index, texts = _index(write_shards(records, config, partial, workers, quiet, kept))
+            index, texts = index_of(write_shards(records, config, partial, workers, quiet, kept))
             if not texts["names"]:
                 raise NothingReadable(texts["skipped"], records)
-            with written(partial / "index.npz") as out:
-                np.savez(out, **index, texts=np.frombuffer(json.dumps(texts).encode(), np.uint8))
-            meta = {
-                "magic": MAGIC,
-                "version": VERSION,
-                "key": key,
-                "n_records": len(texts["names"]),
-                "n_skipped": len(texts["skipped"]),
-                "signal": config.to_dict(),
-            }
-            with written(partial / "meta.json") as out:
-                out.write(json.dumps(meta, indent=1).encode())
-            path = folder / f"{key}-{_content(index, texts)}"
+            write_index(partial, key, config, index, texts)
+            path = folder / f"{key}-{content_hash(index, texts)}"
             try:
                 partial.rename(path)
             except OSError:
@@ -454,28 +321,6 @@ def _kept(cache: SignalCache) -> dict[str, Kept]:
             warnings=warnings[name],
         )
     return kept
-
-
-def _content(index: dict[str, np.ndarray], texts: dict) -> str:
-    """Hash of the files that were read and of the recordings that were not."""
-    skipped = json.dumps([row["record"] for row in texts["skipped"]])
-    return hashlib.sha256(index["stamps"].tobytes() + skipped.encode()).hexdigest()[:16]
-
-
-def _index(parts: list[dict]) -> tuple[dict[str, np.ndarray], dict[str, list]]:
-    """Arrays and texts of the index, of what the shards hold."""
-    index = {
-        "first": np.cumsum([0] + [len(part["names"]) for part in parts], dtype=np.int64),
-        "offsets": np.cumsum([0] + [size for part in parts for size in part["sizes"]], dtype=np.int64),
-    }
-    layouts = {}
-    for part in parts:
-        numbers = [layouts.setdefault(layout, len(layouts)) for layout in part["layouts"]]
-        part["layout"] = np.array(numbers, np.int32)
-    for name, (shape, dtype) in ARRAYS.items():
-        index[name] = np.concatenate([np.empty((0, *shape), dtype)] + [part[name] for part in parts])
-    texts = {name: [value for part in parts for value in part[name]] for name in TEXTS}
-    return index, {**texts, "layouts": [list(layout) for layout in layouts]}
 
 
 def _most_frequent_faults(skipped_rows: list[dict], records: Sequence[Record]) -> str:
