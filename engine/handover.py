@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from data.cache import SignalCache
+from data.earlier_split import rows_named, rows_with_hash, split_like
 from data.files import open_regular
 from data.preprocess import SignalConfig
-from data.splits import rows_named, rows_with_hash, split_like
 from engine.checks import check_members
 from engine.run_folder import FORMATS, PRETRAIN, VERSION, RunError, RunFolder, load_strictly, provenance
 from models import CAUSAL_ENCODERS, build_encoder

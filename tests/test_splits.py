@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from data.earlier_split import rows_named, rows_with_hash, split_like
 from data.metadata import Metadata
-from data.splits import Split, rows_named, rows_with_hash, split_like, stratified_by_patient
+from data.splits import Split, stratified_by_patient
 
 FLAGS = {"split": "patient", "valid_split": 0.2, "valid_fold": None, "fold": None, "n_folds": 5, "hold_out": None}
 
