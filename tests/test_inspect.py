@@ -9,6 +9,7 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, fake_ecg, write_record
 
 from data import inspect
+from data.examine import examined
 from data.page import Section, Table, page_text, write_page
 from data.records import Record, find_records
 from data.sources import COLLECTIONS, completeness, sources_of
@@ -36,7 +37,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sections(folder):
     records = find_records(folder)
-    results = inspect.examined(records, signals=True, workers=1)
+    results = examined(records, signals=True, workers=1)
     return {section.key: section for section in inspect.card(records, results, signals=True)}
 
 
@@ -88,10 +89,10 @@ def test_duplicates_quality_and_faults(sections):
 
 def test_headers_alone_and_several_processes_say_the_same(folder, monkeypatch):
     records = find_records(folder)
-    one = inspect.examined(records, signals=False, workers=1)
-    monkeypatch.setattr(inspect, "FEW", 2)
-    monkeypatch.setattr(inspect, "CHUNK", 3)
-    assert repr(inspect.examined(records, signals=False, workers=2)) == repr(one)  # NaN is not equal to itself
+    one = examined(records, signals=False, workers=1)
+    monkeypatch.setattr("data.examine.FEW", 2)
+    monkeypatch.setattr("data.examine.CHUNK", 3)
+    assert repr(examined(records, signals=False, workers=2)) == repr(one)  # NaN is not equal to itself
     assert not any(item.digest for item in one) and len(one) == 7
 
 
