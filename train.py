@@ -42,8 +42,8 @@ from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.options import TrainingParser
 from engine.recordings import open_recordings, split_recordings
 from engine.resume import open_run, start_or_resume
-from engine.run_folder import make_config
 from engine.script import clean_exit
+from engine.trained_run import make_config
 from engine.validation import Validator, score_test
 from models import build_model
 

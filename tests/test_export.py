@@ -18,9 +18,10 @@ from data.preprocess import SignalConfig, to_millivolts
 from data.records import find_records
 from data.rhythm import r_peaks, rhythm
 from engine.decision import decide_by_reward, default_rule
-from engine.inference import Predictor, load_predictor, window_batches
+from engine.inference import Predictor, load_predictor
 from engine.onnx_file import largest_difference, metadata, onnx_bytes, rhythm_steps, run_session
 from engine.whole_recording import cut_windows, recording_model
+from engine.windows import window_batches
 from models import build_model
 
 CLASSES = load_class_set("cinc2020")

@@ -16,7 +16,7 @@ from data.records import RecordError, find_records
 from engine.answers import Answer, answer_of, diagnoses
 from engine.explain import as_random, attribute, important, interpolated, lead_shares, mean_logits, stretches
 from engine.inference import Predictor, load_predictor
-from engine.run_folder import load_run
+from engine.trained_run import load_run
 
 
 @pytest.fixture(scope="module")
