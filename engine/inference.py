@@ -51,7 +51,6 @@ class Predictor:
         signal_config: rate, leads and range of the signals that the models see (`data.inputs.read_input` takes it).
         class_set: codes, abbreviations and names of the C columns; `class_set.column("AF")` finds one.
         decision: the rule that makes diagnoses of probabilities (`engine.decision`).
-        frequency: (C,) how often each class occurred in training.
         thresholds: (C,) mean over the models, for a rule that uses them.
         models, seq_lengths, device: the members, the samples in a window of each, and where they are.
         few_leads: the Predictor that answers in their place where MANY_MISSING leads or more are missing, or None.
@@ -64,7 +63,6 @@ class Predictor:
         signal_config: SignalConfig,
         class_set: ClassSet,
         decision: dict[str, Any],
-        frequency: Sequence[float],
         device: str = "cpu",
         few_leads: "Predictor | None" = None,
     ):
@@ -74,7 +72,6 @@ class Predictor:
         self.signal_config = signal_config
         self.class_set = class_set
         self.decision = decision
-        self.frequency = np.asarray(frequency, np.float64)
         self.thresholds = torch.stack([model.head.thresholds.cpu() for model in models]).mean(0).numpy()  # (C,)
         self.device = device
         self.few_leads = few_leads
@@ -210,6 +207,9 @@ def load_predictor(folder: str | Path, device: str = "cpu") -> Predictor:
         predictor.few_leads = _load_runs([folder / FEW_LEADS], device)
         if predictor.few_leads.contract() != predictor.contract():
             raise RunError(f"{folder / FEW_LEADS} {_OTHER_CONTRACT} {folder}: it cannot answer for it")
+        # Each has thresholds of its own, and `decide` sees probabilities, not recordings.
+        if predictor.decision["rule"] == "thresholds":
+            raise RunError(f"{folder / FEW_LEADS} decides by thresholds of its own: train it with --decision reward")
     return predictor
 
 
@@ -218,13 +218,11 @@ def _load_runs(runs: list[Path], device: str) -> Predictor:
     models = []
     seq_lengths = []
     contracts = []
-    frequencies = []
     for run in runs:
         run_models, run_lengths, signal, class_set, config = load_run(run)
         models += run_models
         seq_lengths += run_lengths
-        frequencies.append(config["data"]["frequency"])
         contracts.append((signal, class_set, config["decision"]))
         if contracts[-1] != contracts[0]:
             raise RunError(f"{run} {_OTHER_CONTRACT} {runs[0]}: they cannot be averaged")
-    return Predictor(models, seq_lengths, *contracts[0], np.mean(frequencies, axis=0), device)
+    return Predictor(models, seq_lengths, *contracts[0], device)

@@ -43,7 +43,7 @@ def predictor_of(*names, seq_lengths=(250,)):
         model.train()
         model(torch.randn(8, 12, 256, generator=generator))
         torch.nn.init.normal_(model.head.linear.weight, generator=generator)
-    return Predictor(models, seq_lengths, SignalConfig(), CLASSES, default_rule(CLASSES), [0.1] * len(CLASSES))
+    return Predictor(models, seq_lengths, SignalConfig(), CLASSES, default_rule(CLASSES))
 
 
 @pytest.fixture(scope="module")

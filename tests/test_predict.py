@@ -28,7 +28,7 @@ def predictor():
 def one_member():
     """The first network of the shipped ensemble: a seventh of the time."""
     models, seq_lengths, signal, class_set, config = load_run(ROOT / "mdl")
-    return Predictor(models[:1], seq_lengths[:1], signal, class_set, config["decision"], config["data"]["frequency"])
+    return Predictor(models[:1], seq_lengths[:1], signal, class_set, config["decision"])
 
 
 @pytest.fixture(scope="module")
