@@ -18,9 +18,10 @@ from data.preprocess import SignalConfig, to_millivolts
 from data.records import find_records
 from data.rhythm import r_peaks, rhythm
 from engine.decision import decide_by_reward, default_rule
-from engine.inference import Predictor, load_predictor, window_batches
+from engine.inference import Predictor, load_predictor
 from engine.onnx_file import largest_difference, metadata, onnx_bytes, rhythm_steps, run_session
 from engine.whole_recording import cut_windows, recording_model
+from engine.windows import window_batches
 from models import build_model
 
 CLASSES = load_class_set("cinc2020")
@@ -42,7 +43,7 @@ def predictor_of(*names, seq_lengths=(250,)):
         model.train()
         model(torch.randn(8, 12, 256, generator=generator))
         torch.nn.init.normal_(model.head.linear.weight, generator=generator)
-    return Predictor(models, seq_lengths, SignalConfig(), CLASSES, default_rule(CLASSES), [0.1] * len(CLASSES))
+    return Predictor(models, seq_lengths, SignalConfig(), CLASSES, default_rule(CLASSES))
 
 
 @pytest.fixture(scope="module")
