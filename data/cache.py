@@ -36,7 +36,7 @@ from data.inputs import read_input
 from data.locks import locked
 from data.preprocess import SignalConfig
 from data.records import Record, RecordError
-from data.shards import Kept, ShardError, Shards, file_stamp, laid_out, shard_file, skipped_row, write_shards
+from data.shards import Entry, Kept, ShardError, Shards, file_stamp, laid_out, shard_file, skipped_row, write_shards
 
 SMALL = 2**31  # bytes of signals that are compared with their checksums at once, which takes a second or two
 N_REASONS = 3  # that are shown where no recording can be read
@@ -308,17 +308,20 @@ def _kept(cache: SignalCache) -> dict[str, Kept]:
     kept = {}
     for i, name in enumerate(cache.names):
         shard = cache.shards.shard_of(i)
-        kept[name] = Kept(
-            file=shard_file(cache.path, shard),
-            start=2 * int(cache.offsets[i] - cache.offsets[cache.shards.first[shard]]),
-            size=int(cache.offsets[i + 1] - cache.offsets[i]),
-            stamp=cache.stamps[i].tobytes(),
+        entry = Entry(
             crc=int(cache.shards.crc[i]),
             signal_hash=cache.hash_bytes[i].tobytes(),
             constant=bool(cache.constant[i]),
             covariates=cache.covariates[i],
             dx=cache.dx[i],
             warnings=warnings[name],
+        )
+        kept[name] = Kept(
+            file=shard_file(cache.path, shard),
+            start=2 * int(cache.offsets[i] - cache.offsets[cache.shards.first[shard]]),
+            size=int(cache.offsets[i + 1] - cache.offsets[i]),
+            stamp=cache.stamps[i].tobytes(),
+            entry=entry,
         )
     return kept
 

@@ -93,6 +93,17 @@ class Shards:
             raise ShardError(f"{file.name} cannot be read ({error})") from None
 
 
+class Entry(NamedTuple):
+    """What a cache holds of a recording beside its signal."""
+
+    crc: int
+    signal_hash: bytes
+    constant: bool
+    covariates: np.ndarray  # (N_COVARIATES,)
+    dx: Sequence[str]
+    warnings: Sequence[str]
+
+
 class Kept(NamedTuple):
     """A recording in an earlier cache, for the new one if its files are as they were."""
 
@@ -100,24 +111,7 @@ class Kept(NamedTuple):
     start: int  # of the signal in it, in bytes
     size: int  # samples of all leads
     stamp: bytes
-    crc: int
-    signal_hash: bytes
-    constant: bool
-    covariates: np.ndarray  # (N_COVARIATES,)
-    dx: Sequence[str]
-    warnings: Sequence[str]
-
-
-class Entry(NamedTuple):
-    """What a cache holds of a recording."""
-
-    signal: np.ndarray  # (12, T) or (12 * T,) '<i2', microvolts
-    crc: int
-    signal_hash: bytes
-    constant: bool
-    covariates: np.ndarray  # (N_COVARIATES,)
-    dx: Sequence[str]
-    warnings: Sequence[str]
+    entry: Entry
 
 
 def layout_of(path: str, files: Sequence[str]) -> tuple[str, ...]:
@@ -261,14 +255,14 @@ def _write_shard(
             paths = record_files(record)
             # Before reading: what changes meanwhile is read again the next time.
             stamp = file_stamp(paths, record.facts)
-            entry = _kept_entry(kept.get(record.name), stamp)
-            if entry is None:
+            signal, entry = _from_earlier(kept.get(record.name), stamp)
+            if signal is None:
                 try:
-                    entry = _new_entry(record, config)
+                    signal, entry = _read_anew(record, config)
                 except RecordError as error:
                     part["skipped"].append(skipped_row(record, error))
                     continue
-            out.write(entry.signal)
+            out.write(signal)
             row = len(part["names"])
             arrays["crc"][row] = entry.crc
             arrays["hashes"][row] = np.frombuffer(entry.signal_hash, np.uint8)
@@ -278,16 +272,16 @@ def _write_shard(
             part["names"].append(record.name)
             part["dx"].append(list(entry.dx))
             part["layouts"].append(layout_of(record.path, paths))
-            part["sizes"].append(entry.signal.size)
+            part["sizes"].append(signal.size)
             part["warnings"] += [[record.name, warning] for warning in entry.warnings]
     return part | {name: values[: len(part["names"])] for name, values in arrays.items()}
 
 
-def _new_entry(record: Record, config: SignalConfig) -> Entry:
+def _read_anew(record: Record, config: SignalConfig) -> tuple[np.ndarray, Entry]:
+    """-> signal (12, T) '<i2' microvolts, what the cache holds beside it."""
     microvolts, covariates, header, warnings = read_input(record, config)
-    signal = np.ascontiguousarray(microvolts, "<i2")  # (12, T)
-    return Entry(
-        signal=signal,
+    signal = np.ascontiguousarray(microvolts, "<i2")
+    return signal, Entry(
         crc=zlib.crc32(signal),
         signal_hash=hashlib.blake2b(signal, digest_size=HASH_BYTES).digest(),
         constant=not (signal != signal[:, :1]).any(),
@@ -297,14 +291,16 @@ def _new_entry(record: Record, config: SignalConfig) -> Entry:
     )
 
 
-def _kept_entry(kept: Kept | None, stamp: bytes) -> Entry | None:
-    """The recording as an earlier cache has it; None if that has none, an older one or a damaged one."""
+def _from_earlier(kept: Kept | None, stamp: bytes) -> tuple[np.ndarray, Entry] | tuple[None, None]:
+    """-> signal (12 * T,) '<i2' microvolts and the rest as an earlier cache has them; None for both if that has none,
+    an older one or a damaged one.
+    """
     if kept is None or kept.stamp != stamp:
-        return None
+        return None, None
     try:
         signal = np.fromfile(kept.file, "<i2", kept.size, offset=kept.start)
     except (OSError, ValueError):
-        return None
-    if signal.size != kept.size or zlib.crc32(signal) != kept.crc:
-        return None
-    return Entry(signal, kept.crc, kept.signal_hash, kept.constant, kept.covariates, kept.dx, kept.warnings)
+        return None, None
+    if signal.size != kept.size or zlib.crc32(signal) != kept.entry.crc:
+        return None, None
+    return signal, kept.entry
