@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from data.covariates import recording_covariates
+from data.header_files import SIGNAL_ENDINGS
 from data.headers import MAX_MESSAGE, Header, printable
 from data.preprocess import SignalConfig, preprocess_with_quality, to_microvolts
 from data.quality import Quality
@@ -26,11 +27,8 @@ def read_input(
     try:
         adc, header = read_record(record, check_sums=True)
         stage = "preprocessing"
-        x, quality = preprocess_with_quality(adc, header, config)
-        n_values = adc.size
+        signal, warnings = _model_signal(adc, header, config)
         del adc  # a day of it is a gigabyte
-        signal = to_microvolts(x)
-        del x
         covariates = recording_covariates(signal, config.sample_freq, header.age, header.sex)
     except RecordError as error:
         error.stage = stage
@@ -39,10 +37,34 @@ def read_input(
         error = RecordError(f"{getattr(record, 'path', record)}: does not fit into memory")
         error.stage = stage
         raise error from None
-    return signal, covariates, header, remarks(header, quality, n_values)
+    return signal, covariates, header, warnings
 
 
-def remarks(header: Header, quality: Quality, n_values: int) -> list[str]:
+def model_input(adc: np.ndarray, header: Header, config: SignalConfig) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """What models see of a recording that is in memory already: what `read_input` gives of one in a file.
+
+    Args:
+        adc: (n_leads, n) ADC values, or values in the units of the header.
+        header: of the recording.
+        config: what the model's input is.
+
+    Returns:
+        signal (12, T) int16 microvolts, covariates (N_COVARIATES,) float32, warnings: printable texts.
+
+    Raises:
+        RecordError: the recording cannot be used.
+    """
+    signal, warnings = _model_signal(adc, header, config)
+    return signal, recording_covariates(signal, config.sample_freq, header.age, header.sex), warnings
+
+
+def _model_signal(adc, header, config):
+    """-> signal (12, T) int16 microvolts, warnings."""
+    x, quality = preprocess_with_quality(adc, header, config)
+    return to_microvolts(x), _warnings(header, quality, adc.size)
+
+
+def _warnings(header: Header, quality: Quality, n_values: int) -> list[str]:
     """What is suspicious about a readable recording, in printable texts; `n_values` is leads x samples as stored."""
     texts = list(header.warnings)
     if quality.n_nan:
@@ -78,7 +100,7 @@ def chunks(records: Iterable[Record], n: int, n_bytes: int = CHUNK_BYTES) -> Ite
 def _signal_bytes(record):
     if record.format:
         return _size(record.header_path) if record.part is None else 0  # of many in a file, each is short
-    for ending in (".mat", ".dat"):
+    for ending in SIGNAL_ENDINGS:
         size = _size(record.path + ending)
         if size:
             return size

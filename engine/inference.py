@@ -24,13 +24,12 @@ import torch
 
 from data.covariates import recording_covariates
 from data.headers import Header, RecordError, array_header
-from data.inputs import remarks
+from data.inputs import model_input
 from data.labels import ClassSet
 from data.preprocess import (
     LEADS,
     SignalConfig,
     preprocess,
-    preprocess_with_quality,
     to_microvolts,
 )
 from engine.decision import decide
@@ -137,11 +136,9 @@ class Predictor:
             rows = f"12, for {', '.join(LEADS)}" if leads is None else f"{len(leads)}, the number of leads"
             raise RecordError(f"array: has the shape {adc.shape}, not (rows, samples) with rows = {rows}")
         header = array_header(adc.shape[1], sample_freq, LEADS if leads is None else leads, unit, age, sex)
-        x, quality = preprocess_with_quality(adc, header, self.signal_config)
-        for text in remarks(header, quality, adc.size):
+        x, covariates, texts = model_input(adc, header, self.signal_config)
+        for text in texts:
             warnings.warn(text, stacklevel=2)
-        x = to_microvolts(x)
-        covariates = recording_covariates(x, self.signal_config.sample_freq, header.age, header.sex)
         y_score = self.predict([x], covariates[None])  # (1, C)
         columns = {
             "code": self.class_set.codes,

@@ -394,7 +394,7 @@ def test_every_file_is_flushed_before_the_folder_is_renamed(built, monkeypatch):
     assert {file.stat().st_ino for file in path.iterdir()} == flushed and len(flushed) == 3
 
 
-def test_what_does_not_fit_into_memory_is_skipped_and_remarks_are_printable(built, tmp_path, monkeypatch):
+def test_what_does_not_fit_into_memory_is_skipped_and_warnings_are_printable(built, tmp_path, monkeypatch):
     def scarce(signal, *_):
         raise MemoryError
 
@@ -404,8 +404,8 @@ def test_what_does_not_fit_into_memory_is_skipped_and_remarks_are_printable(buil
         header.read_text().replace(" 0 0 0 I\n", " 7 0 0 I\n").replace(" 0 0 0 II\n", " 7 0 0 I\x1b[2JI\n")
     )
     (record,) = find_records(tmp_path / "odd")
-    remarks = read_input(record, SignalConfig())[3]
-    assert any("[2J" in text for text in remarks) and all(text.isprintable() for text in remarks)
+    warnings = read_input(record, SignalConfig())[3]
+    assert any("[2J" in text for text in warnings) and all(text.isprintable() for text in warnings)
     monkeypatch.setattr("data.covariates.rhythm", scarce)
     with pytest.raises(
         NothingReadable, match="none of 1 recordings could be read: 1 times 'ID: does not fit into"
