@@ -8,9 +8,8 @@ is remarked upon.
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
-from numbers import Real
 from typing import NamedTuple
 
 from data.dx import read_dx
@@ -52,6 +51,8 @@ INVALID_SAMPLE = {
     "0": -(2**15),
 }
 
+SEXES = {"m": "Male", "f": "Female", "male": "Male", "female": "Female"}  # as people write them, in any case
+
 _UNKNOWN_RECORD = "header"
 _new_tuple = tuple.__new__  # makes a Lead in half the time of Lead(...), a tenth of the parsing
 _BYTE_ORDER_MARKS = "\ufeff", "ï»¿"  # the second is the first one, read as latin-1
@@ -88,7 +89,6 @@ _FULL_SIGNAL_LINE = re.compile(
     re.VERBOSE | re.ASCII | re.MULTILINE,
 )
 _DX_COMMENT = re.compile(r"dx(?![^\W_])\s*[:：=]?", re.IGNORECASE)
-_SEXES = {"m": "Male", "f": "Female", "male": "Male", "female": "Female"}
 _INTEGER = re.compile(r"[+-]?\d{1,12}", re.ASCII)
 _FILE_NAME = re.compile(r"[^\s/\\:-][^\s/\\:]*")
 _SEGMENT_LINE = re.compile(r"(?P<name>\S+)[ \t]+(?P<n_samples>\d{1,18})", re.ASCII)
@@ -191,42 +191,6 @@ def parse_header(lines: Iterable[str], name: str = _UNKNOWN_RECORD) -> Header:
         return _build(record, body, comments)
     except ValueError as error:
         raise RecordError(f"{name}, line {number}: {error}") from None
-
-
-def array_header(
-    n_samples: int,
-    sample_freq: float,
-    leads: Sequence[str],
-    unit: str,
-    age: float | None = None,
-    sex: str | None = None,
-) -> Header:
-    """The Header of samples that did not come from a WFDB file but stand in an array already, in a unit of their own.
-
-    Args:
-        n_samples: per lead.
-        sample_freq: Hz.
-        leads: names of the rows.
-        unit: V, mV, uV or nV, of all rows.
-        age: years, or None or NaN if unknown.
-        sex: Male, Female, M or F in any case, or None if unknown.
-
-    Raises:
-        RecordError: rate, age, sex or unit is not one.
-    """
-    if isinstance(sample_freq, bool) or not isinstance(sample_freq, Real) or not 0 < sample_freq <= MAX_FREQ:
-        raise RecordError(f"array: sample_freq {sample_freq!r} is not a rate in Hz, above 0 and up to {MAX_FREQ:g}")
-    if not isinstance(unit, str) or unit.lower() not in MILLIVOLTS:
-        raise RecordError(f"array: unit {unit!r} is not V, mV, uV or nV")
-    age = math.nan if age is None else age
-    if not isinstance(age, Real) or not (math.isnan(age) or 0 <= age <= MAX_AGE):
-        raise RecordError(f"array: age {age!r} is not a number of years from 0 to {MAX_AGE}, or None")
-    if sex is not None and str(sex).lower() not in _SEXES:
-        raise RecordError(f"array: sex {sex!r} is not Male, Female, M or F, or None")
-    sex = None if sex is None else _SEXES[str(sex).lower()]
-    # Of a format in which no value means "invalid": only NaN and infinite values are.
-    lines = tuple(Lead("", "8", 1, 0, 0, 1.0, 0, unit, 0, 0, None, None, 0, str(name)) for name in leads)
-    return Header("array", 1, len(lines), float(sample_freq), n_samples, lines, float(age), sex, (), ())
 
 
 class _RecordLine(NamedTuple):
@@ -400,7 +364,7 @@ def _parse_comments(comments):
         elif key == "ag" and (value := _value(comment, "age")) is not None:
             age = _age(value)
         elif key == "se" and (value := _value(comment, "sex")) is not None:
-            sex = _SEXES.get(value.lower())
+            sex = SEXES.get(value.lower())
     return age, sex, tuple(dx), _dx_warnings(list(texts)) if texts else ()
 
 

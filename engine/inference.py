@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from data.covariates import recording_covariates
-from data.headers import Header, RecordError, array_header
+from data.formats.arrays import array_header
+from data.headers import Header, RecordError
 from data.inputs import model_input
 from data.labels import ClassSet
 from data.preprocess import (

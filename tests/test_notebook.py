@@ -16,7 +16,8 @@ import wfdb
 from conftest import ENVIRONMENT, LEADS, ROOT
 from test_structure import PACKAGES, module_file, reachable
 
-from data.headers import array_header, parse_header
+from data.formats.arrays import array_header
+from data.headers import parse_header
 from data.records import RecordError, find_records, read_header, read_record
 from engine.inference import load_predictor
 from run_12ECG_classifier import run_12ECG_classifier

@@ -1,13 +1,18 @@
-"""Arrays: NumPy, CSV and Parquet files, one recording each. They say neither rate nor unit nor leads; a user does."""
+"""Arrays, in memory or in NumPy, CSV and Parquet files, one recording each. They say neither rate nor unit nor leads; a
+user does.
+"""
 
 import csv
+import math
 import os
+from collections.abc import Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
 from data.formats.physical import library, physical_header
-from data.headers import Header, RecordError
+from data.headers import MAX_AGE, MAX_FREQ, MILLIVOLTS, SEXES, Header, RecordError
 from data.signal_files import check_file
 
 ENDINGS = (".npy", ".npz", ".csv", ".parquet")
@@ -48,6 +53,40 @@ def read_array(path: str, layout: ArrayLayout) -> tuple[np.ndarray, Header]:
     name = os.path.splitext(os.path.basename(path))[0]
     header = physical_header(name, layout.sample_freq, layout.leads, layout.unit, values.shape[1])
     return np.ascontiguousarray(values, np.float64), header
+
+
+def array_header(
+    n_samples: int,
+    sample_freq: float,
+    leads: Sequence[str],
+    unit: str,
+    age: float | None = None,
+    sex: str | None = None,
+) -> Header:
+    """The Header of samples in an array, in a unit of their own, from what a user says of them.
+
+    Args:
+        n_samples: per lead.
+        sample_freq: Hz.
+        leads: names of the rows.
+        unit: V, mV, uV or nV, of all rows.
+        age: years, or None or NaN if unknown.
+        sex: Male, Female, M or F in any case, or None if unknown.
+
+    Raises:
+        RecordError: rate, age, sex or unit is not one.
+    """
+    if isinstance(sample_freq, bool) or not isinstance(sample_freq, Real) or not 0 < sample_freq <= MAX_FREQ:
+        raise RecordError(f"array: sample_freq {sample_freq!r} is not a rate in Hz, above 0 and up to {MAX_FREQ:g}")
+    if not isinstance(unit, str) or unit.lower() not in MILLIVOLTS:
+        raise RecordError(f"array: unit {unit!r} is not V, mV, uV or nV")
+    age = math.nan if age is None else age
+    if not isinstance(age, Real) or not (math.isnan(age) or 0 <= age <= MAX_AGE):
+        raise RecordError(f"array: age {age!r} is not a number of years from 0 to {MAX_AGE}, or None")
+    if sex is not None and str(sex).lower() not in SEXES:
+        raise RecordError(f"array: sex {sex!r} is not Male, Female, M or F, or None")
+    sex = None if sex is None else SEXES[str(sex).lower()]
+    return physical_header("array", sample_freq, [str(name) for name in leads], unit, n_samples, float(age), sex)
 
 
 def _read_npy(path):

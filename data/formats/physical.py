@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-from data.headers import MAX_AGE, Header, Lead, RecordError
+from data.headers import MAX_AGE, SEXES, Header, Lead, RecordError
 
-SEXES = {"m": "Male", "male": "Male", "f": "Female", "female": "Female"}
 NO_INVALID_MARK = "8"  # the storage format of WFDB that has no value for 'no sample here': NaN says it
 
 
