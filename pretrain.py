@@ -19,7 +19,7 @@ recordings.csv (the same by content), skipped_records.csv and record_warnings.tx
 import numpy as np
 import torch
 
-from data.dataset import train_batches, unlabelled_dataset
+from data.dataset import unlabelled_dataset
 from data.metadata import read_metadata
 from data.overview import overview
 from data.preprocess import SignalConfig
@@ -135,16 +135,7 @@ def pretrain(args, run, group):
     cache = open_recordings(args, signal_config, run, group)
     data = unlabelled_dataset(cache, read_metadata(args.metadata, cache.names, cache.duplicates))
     recordings = split_recordings(args, data)
-    batches = train_batches(
-        data,
-        recordings.train_windows,
-        args.seq_length,
-        args.batch_size,
-        args.seed,
-        group.rank,
-        group.world_size,
-        group.device,
-    )
+    batches = recordings.batches(data, args, group)
     train_signals = [cache.signal(i) for i in recordings.train]
     valid_signals = [cache.signal(i) for i in recordings.valid]
     print(*overview(data, None, recordings.train, recordings.valid), sep="\n")

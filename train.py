@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from data.dataset import build_dataset, class_frequency, train_batches, with_auxiliary, with_lead_subsets
+from data.dataset import build_dataset, class_frequency, with_auxiliary, with_lead_subsets
 from data.labels import load_class_set
 from data.metadata import read_metadata
 from data.overview import overview
@@ -42,8 +42,8 @@ from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.options import TrainingParser
 from engine.recordings import open_recordings, split_recordings
 from engine.resume import open_run, start_or_resume
-from engine.run_folder import make_config
 from engine.script import clean_exit
+from engine.trained_run import make_config
 from engine.validation import Validator, score_test
 from models import build_model
 
@@ -189,7 +189,7 @@ def train(args, pretrained, run, group):
     cache = open_recordings(args, signal_config, run, group)
     class_set = load_class_set(args.classes, cache.dx)
     data = build_dataset(cache, class_set, read_metadata(args.metadata, cache.names, cache.duplicates))
-    recordings = split_recordings(args, data, pretrained)
+    recordings = split_recordings(args, data, pretrained, args.classes, args.train_share)
     data = with_auxiliary(data, class_set, recordings.train, args.auxiliary)
     print(*overview(data, class_set, recordings.train, recordings.valid, data.auxiliary), sep="\n")
     print(f"{len(recordings.train)} recordings train, {len(recordings.valid)} validate; {run.path}")
@@ -201,16 +201,7 @@ def train(args, pretrained, run, group):
         rule = teacher.rule if args.decision is None else rule
     if args.lead_subsets:
         data = with_lead_subsets(data, recordings.train, args.sample_freq)
-    batches = train_batches(
-        data,
-        recordings.train_windows,
-        args.seq_length,
-        args.batch_size,
-        args.seed,
-        group.rank,
-        group.world_size,
-        group.device,
-    )
+    batches = recordings.batches(data, args, group)
 
     # ---- model: what is trained has auxiliary outputs, what is validated and saved has not
     torch.manual_seed(args.seed)

@@ -33,7 +33,8 @@ from benchmarks.runs import (
     training_seconds,
 )
 from engine.decision import decide, default_rule
-from engine.run_folder import RunFolder, load_run
+from engine.run_folder import RunFolder
+from engine.trained_run import load_run
 
 SCORES = ("auroc", "challenge")
 NO_AUGMENTATION = "--gain 0 --band 0 --wander 0 --noise 0 --lead_dropout 0 --mixup 0"

@@ -21,8 +21,9 @@ from data.extras import load_extra
 from data.inputs import read_input
 from data.preprocess import to_millivolts
 from data.records import find_records
-from engine.inference import BATCH, Predictor, load_predictor
+from engine.inference import Predictor, load_predictor
 from engine.onnx_file import onnx_bytes, run_session
+from engine.windows import BATCH
 from run_12ECG_classifier import DEFAULT_MODEL
 
 N = 200

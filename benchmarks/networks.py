@@ -19,9 +19,10 @@ from engine.allocator import keep_freed_memory
 from engine.augment import DEFAULT_AUGMENT, augment
 from engine.distributed import ProcessGroup
 from engine.forecasting import error_unit, huber
-from engine.inference import in_threads, load_predictor
+from engine.inference import load_predictor
 from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.options import cpu_has_bf16
+from engine.windows import in_threads
 from models import build_encoder, build_model
 from models.next_sample import NextSampleModel
 from run_12ECG_classifier import DEFAULT_MODEL

@@ -38,8 +38,8 @@ def areas(y_true: np.ndarray, y_score: np.ndarray, weights: np.ndarray) -> tuple
         weights: (n_draws, R).
 
     Returns:
-        Two arrays (n_draws, C), as `engine.metrics.auroc_per_class` and `auprc_per_class` give them for recordings
-        repeated by their weight; NaN where a draw has no positives (or, for AUROC, no negatives).
+        Two arrays (n_draws, C), AUROC and AUPRC as `engine.metrics.compute_scores` gives them of each class for
+        recordings repeated by their weight; NaN where a draw has no positives (or, for AUROC, no negatives).
     """
     n_draws, n_records = weights.shape
     auroc, auprc = np.full((2, n_draws, y_true.shape[1]), np.nan)

@@ -21,7 +21,8 @@ from data.dataset import Dataset
 from data.labels import ClassSet
 from data.metadata import NameIndex
 from engine.ensemble import read_predictions
-from engine.run_folder import RunError, RunFolder, load_run
+from engine.run_folder import RunError, RunFolder
+from engine.trained_run import load_run
 
 
 @dataclass(frozen=True)

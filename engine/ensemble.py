@@ -23,8 +23,10 @@ import torch
 
 from data.labels import ClassSet
 from engine.decision import decide
-from engine.metrics import choose_thresholds, compute_scores, expected_calibration_error
-from engine.run_folder import RunError, RunFolder, load_run, make_config
+from engine.metrics import compute_scores, expected_calibration_error
+from engine.run_folder import RunError, RunFolder
+from engine.thresholds import choose_thresholds
+from engine.trained_run import load_run, make_config
 from engine.validation import SCORES, official_weights, prediction_rows
 
 REPORTED = (*SCORES, "calibration_error")

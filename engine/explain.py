@@ -11,7 +11,8 @@ import torch
 from scipy.ndimage import uniform_filter1d
 
 from data.preprocess import window_starts
-from engine.inference import Predictor, window_batches, window_overlap
+from engine.inference import Predictor
+from engine.windows import window_batches, window_overlap
 
 N_STEPS = 16  # points on the way from silence to the recording
 SMOOTH = 0.12  # s over which attributions are averaged: about a QRS complex

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.preprocess import to_millivolts
-from engine.inference import window_batches
+from engine.windows import window_batches
 from models.next_sample import samples_ahead
 
 SMALLEST_SPREAD = 0.01  # mV, for leads that are flat in most recordings

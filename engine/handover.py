@@ -24,7 +24,8 @@ from data.files import open_regular
 from data.preprocess import SignalConfig
 from data.splits import rows_named, rows_with_hash, split_like
 from engine.checks import check_members
-from engine.run_folder import FORMATS, PRETRAIN, VERSION, RunError, RunFolder, load_strictly, provenance
+from engine.run_folder import FORMATS, PRETRAIN, VERSION, RunError, RunFolder
+from engine.trained_run import load_strictly, provenance
 from models import CAUSAL_ENCODERS, build_encoder
 
 # Sizes of an encoder that its weights do not depend on, or that no flag sets.

@@ -49,7 +49,7 @@ class History:
     tensorboard: bool = False
     rows: list[dict] = field(default_factory=list)
     best: float = math.nan
-    drawn_at: float = -math.inf  # s, of time.monotonic()
+    _drawn_at: float = field(default=-math.inf, init=False, repr=False)  # s, of time.monotonic()
     _writer: SummaryWriter | None = field(default=None, init=False, repr=False)
 
     @property
@@ -93,9 +93,9 @@ class History:
     def _draw_if_due(self) -> None:
         """Draw after every epoch, but where epochs take less than DRAW_EVERY only after some, and after the last."""
         is_last = self.n_epochs == self.settings["epochs"]
-        if not is_last and time.monotonic() - self.drawn_at < DRAW_EVERY:
+        if not is_last and time.monotonic() - self._drawn_at < DRAW_EVERY:
             return
-        self.drawn_at = time.monotonic()
+        self._drawn_at = time.monotonic()
         from engine.plots import history_figure, plot_history  # here, for matplotlib takes a while to import
 
         if self.plots:

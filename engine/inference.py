@@ -15,11 +15,7 @@ From Python, for recordings in files (of arrays, see `Predictor.classify` and do
 
 import os
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,140 +32,16 @@ from data.preprocess import (
     preprocess,
     preprocess_with_quality,
     to_microvolts,
-    to_millivolts,
-    window_starts,
 )
 from engine.decision import decide
-from engine.run_folder import RunError, load_run
+from engine.run_folder import RunError
+from engine.trained_run import load_run
+from engine.windows import embed, predict, single_threads
 from models.folding import fold_norms
 
-BATCH = 64  # windows
 FEW_LEADS = "few_leads"  # run inside a run folder that answers where leads are missing
 MANY_MISSING = 4  # leads; training silences one or two at random, so that a network copes with so few by itself
 _OTHER_CONTRACT = "has another signal configuration, other classes or another decision rule than"
-
-
-def predict(
-    models: Sequence[torch.nn.Module],
-    seq_lengths: Sequence[int],
-    signals: Sequence[np.ndarray],
-    covariates: np.ndarray,
-    device: str = "cpu",
-) -> np.ndarray:
-    """Probabilities (R, C) float32, the mean over each recording's windows and over the models.
-
-    Always in float32: the same recording gets the same probabilities wherever it is asked for.
-
-    Args:
-        models: in evaluation mode, from `models.folding.fold_norms`.
-        seq_lengths: samples in a window of each model.
-        signals: R arrays (12, T_i) int16 microvolts.
-        covariates: (R, N_COVARIATES) float32.
-        device: where the models are.
-    """
-
-    def probabilities(task):
-        model, x, lengths, rows = task
-        with torch.inference_mode():
-            logits = model(
-                torch.from_numpy(x).to(device),
-                torch.from_numpy(lengths).to(device),
-                torch.from_numpy(covariates[rows]).to(device),
-            )  # (b, C)
-            return torch.sigmoid(logits.float()).cpu().numpy()
-
-    n_threads = torch.get_num_threads() if device == "cpu" else 1
-    total = 0
-    for seq_length in sorted(set(seq_lengths)):  # models of one window length share its batches
-        members = [model for model, length in zip(models, seq_lengths) if length == seq_length]
-        tasks = ((model, *batch) for batch in window_batches(signals, seq_length) for model in members)
-        sums = np.zeros((len(signals), members[0].head.thresholds.numel()))  # (R, C)
-        n_windows = np.zeros(len(signals))
-        for (_, _, _, rows), scores in in_threads(probabilities, tasks, n_threads):
-            np.add.at(sums, rows, scores)
-            np.add.at(n_windows, rows, 1)
-        total = total + sums / (n_windows / len(members))[:, None]  # (R, C)
-    return (total / len(models)).astype(np.float32)
-
-
-def embed(
-    models: Sequence[torch.nn.Module], seq_lengths: Sequence[int], signals: Sequence[np.ndarray], device: str = "cpu"
-) -> np.ndarray:
-    """Features (R, D) float32 of recordings: those of each model, the mean over a recording's windows, one model's
-    behind the other's, for no feature of one has to do with one of another. Arguments as of `predict`.
-    """
-
-    def features(task):
-        model, x, lengths, _ = task
-        with torch.inference_mode():
-            return model.embed(torch.from_numpy(x).to(device), torch.from_numpy(lengths).to(device)).cpu().numpy()
-
-    n_threads = torch.get_num_threads() if device == "cpu" else 1
-    columns = []
-    for model, seq_length in zip(models, seq_lengths):
-        sums = np.zeros((len(signals), 2 * model.encoder.out_channels))  # (R, 2 D)
-        n_windows = np.zeros(len(signals))
-        tasks = ((model, *batch) for batch in window_batches(signals, seq_length))
-        for (_, _, _, rows), found in in_threads(features, tasks, n_threads):
-            np.add.at(sums, rows, found)
-            np.add.at(n_windows, rows, 1)
-        columns.append(sums / n_windows[:, None])
-    return np.concatenate(columns, 1).astype(np.float32)
-
-
-def in_threads(function: Callable[[Any], Any], items: Iterable[Any], n_threads: int) -> Iterator[tuple[Any, Any]]:
-    """Yield (item, function(item)) in order, computed by several threads; few items are read ahead.
-
-    Networks as small as these use two cores best by working on two batches at once: split within each operation, as
-    PyTorch does by itself, they gain little, and lose everything when another process takes one of the cores.
-    """
-    if n_threads == 1:
-        yield from ((item, function(item)) for item in items)
-        return
-    waiting = deque()
-    for item in items:
-        waiting.append((item, single_threads(n_threads).submit(function, item)))
-        if len(waiting) > 2 * n_threads:
-            item, future = waiting.popleft()
-            yield item, future.result()
-    for item, future in waiting:
-        yield item, future.result()
-
-
-@cache
-def single_threads(n: int) -> ThreadPoolExecutor:
-    """A pool of n threads in each of which PyTorch does not start further ones; kept, for its threads take time to
-    start.
-    """
-    return ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
-
-
-def window_overlap(seq_length: int) -> int:
-    """Samples that neighbouring windows of a recording share at least."""
-    return seq_length // 2
-
-
-def window_batches(
-    signals: Sequence[np.ndarray], seq_length: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, list[int]]]:
-    """Yield (x (b, 12, L) float32 mV, lengths (b,), row of each window) with b <= BATCH, all windows in order.
-
-    Half-overlapping windows (`data.preprocess.window_starts`), a shorter recording zero-padded after its lengths
-    samples. No more than one batch is in memory beside the signals, however long they are.
-    """
-    places = (
-        (row, start)
-        for row, signal in enumerate(signals)
-        for start in window_starts(signal.shape[1], seq_length, window_overlap(seq_length))
-    )
-    while batch := list(islice(places, BATCH)):
-        x = np.zeros((len(batch), 12, seq_length), np.int16)
-        lengths = np.empty(len(batch), np.int64)
-        for i, (row, start) in enumerate(batch):
-            window = signals[row][:, start : start + seq_length]  # (12, <= L)
-            lengths[i] = window.shape[1]
-            x[i, :, : lengths[i]] = window
-        yield to_millivolts(x), lengths, [row for row, _ in batch]
 
 
 class Predictor:
@@ -179,7 +51,6 @@ class Predictor:
         signal_config: rate, leads and range of the signals that the models see (`data.inputs.read_input` takes it).
         class_set: codes, abbreviations and names of the C columns; `class_set.column("AF")` finds one.
         decision: the rule that makes diagnoses of probabilities (`engine.decision`).
-        frequency: (C,) how often each class occurred in training.
         thresholds: (C,) mean over the models, for a rule that uses them.
         models, seq_lengths, device: the members, the samples in a window of each, and where they are.
         few_leads: the Predictor that answers in their place where MANY_MISSING leads or more are missing, or None.
@@ -192,7 +63,6 @@ class Predictor:
         signal_config: SignalConfig,
         class_set: ClassSet,
         decision: dict[str, Any],
-        frequency: Sequence[float],
         device: str = "cpu",
         few_leads: "Predictor | None" = None,
     ):
@@ -202,7 +72,6 @@ class Predictor:
         self.signal_config = signal_config
         self.class_set = class_set
         self.decision = decision
-        self.frequency = np.asarray(frequency, np.float64)
         self.thresholds = torch.stack([model.head.thresholds.cpu() for model in models]).mean(0).numpy()  # (C,)
         self.device = device
         self.few_leads = few_leads
@@ -338,6 +207,9 @@ def load_predictor(folder: str | Path, device: str = "cpu") -> Predictor:
         predictor.few_leads = _load_runs([folder / FEW_LEADS], device)
         if predictor.few_leads.contract() != predictor.contract():
             raise RunError(f"{folder / FEW_LEADS} {_OTHER_CONTRACT} {folder}: it cannot answer for it")
+        # Each has thresholds of its own, and `decide` sees probabilities, not recordings.
+        if predictor.decision["rule"] == "thresholds":
+            raise RunError(f"{folder / FEW_LEADS} decides by thresholds of its own: train it with --decision reward")
     return predictor
 
 
@@ -346,13 +218,11 @@ def _load_runs(runs: list[Path], device: str) -> Predictor:
     models = []
     seq_lengths = []
     contracts = []
-    frequencies = []
     for run in runs:
         run_models, run_lengths, signal, class_set, config = load_run(run)
         models += run_models
         seq_lengths += run_lengths
-        frequencies.append(config["data"]["frequency"])
         contracts.append((signal, class_set, config["decision"]))
         if contracts[-1] != contracts[0]:
             raise RunError(f"{run} {_OTHER_CONTRACT} {runs[0]}: they cannot be averaged")
-    return Predictor(models, seq_lengths, *contracts[0], np.mean(frequencies, axis=0), device)
+    return Predictor(models, seq_lengths, *contracts[0], device)

@@ -13,9 +13,10 @@ from data.covariates import N_COVARIATES
 from data.extras import MissingPackageError, load_extra
 from data.preprocess import to_millivolts
 from data.rhythm import PREMATURE, RATES, SOFTNESS, VARIATIONS
-from engine.inference import Predictor, window_overlap
+from engine.inference import Predictor
 from engine.metrics import load_weights
 from engine.whole_recording import recording_model
+from engine.windows import window_overlap
 
 FORMAT = "12ecg-onnx-1"
 OPSET = 17

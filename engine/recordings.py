@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from data.cache import CacheError, NothingReadable, SignalCache, open_cache
-from data.dataset import Dataset
+from data.dataset import Dataset, TrainBatches, train_batches
 from data.headers import printable
 from data.labels import PTBXL
 from data.preprocess import SignalConfig
@@ -85,14 +85,21 @@ def write_skipped(run: RunFolder, rows: list[dict]) -> None:
     run.write_rows("skipped_records.csv", rows, ["record", "stage", "reason"])
 
 
-def split_recordings(args: Namespace, data: Dataset, pretrained: Pretrained | None = None) -> TrainValid:
-    """Divide the recordings as the flags say, and as the pre-training did where an encoder is taken over. As in
-    PTB-XL's benchmark, recordings without any class of one of its tasks are left out.
+def split_recordings(
+    args: Namespace,
+    data: Dataset,
+    pretrained: Pretrained | None = None,
+    classes: str | None = None,
+    train_share: float = 1.0,
+) -> TrainValid:
+    """Divide the recordings as the flags say, and as the pre-training did where an encoder is taken over.
 
     Args:
-        args: split_by, test_fold, train_share, seed, classes.
+        args: split_by, test_fold, seed.
         data: all recordings.
         pretrained: where the encoder comes from, or None.
+        classes: what is learned; recordings without any class of a task of PTB-XL's benchmark are left out, as there.
+        train_share: of the training recordings, drawn by the seed.
 
     Raises:
         ValueError, RunError: a side is empty, or a patient would be on both; it says why and what to do.
@@ -104,11 +111,11 @@ def split_recordings(args: Namespace, data: Dataset, pretrained: Pretrained | No
     if pretrained is not None:
         train, valid = pretrained.split(data.cache, data.metadata.patients, train, valid)
         pretrained.warn_of_test(data.cache, test)
-    if getattr(args, "classes", None) in PTBXL:
+    if classes in PTBXL:
         labelled = data.y_true.any(1)
         train, valid, test = (rows[labelled[rows]] for rows in (train, valid, test))
-        print(f"{(~labelled).sum()} recordings have no class of {args.classes} and are left out, as in its benchmark")
-    chosen = share_of(train, getattr(args, "train_share", 1.0), args.seed)
+        print(f"{(~labelled).sum()} recordings have no class of {classes} and are left out, as in its benchmark")
+    chosen = share_of(train, train_share, args.seed)
     return TrainValid(data.cache, chosen, valid, len(train), test)
 
 
@@ -126,6 +133,21 @@ class TrainValid:
     def train_windows(self) -> np.ndarray:
         """Row of each window of an epoch."""
         return np.resize(self.train, self.n_windows)
+
+    def batches(self, data: Dataset, args: Namespace, group: ProcessGroup) -> TrainBatches:
+        """The batches of an epoch of seq_length, batch_size and seed; of several processes, each has its own windows
+        of them.
+        """
+        return train_batches(
+            data,
+            self.train_windows,
+            args.seq_length,
+            args.batch_size,
+            args.seed,
+            group.rank,
+            group.world_size,
+            group.device,
+        )
 
     def names(self, rows: np.ndarray) -> list[str]:
         """'source/record_id' of each row."""

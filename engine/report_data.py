@@ -9,7 +9,7 @@ from data.labels import NORMAL, ClassSet
 from engine.bootstrap import areas, counts, draw_weights, interval, ratio
 from engine.ensemble import out_of_fold
 from engine.inference import Predictor
-from engine.metrics import load_weights
+from engine.metrics import curve, load_weights, rewards
 from engine.run_folder import RunError, RunFolder
 from engine.score_files import find_pairs, read_outputs
 
@@ -110,19 +110,14 @@ def _challenge(y_true, y_pred, weights, class_set):
     """Challenge metric with its interval: rewards are sums over recordings, so a draw is a weighted sum."""
     if class_set.year is None:
         return None
-    rewards = load_weights(class_set.year)[1]
+    matrix = load_weights(class_set.year)[1]
     normal = np.zeros_like(y_true)
     normal[:, class_set.column(NORMAL)] = True
-    earned, worst, best = (_rewards(y_true, answers, rewards) for answers in (y_pred, normal, y_true))
+    earned, worst, best = (rewards(y_true, answers, matrix) for answers in (y_pred, normal, y_true))
     drawn = np.concatenate([np.ones((1, len(y_true))), weights])  # the first is no draw but all recordings
     values = ratio(drawn @ (earned - worst), drawn @ (best - worst))
     low, high = interval(values[1:])
     return float(values[0]), float(low), float(high)
-
-
-def _rewards(y_true, y_pred, rewards):
-    """(R,) reward of each recording, as in `engine.metrics.challenge_metric`."""
-    return ((y_true @ rewards) * y_pred).sum(1) / np.maximum((y_true | y_pred).sum(1), 1)
 
 
 def curves(y_true: np.ndarray, y_score: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
@@ -132,13 +127,11 @@ def curves(y_true: np.ndarray, y_score: np.ndarray) -> dict[str, tuple[np.ndarra
     """
     if y_true.all() or not y_true.any():
         return None
-    order = np.argsort(-y_score, kind="stable")
-    ranked = y_score[order]
-    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
-    tp, fp = np.cumsum(y_true[order])[ends], np.cumsum(~y_true[order])[ends]
-    sensitivity, fpr = tp / tp[-1], fp / fp[-1]
-    roc = _thinned(np.append(0, fpr), np.append(0, sensitivity), along=np.append(0, fpr) + np.append(0, sensitivity))
-    pr = _thinned(sensitivity, tp / (tp + fp), along=sensitivity)
+    tp, fp = curve(y_true, y_score)  # (T + 1,)
+    sensitivity = tp / tp[-1]
+    fpr = fp / fp[-1]
+    roc = _thinned(fpr, sensitivity, along=fpr + sensitivity)
+    pr = _thinned(sensitivity[1:], tp[1:] / (tp[1:] + fp[1:]), along=sensitivity[1:])
     return {"roc": roc, "pr": pr}
 
 

@@ -12,6 +12,7 @@ from engine.handover import Pretrained, read_pretrained
 from engine.plots import N_COLUMNS, SECONDS, plot_ecg
 from engine.report_training import find_drawn, read_history
 from engine.run_folder import RunError, RunFolder
+from engine.trained_run import load_strictly
 from models import build_encoder
 from models.next_sample import NextSampleModel
 
@@ -85,9 +86,9 @@ def load_model(run: RunFolder, config: dict) -> NextSampleModel:
         model = NextSampleModel(
             build_encoder(config["encoder"]), config["head"]["k_steps_ahead"], config["head"]["scale"]
         )
-        model.encoder.load_state_dict(content["encoder"], strict=True)
-        model.head.load_state_dict(content["head"], strict=True)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        for part in ("encoder", "head"):
+            load_strictly(getattr(model, part), content[part], run / "model.pth")
+    except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run / 'model.pth'} does not fit pretrain_config.json: {str(error)[:500]}") from error
     return model.eval()
 

@@ -20,7 +20,7 @@ RENAMED = {"hide_context": "hide_covariates"}  # flags of earlier versions
 # Whenever overwriting is interrupted, nothing of the old run may be taken for a part of the new one.
 OVERWRITTEN = (
     *("final_model.pth", "checkpoint.pth", "model.pth", "history.csv", "history.png", "config.json"),
-    *("test_ids.txt", "test_predictions.csv", "test_scores.json"),
+    *("valid_predictions.csv", "test_ids.txt", "test_predictions.csv", "test_scores.json"),
 )
 
 

@@ -13,9 +13,10 @@ from data.dataset import Dataset
 from data.labels import NORMAL, ClassSet
 from engine.decision import decide
 from engine.distributed import ProcessGroup
-from engine.inference import predict
-from engine.metrics import choose_thresholds, compute_scores, load_weights
+from engine.metrics import compute_scores, load_weights
 from engine.run_folder import RunFolder
+from engine.thresholds import choose_thresholds
+from engine.windows import predict
 from models import ECGModel
 from models.folding import fold_norms
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from engine.inference import Predictor, window_overlap
+from engine.inference import Predictor
+from engine.windows import window_overlap
 
 
 class RecordingModel(nn.Module):
@@ -52,7 +53,7 @@ class RecordingModel(nn.Module):
 
 
 def cut_windows(signal: Tensor, seq_length: int) -> tuple[Tensor, Tensor]:
-    """The windows of `engine.inference.window_batches`: signal (N, 12, T) -> (N, W, 12, seq_length), zero-padded where
+    """The windows of `engine.windows.window_batches`: signal (N, 12, T) -> (N, W, 12, seq_length), zero-padded where
     the recording is shorter, and the samples before the padding, (N, W) int64.
     """
     n_samples = torch.as_tensor(signal.shape[2])  # while tracing it is a tensor already, and stays a variable

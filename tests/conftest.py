@@ -221,7 +221,8 @@ def history(file):
 def untrained_run(tmp_path_factory):
     """A function that makes a run folder with a small, untrained model for the classes of a ClassSet."""
     from data.preprocess import SignalConfig
-    from engine.run_folder import RunFolder, make_config
+    from engine.run_folder import RunFolder
+    from engine.trained_run import make_config
     from models import DEFAULT_MODEL, build_model
 
     def make(class_set):

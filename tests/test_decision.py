@@ -7,7 +7,8 @@ import pytest
 
 from data.labels import YEARS, load_class_set
 from engine.decision import check_rule, decide, decide_by_reward, default_rule
-from engine.metrics import challenge_metric, choose_thresholds, load_weights, normal_column
+from engine.metrics import challenge_metric, load_weights, normal_column
+from engine.thresholds import choose_thresholds
 
 ANSWERS = [set(answer) for n in range(1, 7) for answer in itertools.combinations(range(6), n)]  # of six classes
 

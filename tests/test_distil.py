@@ -14,7 +14,8 @@ from data.dataset import Dataset, class_frequency
 from data.labels import load_class_set
 from engine.distil import Teacher, read_teacher
 from engine.inference import load_predictor
-from engine.run_folder import RunError, load_run
+from engine.run_folder import RunError
+from engine.trained_run import load_run
 
 
 class Names:

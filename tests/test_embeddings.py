@@ -11,7 +11,8 @@ from data.inputs import read_input
 from data.labels import load_class_set
 from data.preprocess import to_millivolts, window_starts
 from data.records import find_records, read_header
-from engine.inference import load_predictor, window_overlap
+from engine.inference import load_predictor
+from engine.windows import window_overlap
 from models import build_model
 from models.folding import fold_norms
 

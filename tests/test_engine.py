@@ -16,9 +16,10 @@ from conftest import SameBatch
 
 from data.labels import load_class_set
 from data.preprocess import SignalConfig, window_starts
-from engine.inference import BATCH, in_threads, predict, window_batches
 from engine.loop import Trainer, make_optimizer, make_schedule, moving_average
-from engine.run_folder import RunError, RunFolder, load_run, make_config, new_run_path
+from engine.run_folder import RunError, RunFolder, new_run_path
+from engine.trained_run import load_run, make_config
+from engine.windows import BATCH, in_threads, predict, window_batches
 from models import build_model
 
 ROOT = Path(__file__).resolve().parent.parent

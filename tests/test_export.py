@@ -18,9 +18,10 @@ from data.preprocess import SignalConfig, to_millivolts
 from data.records import find_records
 from data.rhythm import r_peaks, rhythm
 from engine.decision import decide_by_reward, default_rule
-from engine.inference import Predictor, load_predictor, window_batches
+from engine.inference import Predictor, load_predictor
 from engine.onnx_file import largest_difference, metadata, onnx_bytes, rhythm_steps, run_session
 from engine.whole_recording import cut_windows, recording_model
+from engine.windows import window_batches
 from models import build_model
 
 CLASSES = load_class_set("cinc2020")
@@ -31,6 +32,7 @@ TINY = {
     "bidirectional": {"encoder": "transformer", "width": 16, "depth": 1, "n_heads": 2, "bidirectional": True},
     "causal_resnet": {"stem": 8, "widths": [8, 8], "depths": [1, 1]},
     "no covariates": {"encoder": "xresnet", "stem": 8, "widths": [8, 8], "depths": [1, 1], "n_covariates": 0},
+    "lead flags": {"encoder": "xresnet", "stem": 8, "widths": [8, 8], "depths": [1, 1], "lead_flags": True},
 }
 
 
@@ -42,7 +44,7 @@ def predictor_of(*names, seq_lengths=(250,)):
         model.train()
         model(torch.randn(8, 12, 256, generator=generator))
         torch.nn.init.normal_(model.head.linear.weight, generator=generator)
-    return Predictor(models, seq_lengths, SignalConfig(), CLASSES, default_rule(CLASSES), [0.1] * len(CLASSES))
+    return Predictor(models, seq_lengths, SignalConfig(), CLASSES, default_rule(CLASSES))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from data.inputs import read_input
 from data.labels import load_class_set
 from data.preprocess import SignalConfig, preprocess_with_quality
 from data.records import RecordError, find_records, parse_header
-from engine.run_folder import RunFolder, make_config
+from engine.run_folder import RunFolder
+from engine.trained_run import make_config
 from evaluate_12ECG_score import evaluate_12ECG_score
 from models import DEFAULT_MODEL, build_model
 

@@ -116,6 +116,15 @@ def test_a_network_for_few_leads_with_another_contract_is_refused(tmp_path):
         load_predictor(tmp_path / "run")
 
 
+def test_a_network_for_few_leads_with_thresholds_of_its_own_is_refused(tmp_path):
+    for folder in (tmp_path / "run", tmp_path / "run" / "few_leads"):
+        shutil.copytree(ROOT / "mdl" / "few_leads", folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"decision": {"rule": "thresholds"}}))
+    with pytest.raises(RunError, match="run/few_leads decides by thresholds of its own"):
+        load_predictor(tmp_path / "run")
+
+
 def test_the_driver_says_that_leads_are_missing(tmp_path, untrained_run, capsys):
     signal = fake_ecg(np.random.default_rng(0))
     write_record(tmp_path / "in", "R0", signal[:2])

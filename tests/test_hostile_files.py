@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from data.labels import load_class_set
 from data.preprocess import SignalConfig
 from data.records import RecordError, parse_header, read_header, read_record
-from engine.run_folder import RunError, RunFolder, load_run, make_config
+from engine.run_folder import RunError, RunFolder
 from engine.score_files import find_pairs, read_outputs
+from engine.trained_run import load_run, make_config
 from models import DEFAULT_MODEL, ENCODERS, HEAD, build_model
 
 briefly = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -298,7 +299,7 @@ def test_configurations_beyond_the_limits_are_refused_at_once(path, value, run):
 def test_no_network_is_built_that_the_file_of_weights_cannot_fill(run, monkeypatch):
     """A hundred networks of 160 MB each, announced in a few kilobytes."""
     change(run, ("members",), [{"model": {**SIZES, "widths": [8, 4000]}, "seq_length": 250}] * 100)
-    monkeypatch.setattr("engine.run_folder.build_model", lambda config: pytest.fail("it was built"))
+    monkeypatch.setattr("engine.trained_run.build_model", lambda config: pytest.fail("it was built"))
     with pytest.raises(RunError, match="model.pth is too small for the"):
         load_run(run.path)
 

@@ -256,6 +256,15 @@ def test_an_interrupted_overwriting_leaves_nothing_to_resume(number, stopped, re
     assert number < 2 or "checkpoint.pth" not in names
 
 
+def test_overwriting_leaves_no_predictions_of_the_old_run(recordings, tmp_path):
+    """A run without validation writes none: an ensemble or a student would take the old ones for its own."""
+    run = tmp_path / "run"
+    train.main(arguments(recordings, run, "--epochs", "1"))
+    assert (run / "valid_predictions.csv").exists()
+    train.main(arguments(recordings, run, "--epochs", "1", "--valid_split", "0", "--overwrite"))
+    assert (run / "final_model.pth").exists() and not (run / "valid_predictions.csv").exists()
+
+
 def test_strict_training_stops_and_lists_what_is_wrong(recordings, tmp_path, capsys):
     signal = fake_ecg(np.random.default_rng(1))
     signal[8] = 0

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from engine.metrics import (
     auroc_per_class,
     challenge_metric,
-    choose_thresholds,
     compute_scores,
     compute_scores_cpsc2018,
     expected_calibration_error,
@@ -19,6 +18,7 @@ from engine.metrics import (
     load_weights,
     normal_column,
 )
+from engine.thresholds import choose_thresholds
 
 
 def random_case(seed, n_records, n_classes=24, n_levels=None):

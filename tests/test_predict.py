@@ -16,7 +16,7 @@ from data.records import RecordError, find_records
 from engine.answers import Answer, answer_of, diagnoses
 from engine.explain import as_random, attribute, important, interpolated, lead_shares, mean_logits, stretches
 from engine.inference import Predictor, load_predictor
-from engine.run_folder import load_run
+from engine.trained_run import load_run
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def predictor():
 def one_member():
     """The first network of the shipped ensemble: a seventh of the time."""
     models, seq_lengths, signal, class_set, config = load_run(ROOT / "mdl")
-    return Predictor(models[:1], seq_lengths[:1], signal, class_set, config["decision"], config["data"]["frequency"])
+    return Predictor(models[:1], seq_lengths[:1], signal, class_set, config["decision"])
 
 
 @pytest.fixture(scope="module")

@@ -31,9 +31,10 @@ from data.inputs import read_input
 from data.labels import load_class_set
 from data.preprocess import SignalConfig
 from data.records import RecordError, find_records
-from engine.run_folder import RunError, RunFolder, load_run, make_config
+from engine.run_folder import RunError, RunFolder
 from engine.score_checks import check_scores
 from engine.score_files import ScoreFileError, find_pairs, read_first_phase, read_labels, read_outputs
+from engine.trained_run import load_run, make_config
 from models import DEFAULT_MODEL, build_model
 
 SAMPLE = ROOT / "data" / "sample"
