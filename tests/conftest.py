@@ -196,6 +196,27 @@ def kill_after_first_epoch(script, *args, cwd):
         os.waitpid(pid, 0)
 
 
+def interrupt_and_resume(script, *args, prefix, cwd, run_script):
+    """Kill a training after its first epoch and resume it to its end, in the folder `run` of cwd; other flags than it
+    began with are refused. `prefix`: of the names of its files.
+    """
+    args = (*args, "--folder", "run")
+    kill_after_first_epoch(script, *args, cwd=cwd)
+    names = {file.name for file in (cwd / "run").iterdir()}
+    assert f"{prefix}checkpoint.pth" in names and f"{prefix}final_model.pth" not in names
+    other = run_script(script, *args, "--lr", "0.1", "--resume", cwd=cwd, check=False)
+    assert other.returncode != 0 and "--lr" in other.stderr
+    run_script(script, *args, "--resume", cwd=cwd)
+
+
+def history(file):
+    """Rows of a history, texts by column, without what depends on the machine."""
+    with open(file, newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert rows
+    return [{k: v for k, v in row.items() if k not in ("seconds", "records_per_second")} for row in rows]
+
+
 @pytest.fixture(scope="session")
 def untrained_run(tmp_path_factory):
     """A function that makes a run folder with a small, untrained model for the classes of a ClassSet."""

@@ -27,11 +27,21 @@ def test_every_benchmark_can_be_imported(name):
     importlib.import_module(f"benchmarks.{name}")
 
 
-def test_a_row_tells_how_many_times_better():
-    fast = compare("a", lambda: None, lambda: sum(range(20_000)), n=1, reference_name="sum")
-    slow = compare("b", lambda: sum(range(20_000)), lambda: None, unit="s")
-    alone = compare("c", lambda: None)
-    assert fast.ratio > 1 > slow.ratio and alone.ratio is None
+def test_a_row_tells_how_many_times_better(monkeypatch):
+    """By a clock that only our functions and the reference's move."""
+    now = [0.0]
+    monkeypatch.setattr("benchmarks.timing.time.perf_counter", lambda: now[0])
+
+    def taking(*seconds):
+        left = [100.0, *seconds]  # the first call warms up
+        return lambda: now.__setitem__(0, now[0] + left.pop(0))
+
+    fast = compare("a", taking(1, 4, 2), taking(9, 3, 6), n=12, reference_name="sum", repetitions=3)
+    assert (fast.ours, fast.ours_range, fast.reference, fast.ratio) == (6, (3, 12), 2, 3)
+    slow = compare("b", taking(1, 4, 2), taking(1, 1, 1), n=12, unit="s", repetitions=3)
+    assert (slow.ours, slow.ours_range, slow.reference, slow.ratio) == (2, (1, 4), 1, 0.5)
+    alone = compare("c", taking(1, 1, 1), repetitions=3)
+    assert alone.ours == 1 and alone.ratio is None
     lines = table([fast, slow, alone]).splitlines()
     assert "sum: " in lines[2] and lines[4].startswith("| c | /s |") and len({line.count("|") for line in lines}) == 1
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import history
 from test_end_to_end import TINY
 
 from data.dataset import Dataset, class_frequency
@@ -51,7 +52,7 @@ def test_frequency_counts_a_class_among_the_recordings_where_it_is_known():
 def teacher_run(sample, tmp_path_factory, run_script):
     folder = tmp_path_factory.mktemp("distil")
     flags = ("--input_folder", sample, "--cache", folder / "cache", "--no-plots", *TINY)
-    run_script("train.py", *flags, "--folder", "teacher", "--lead_subsets", "0", cwd=folder)
+    run_script("train.py", *flags, "--folder", "teacher", cwd=folder)
     config = json.loads((folder / "teacher" / "config.json").read_text())
     config["decision"]["odds"][3] = 0.25
     (folder / "teacher" / "config.json").write_text(json.dumps(config))
@@ -62,13 +63,12 @@ def test_a_student_trains_on_all_recordings_and_decides_as_its_teacher(teacher_r
     folder, flags = teacher_run
     student = ("--folder", "student", "--teacher", "teacher", "--valid_split", "0", "--lead_subsets", "0.4")
     done = run_script("train.py", *flags, *student, cwd=folder)
-    n_taught = sum(1 for _ in csv.DictReader(open(folder / "teacher" / "valid_predictions.csv", newline="")))
+    with open(folder / "teacher" / "valid_predictions.csv", newline="") as lines:
+        n_taught = len(list(csv.DictReader(lines)))
     n_records = len((folder / "student" / "train_ids.txt").read_text().splitlines())
     assert f"{n_taught} of {n_records} training recordings have a teacher's probabilities" in done.stdout
-    assert (
-        not (folder / "student" / "valid_ids.txt").read_text()
-        and not (folder / "student/valid_predictions.csv").exists()
-    )
+    assert not (folder / "student" / "valid_ids.txt").read_text()
+    assert not (folder / "student" / "valid_predictions.csv").exists()
     with pytest.raises(RunError, match="valid_predictions.csv is missing: the run trained on all recordings"):
         read_teacher(folder / "student", load_class_set("cinc2020"))
     taught, config = load_predictor(folder / "student"), load_run(folder / "student").config
@@ -78,10 +78,9 @@ def test_a_student_trains_on_all_recordings_and_decides_as_its_teacher(teacher_r
     first, last = (
         torch.load(folder / "student" / f"{name}.pth", weights_only=True) for name in ("model", "final_model")
     )
-    for a, b in zip(first["members"][0].values(), last["members"][0].values()):
+    for a, b in zip(first["members"][0].values(), last["members"][0].values(), strict=True):
         assert torch.equal(a, b)  # without validation the last epoch is kept
-    with open(folder / "student" / "history.csv", newline="") as lines:
-        assert all(math.isnan(float(row["auroc"])) for row in csv.DictReader(lines))
+    assert all(math.isnan(float(row["auroc"])) for row in history(folder / "student" / "history.csv"))
 
 
 def test_a_teacher_of_other_classes_is_refused(teacher_run):

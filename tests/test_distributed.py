@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING, kill_after_first_epoch, start_script
+from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING, history, kill_after_first_epoch, start_script
 
 from data.cache import CacheError, open_cache
 from data.dataset import PrefetchBatches, ResidentBatches, TrainBatches, unlabelled_dataset
@@ -64,20 +64,12 @@ def run_together(n, script, *args, cwd):
         return subprocess.CompletedProcess((script, *args), returncode, stdout.read(), stderr.read())
 
 
-def history(file):
-    with open(file, newline="") as lines:
-        return [
-            {key: float(value) for key, value in row.items() if key not in ("seconds", "records_per_second")}
-            for row in csv.DictReader(lines)
-        ]
-
-
 def assert_same_history(a, b):
     a, b = history(a), history(b)
-    assert len(a) == len(b) > 0 and a[0].keys() == b[0].keys()
+    assert len(a) == len(b) and a[0].keys() == b[0].keys()
     for one, other in zip(a, b):
         for name in one:
-            assert one[name] == pytest.approx(other[name], abs=1e-5, nan_ok=True), name
+            assert float(one[name]) == pytest.approx(float(other[name]), abs=1e-5, nan_ok=True), name
 
 
 def test_two_processes_train_as_one(folder_of_records, tmp_path, run_script):
@@ -125,40 +117,31 @@ def test_two_processes_pretrain_as_one(few, tmp_path, run_script):
     assert_same_history(tmp_path / "one" / "pretrain_history.csv", tmp_path / "two" / "pretrain_history.csv")
 
 
-def test_processes_open_what_the_main_one_settled(folder_of_records, tmp_path, monkeypatch):
-    """Only the main process tries skipped recordings again, and nobody goes on who sees other recordings."""
-    args = SimpleNamespace(
-        input_folder=folder_of_records,
-        n_total=None,
-        seed=1,
-        cache=tmp_path / "cache",
-        workers=1,
-        strict=False,
-        records=500,
+@pytest.fixture
+def flags(folder_of_records, tmp_path):
+    """What open_recordings looks at."""
+    cache = tmp_path / "cache"
+    return SimpleNamespace(
+        input_folder=folder_of_records, n_total=None, seed=1, cache=cache, workers=1, strict=False, records=500
     )
+
+
+def test_processes_open_what_the_main_one_settled(flags, folder_of_records, tmp_path, monkeypatch):
+    """Only the main process tries skipped recordings again, and nobody goes on who sees other recordings."""
     (folder_of_records / "a" / "R00.mat").rename(tmp_path / "R00.mat")
     how, real = [], open_cache
     monkeypatch.setattr("engine.recordings.open_cache", lambda *given: (how.append(given[-1]), real(*given))[1])
     monkeypatch.setattr(ProcessGroup, "broadcast", lambda group, value=True: value)
     monkeypatch.setattr(ProcessGroup, "all_gather_object", lambda group, value: [value] * 2)
     run = RunFolder(tmp_path / "run")
-    main, other = (open_recordings(args, SignalConfig(), run, ProcessGroup(rank, 2)) for rank in (0, 1))
+    main, other = (open_recordings(flags, SignalConfig(), run, ProcessGroup(rank, 2)) for rank in (0, 1))
     assert how == [True, False] and main.names == other.names and len(main) == 23
     monkeypatch.setattr(ProcessGroup, "all_gather_object", lambda group, value: [value, "another"])
     with pytest.raises(CacheError, match="the processes see different recordings"):
-        open_recordings(args, SignalConfig(), run, ProcessGroup(1, 2))
+        open_recordings(flags, SignalConfig(), run, ProcessGroup(1, 2))
 
 
-def test_if_nothing_can_be_read_the_list_is_written_before_the_end(folder_of_records, tmp_path):
-    args = SimpleNamespace(
-        input_folder=folder_of_records,
-        n_total=None,
-        seed=1,
-        cache=tmp_path / "cache",
-        workers=1,
-        strict=False,
-        records=500,
-    )
+def test_if_nothing_can_be_read_the_list_is_written_before_the_end(flags, folder_of_records, tmp_path):
     for file in folder_of_records.rglob("*.mat"):
         file.unlink()
     run = RunFolder(tmp_path / "run", PRETRAIN)
@@ -166,7 +149,7 @@ def test_if_nothing_can_be_read_the_list_is_written_before_the_end(folder_of_rec
     with pytest.raises(
         CacheError, match="none of 24 .* 24 times .*; all are listed in .*run/pretrain_skipped_records.csv"
     ):
-        open_recordings(args, SignalConfig(), run, ProcessGroup())
+        open_recordings(flags, SignalConfig(), run, ProcessGroup())
     with open(run / "skipped_records.csv", newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert len(rows) == 24 and rows[0]["record"] == "a/R00" and "missing" in rows[0]["reason"]
@@ -194,10 +177,10 @@ def test_parts_of_a_batch_make_the_whole(dataset, whole, monkeypatch):
         monkeypatch.setattr("data.dataset.SHUFFLED_WHOLE", 0)
     args = dataset, np.arange(len(dataset)), 250, 6, 1
     parts = [TrainBatches(*args, rank, 3).epoch(2) for rank in range(3)]
-    for whole, *shares in zip(TrainBatches(*args).epoch(2), *parts, strict=True):
-        assert torch.equal(whole.x, torch.cat([share.x for share in shares]))
-        assert all((share.index == whole.index).all() for share in shares)
-        assert [ProcessGroup(rank, 3).local_rows(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    for batch, *shares in zip(TrainBatches(*args).epoch(2), *parts, strict=True):
+        assert torch.equal(batch.x, torch.cat([share.x for share in shares]))
+        assert all((share.index == batch.index).all() for share in shares)
+    assert [ProcessGroup(rank, 3).local_rows(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
 
 
 def test_a_process_reads_its_own_share_of_a_large_set(dataset, monkeypatch):

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -243,36 +244,20 @@ def each_label(folder, change):
         file.write_text(change(file.read_text()))
 
 
-def rename(names):
-    """Change of an output's second line: a name for each code."""
-
-    def change(text):
-        record, classes, *rest = text.split("\n")
-        return "\n".join([record, ",".join(names(code) for code in classes.split(",")), *rest])
-
-    return change
-
-
-def decisions(form):
-    """Change of an output's third line."""
+def changed_words(row, form):
+    """Change of a line of an output, counted from 0: form(word) in place of each word."""
 
     def change(text):
         lines = text.split("\n")
-        lines[2] = ",".join(form(word) for word in lines[2].split(","))
+        lines[row] = ",".join(form(word) for word in lines[row].split(","))
         return "\n".join(lines)
 
     return change
 
 
-def scores(form):
-    """Change of an output's fourth line."""
-
-    def change(text):
-        lines = text.split("\n")
-        lines[3] = ",".join(form(word) for word in lines[3].split(","))
-        return "\n".join(lines)
-
-    return change
+rename = partial(changed_words, 1)
+decisions = partial(changed_words, 2)
+scores = partial(changed_words, 3)
 
 
 ABBREVIATION = {code: name for code, (name, _) in diagnosis_table().items()}

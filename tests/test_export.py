@@ -32,6 +32,7 @@ TINY = {
     "bidirectional": {"encoder": "transformer", "width": 16, "depth": 1, "n_heads": 2, "bidirectional": True},
     "causal_resnet": {"stem": 8, "widths": [8, 8], "depths": [1, 1]},
     "no covariates": {"encoder": "xresnet", "stem": 8, "widths": [8, 8], "depths": [1, 1], "n_covariates": 0},
+    "lead flags": {"encoder": "xresnet", "stem": 8, "widths": [8, 8], "depths": [1, 1], "lead_flags": True},
 }
 
 
@@ -107,7 +108,8 @@ def test_the_shipped_model_answers_as_the_driver_does(exported, onnxruntime, sam
         )
     about = {key: json.loads(text) for key, text in session.get_modelmeta().custom_metadata_map.items()}
     assert about["classes"] == list(CLASSES.codes) and about["leads"] == list(LEADS)
-    assert about["sample_freq"] == 100 and about["unit"] == "mV" and about["windows"] == [[250, 125]] * 7
+    assert about["sample_freq"] == 100 and about["unit"] == "mV"
+    assert about["windows"] == [[length, length // 2] for length in predictor.seq_lengths]
     np.testing.assert_allclose(about["thresholds"], predictor.thresholds)
     rule = about["decision"]
     odds = expected * np.array(rule["odds"])

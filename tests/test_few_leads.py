@@ -10,6 +10,7 @@ from conftest import ROOT, fake_ecg, write_record
 
 import driver
 from data.covariates import LEAD_SUBSETS, recording_covariates, subset_covariates
+from data.labels import load_class_set
 from data.preprocess import LEADS, SignalConfig, preprocess, to_microvolts
 from data.records import parse_header, read_record
 from engine.augment import augment, keep_lead_subset
@@ -89,7 +90,9 @@ def shipped():
     return load_predictor(ROOT / "mdl"), without, load_predictor(ROOT / "mdl" / "few_leads")
 
 
-@pytest.mark.parametrize("names, few", [(("I", "II"), True), (("I",), True), (LEADS[:9], False), (LEADS, False)])
+@pytest.mark.parametrize(
+    "names, few", [(("I", "II"), True), (("I",), True), (LEADS[:8], True), (LEADS[:9], False), (LEADS, False)]
+)
 def test_the_shipped_model_leaves_few_leads_to_the_network_made_for_them(names, few, shipped, sample):
     model, without, of_few = shipped
     adc, header = read_record(sample / "georgia" / "E00001")
@@ -101,6 +104,7 @@ def test_the_shipped_model_leaves_few_leads_to_the_network_made_for_them(names, 
     assert np.array_equal(model.predict([signal], covariates[None]), expected)
     both = model.predict([signal, np.ones((12, 900), np.int16)], np.stack([covariates, covariates]))
     np.testing.assert_allclose(both[:1], expected, atol=1e-6)
+    assert np.array_equal(model.embed([signal]), without.embed([signal]))  # features are always those of the seven
 
 
 def test_a_network_for_few_leads_with_another_contract_is_refused(tmp_path):
@@ -121,8 +125,12 @@ def test_a_network_for_few_leads_with_thresholds_of_its_own_is_refused(tmp_path)
         load_predictor(tmp_path / "run")
 
 
-def test_the_driver_says_that_leads_are_missing(tmp_path, capsys):
+def test_the_driver_says_that_leads_are_missing(tmp_path, untrained_run, capsys):
     signal = fake_ecg(np.random.default_rng(0))
     write_record(tmp_path / "in", "R0", signal[:2])
-    driver.main([str(tmp_path / "in"), str(tmp_path / "out")])
+    write_record(tmp_path / "in", "R1", signal)
+    folders = [str(tmp_path / "in"), str(tmp_path / "out")]
+    driver.main(folders)
     assert "leads are missing in 1 recordings: without 4 or more" in capsys.readouterr().out
+    driver.main([str(untrained_run(load_class_set("cinc2020")).path), *folders])
+    assert "leads are missing in 1 recordings: the model was made for all twelve" in capsys.readouterr().out

@@ -160,19 +160,8 @@ def test_a_frozen_encoder_does_not_change_and_a_slow_one_changes_less():
 def fine_tuned(request, pretrained, few, tmp_path, run_script):
     """(flags, run folder) of two epochs of train.py in a copy of the pre-trained folder."""
     shutil.copytree(pretrained, tmp_path / "run")
-    run_script(
-        "train.py",
-        "--input_folder",
-        few,
-        "--folder",
-        "run",
-        "--epochs",
-        "2",
-        "--batch_size",
-        "8",
-        *request.param,
-        cwd=tmp_path,
-    )
+    brief = ("--epochs", "2", "--batch_size", "8")
+    run_script("train.py", "--input_folder", few, "--folder", "run", *brief, *request.param, cwd=tmp_path)
     return request.param, tmp_path / "run"
 
 
@@ -285,19 +274,8 @@ def test_the_benchmark_refuses_to_mix_settings(pretrained, tmp_path):
 
 def test_the_shipped_encoder_can_be_fine_tuned(sample, tmp_path, run_script):
     shutil.copytree(ROOT / "mdl" / "pretrained", tmp_path / "run")
-    run_script(
-        "train.py",
-        "--input_folder",
-        sample,
-        "--folder",
-        "run",
-        "--epochs",
-        "1",
-        "--n_total",
-        "40",
-        "--freeze_encoder",
-        cwd=tmp_path,
-    )
+    flags = ("--epochs", "1", "--n_total", "40", "--freeze_encoder")
+    run_script("train.py", "--input_folder", sample, "--folder", "run", *flags, cwd=tmp_path)
     trained, shipped = (RunFolder(tmp_path / "run").load(name) for name in ("model.pth", "pretrain_model.pth"))
     assert all(
         torch.equal(trained["members"][0][f"encoder.{name}"], weight.float())

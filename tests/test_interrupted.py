@@ -1,6 +1,5 @@
 """Trainings that were interrupted, changed in between or went wrong: what is resumed, and what is said."""
 
-import csv
 import errno
 import fcntl
 import json
@@ -11,7 +10,7 @@ import stat
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_PRETRAINING, fake_ecg, write_record
+from conftest import TINY_PRETRAINING, fake_ecg, history, write_record
 
 import pretrain
 import train
@@ -39,12 +38,7 @@ def arguments(recordings, run, *flags, sizes=TINY):
 
 
 def scores(run):
-    """Rows of a run's history.csv without its timing."""
-    with open(run / "history.csv", newline="") as lines:
-        return [
-            {name: value for name, value in row.items() if name not in ("seconds", "records_per_second")}
-            for row in csv.DictReader(lines)
-        ]
+    return history(run / "history.csv")
 
 
 @pytest.fixture(scope="module")

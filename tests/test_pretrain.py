@@ -1,13 +1,12 @@
 """Pre-training: causal encoders, the loss, the baselines, and pretrain.py as a user runs it."""
 
-import csv
 import json
 import math
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_PRETRAINING, SameBatch, kill_after_first_epoch
+from conftest import TINY_PRETRAINING, SameBatch, history, interrupt_and_resume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -230,11 +229,6 @@ def test_a_model_learns_a_sine(name):
         assert loss_of(lambda x, n: trainer.ema_model(x, n)[0], x) < 0.3 * loss_of(Persistence(ks, 4), x)
 
 
-def rows(file):
-    with open(file, newline="") as lines:
-        return list(csv.DictReader(lines))
-
-
 def test_the_run_folder_is_complete(pretrained):
     assert {f.name.removeprefix("pretrain_") for f in pretrained.iterdir()} == {
         "config.json",
@@ -260,9 +254,9 @@ def test_the_run_folder_is_complete(pretrained):
 
 
 def test_the_history_compares_with_both_baselines(pretrained):
-    history = rows(pretrained / "pretrain_history.csv")
-    assert len(history) == 2
-    for row in history:
+    epochs = history(pretrained / "pretrain_history.csv")
+    assert len(epochs) == 2
+    for row in epochs:
         row = {name: float(value) for name, value in row.items()}
         assert all(map(math.isfinite, row.values()))
         for baseline in ("persistence", "linear"):
@@ -271,31 +265,14 @@ def test_the_history_compares_with_both_baselines(pretrained):
                     1 - row[f"valid_loss{end}"] / row[f"{baseline}_loss{end}"]
                 )
         assert row["valid_loss"] == pytest.approx((row["valid_loss_5"] + row["valid_loss_20"]) / 2)
-    assert history[0]["linear_loss"] == history[1]["linear_loss"] and float(history[1]["train_loss"]) < float(
-        history[0]["train_loss"]
-    )
+    first, second = epochs
+    assert first["linear_loss"] == second["linear_loss"]
+    assert float(second["train_loss"]) < float(first["train_loss"])
 
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(pretrained, few, tmp_path, run_script):
-    kill_after_first_epoch("pretrain.py", "--input_folder", few, "--folder", "run", *TINY_PRETRAINING, cwd=tmp_path)
-    assert (tmp_path / "run" / "pretrain_checkpoint.pth").exists() and not (
-        tmp_path / "run" / "pretrain_final_model.pth"
-    ).exists()
-    refused = run_script(
-        "pretrain.py",
-        "--input_folder",
-        few,
-        "--folder",
-        "run",
-        *TINY_PRETRAINING,
-        "--lr",
-        "0.1",
-        "--resume",
-        cwd=tmp_path,
-        check=False,
-    )
-    assert refused.returncode != 0 and "--lr" in refused.stderr
-    run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY_PRETRAINING, "--resume", cwd=tmp_path)
+    args = ("--input_folder", few, *TINY_PRETRAINING)
+    interrupt_and_resume("pretrain.py", *args, prefix="pretrain_", cwd=tmp_path, run_script=run_script)
     first, again = (RunFolder(run).load("pretrain_final_model.pth") for run in (pretrained, tmp_path / "run"))
     for part in ("encoder", "head"):
         assert first[part].keys() == again[part].keys() and all(

@@ -1,11 +1,10 @@
 """train.py --config repeats a run with its flags; --tensorboard logs what history.csv says."""
 
-import csv
 import json
 import sys
 
 import pytest
-from conftest import ROOT, TINY_PRETRAINING
+from conftest import ROOT, TINY_PRETRAINING, history
 
 import pretrain
 import train
@@ -80,8 +79,9 @@ def test_metadata_found_by_themselves_belong_to_their_folder(saved, sample, tmp_
     ],
 )
 def test_settings_are_checked_as_if_typed(saved, capsys, name, value, message):
+    file = saved(**{name: value})
     with pytest.raises(SystemExit):
-        repeated(saved(**{name: value}))
+        repeated(file)
     assert message in capsys.readouterr().err
 
 
@@ -118,17 +118,11 @@ def test_a_pretraining_is_repeated_too():
     assert args.encoder == config["encoder"]["encoder"]
 
 
-def history(run):
-    with open(run / "history.csv", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    return [{k: float(v) for k, v in row.items() if k not in ("seconds", "records_per_second")} for row in rows]
-
-
 def test_a_repeated_run_has_the_same_history(folder_of_records, tmp_path, run_script):
     flags = ("--input_folder", folder_of_records, *BRIEF, "--seed", "3", "--valid_split", "0.3")
     run_script("train.py", *flags, "--folder", "one", cwd=tmp_path)
     run_script("train.py", "--config", "one/config.json", "--folder", "two", "--no-plots", cwd=tmp_path)
-    assert str(history(tmp_path / "one")) == str(history(tmp_path / "two"))
+    assert history(tmp_path / "one" / "history.csv") == history(tmp_path / "two" / "history.csv")
     one, two = (RunFolder(tmp_path / name).read_config() for name in ("one", "two"))
     assert one["training"] == two["training"] and one["data"] == two["data"]
 
@@ -142,11 +136,11 @@ def test_tensorboard_says_what_history_says(folder_of_records, few, tmp_path, ru
     run_script("train.py", *flags, cwd=tmp_path)
     run_script("train.py", "--folder", "run", "--resume", "--epochs", "3", "--no-plots", "--tensorboard", cwd=tmp_path)
     logged = event_accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    rows = history(tmp_path / "run")
+    rows = history(tmp_path / "run" / "history.csv")
     assert len(rows) == 3
     for name in ("train_loss", "valid_loss", "auroc"):
         found = [(event.step, event.value) for event in logged.Scalars(name)]
-        assert found == [(int(row["epoch"]), pytest.approx(row[name], rel=1e-6)) for row in rows], name
+        assert found == [(int(row["epoch"]), pytest.approx(float(row[name]), rel=1e-6)) for row in rows], name
     assert [event.step for event in logged.Images("curves")] == [1, 2, 3]
     run_script("train.py", *flags[:-1], "--overwrite", cwd=tmp_path)
     assert not (tmp_path / "run" / "tensorboard").exists()

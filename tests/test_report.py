@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, history
 
 import report
 from data.labels import load_class_set
@@ -24,6 +24,9 @@ BROWSER_FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --hide-scrollbars"
 ).split()
+
+
+CARD = (ROOT / "mdl" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +161,8 @@ def test_page_is_one_small_file_with_everything_in_it(page):
         assert f">{heading}</a></h2>" in text
     for heading in ("ROC and precision-recall curves", "Reward-weighted confusion", "Thresholds", "Most wrong"):
         assert f">{heading}</a></h2>" in text
-    assert "atrial fibrillation (AF)" in text and "0.996 (" in text  # as mdl/README.md has it
+    of_card = re.search(r"\| AF \| [^|]*\|[^|]*\|[^|]*\| (\d\.\d{3}) \(", CARD)[1]
+    assert re.search(rf"atrial fibrillation \(AF\)</th>(<td[^>]*>\d+</td>)+<td[^>]*>{of_card} \(", text)
     assert not re.search(r"<script|@import|@font-face|(src|href)=.https?:|url\((?!#)", text)
     assert set(re.findall(r'<a href="#([^"]*)"', text)) <= set(re.findall(r'id="([^"]*)"', text))
     ids = re.findall(r'\bid="([^"]*)"', text)
@@ -202,7 +206,10 @@ def test_pretraining_run(few, tmp_path):
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     for heading in ("What was pre-trained", "Loss and skill by distance", "The future, foreseen"):
         assert f">{heading}</a></h2>" in text
-    assert "0.585" in text and "0.336" in text  # skill as mdl/README.md has it: 58 % and 34 %
+    best = min(history(ROOT / "mdl" / "pretrained" / "pretrain_history.csv"), key=lambda row: float(row["valid_loss"]))
+    skills = [float(best[f"skill_{baseline}"]) for baseline in ("persistence", "linear")]
+    assert all(f"{skill:.3f}" in text for skill in skills)
+    assert 'saves {:.0f} % of the loss of "nothing changes" and {:.0f} %'.format(*(100 * s for s in skills)) in CARD
 
 
 def test_own_pretraining_run_draws_the_future(pretrained, few, tmp_path):
