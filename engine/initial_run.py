@@ -30,6 +30,7 @@ from models.heads import ClassificationHead
 # Sizes that the weights do not depend on (flags may change them), or that follow from other flags.
 NOT_DECIDED = ("dropout", "n_leads")
 DROPOUTS = ("dropout", "head_dropout")
+LEAD_SUBSETS = 0.4  # share of windows with few leads where the run does not say its own
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class InitialRun:
                 f"{told} told which leads are missing: leave the flag out, or name another --init"
             )
         if lead_flags and "lead_subsets" not in args.explicit:
-            args.lead_subsets = self.loaded.config["training"].get("lead_subsets") or 0.4
+            share = self.loaded.config["training"].get("lead_subsets")  # an ensemble does not say
+            args.lead_subsets = share if isinstance(share, float) and 0 < share <= 1 else LEAD_SUBSETS
 
     def split(
         self, cache: SignalCache, patients: np.ndarray, train: np.ndarray, valid: np.ndarray
@@ -108,8 +110,8 @@ class InitialRun:
                 seen[index.rows(name)] = True
             if n_seen := int(seen[rows].sum()):
                 print(
-                    f"{n_seen} of the {len(rows)} {part} recordings bear names of recordings that {self.path} was "
-                    "trained on: if they are the same, scores are better than on new ones; keep others out"
+                    f"{n_seen} of the {len(rows)} {part} recordings have names of recordings that {self.path} was "
+                    "trained on: unless they are others, scores will be too good; choose a split that keeps them out"
                 )
 
     def rule_for(self, class_set: ClassSet, default: dict) -> dict:
@@ -194,7 +196,8 @@ def _check_same(args):
     run = RunFolder(args.folder)
     if not (run / "config.json").exists():
         return  # nothing to resume yet
-    facts = run.read_config()["data"].get("init")
+    data = run.read_config()["data"]
+    facts = data.get("init") if isinstance(data, dict) else None
     if not isinstance(facts, dict) or facts.get("sha256") != _sha256(args.init):
         raise RunError(
             f"{run.path} did not begin with the weights in {Path(args.init, 'model.pth')}: give the --init that it was "

@@ -157,6 +157,7 @@ def furnish(folder, recordings):
         os.symlink(recordings / "in", folder / name)
     for name in TABLES:
         shutil.copy(recordings / "metadata.csv", folder / name)
+    (folder / "classes.csv").write_text("code\n426783006\n164889003\n164865005\n")
     write_ptb_xl(folder / "ptb-xl-1.0.3", {"7": "9", "8": "10"})
     (folder / "mdl").symlink_to(ROOT / "mdl")
     return find_records(recordings / "in" / "georgia")[0].record_id
@@ -170,7 +171,8 @@ def smaller(file, arguments, folder, record_id):
     if file.name == "train.py":
         run = folder / arguments[arguments.index("--folder") + 1] if "--folder" in arguments else None
         pretrained = run is not None and (run / "pretrain_config.json").exists()
-        arguments += BRIEF if pretrained else (*TINY, *BRIEF)  # the encoder is given
+        given = pretrained or "--init" in arguments
+        arguments += BRIEF if given else (*TINY, *BRIEF)  # an encoder that is given has its size
         if run is not None and (run / "config.json").exists() and "--resume" not in arguments:
             arguments += ["--overwrite"]
     return arguments

@@ -184,7 +184,7 @@ def test_recordings_that_the_run_was_trained_on_are_counted(copied, capsys):
     rows = np.arange(4)
     train_rows, valid_rows = initial_of(copied.path).split(cache, rows, rows[:1], rows[1:])
     assert train_rows.tolist() == [0] and valid_rows.tolist() == [1, 2, 3]
-    assert "1 of the 3 validation recordings bear names of recordings that" in capsys.readouterr().out
+    assert "1 of the 3 validation recordings have names of recordings that" in capsys.readouterr().out
     initial_of(copied.path).warn_of_test(cache, rows[:1])
     assert "1 of the 1 test recordings" in capsys.readouterr().out
     initial_of(copied.path).split(cache, rows, rows, rows[:0])
