@@ -39,6 +39,7 @@ NOT_RUN = {
     "runs/fold_7": "seven trainings of 60 epochs; docs/runs.md has the same with two",
     "submission/": "a training of 60 epochs; test_submission.py runs smaller versions",
     "docker": "a container engine; test_submission.py does the steps of the Dockerfile",
+    "runs/folds_1_to_7": "trainings of minutes; the shorter ones of docs/runs.md are run",
     "--sample_freq_in": "arrays; test_convert.py reads them",
     "--folder mdl/pretrained": "the shipped encoder would be trained anew",
     "--folder mdl/few_leads": "the shipped network would be trained anew; test_distil.py trains likewise",
