@@ -7,6 +7,7 @@
     python train.py --fold 1 --n_folds 5                   one fold of a patient-wise, stratified cross-validation
     python train.py --hold_out georgia                     validate on a hospital that training never sees
     python train.py --teacher ENSEMBLE                     one network that learns the answers of several, too
+    python train.py --init mdl --classes FILE.csv          fine-tune a trained run to your own classes: docs/runs.md
     python train.py --valid_split 0                        all recordings train, the last epoch is kept
     python train.py --folder RUN --resume                  go on after an interruption, with the flags of that run
     python train.py --folder RUN --resume --epochs 200     train a finished run further
@@ -38,6 +39,7 @@ from engine.decision import choose_rule
 from engine.distil import read_teacher
 from engine.distributed import process_group, synchronise_batch_norm
 from engine.handover import FINE_TUNING_LR, read_pretrained
+from engine.initial_run import read_initial
 from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.options import TrainingParser
 from engine.recordings import open_recordings, split_recordings
@@ -47,12 +49,15 @@ from engine.trained_run import make_config
 from engine.validation import Validator, score_test
 from models import build_model
 
+FROM_SCRATCH_LR = 0.01
 # Columns of history.csv that are printed.
 SHOWN = {"train_loss": "train", "valid_loss": "valid", "auroc": "AUROC", "challenge_metric": "challenge"}
 
 
 def parse_args(argv=None):
-    """The flags, checked, and the pre-trained encoder that lies in --folder, or None."""
+    """The flags, checked, and what training starts from: the run of --init, the pre-trained encoder in --folder, or
+    None.
+    """
     parser = TrainingParser(__doc__, epochs=60)
     group = parser.add_argument_group("what the model reads and answers")
     group.add_argument(
@@ -76,8 +81,7 @@ def parse_args(argv=None):
     group.add_argument(
         "--lr",
         type=float,
-        default=0.01,
-        help=f"peak learning rate (default: %(default)s; {FINE_TUNING_LR} with a pre-trained encoder)",
+        help=f"peak learning rate (default: {FROM_SCRATCH_LR}; {FINE_TUNING_LR} with --init or a pre-trained encoder)",
     )
     group.add_argument("--weight_decay", type=float, default=0.01, help="default: %(default)s")
     group.add_argument("--ema_decay", type=float, default=0.99, help="of the averaged weights (default: %(default)s)")
@@ -124,7 +128,13 @@ def parse_args(argv=None):
         group.add_argument(
             f"--{name}", type=float, default=value, help="augmentation, see engine/augment.py (default: %(default)s)"
         )
-    group = parser.add_argument_group("fine-tuning, when --folder holds a pre-trained encoder")
+    group = parser.add_argument_group("fine-tuning, with --init or when --folder holds a pre-trained encoder")
+    group.add_argument(
+        "--init",
+        metavar="RUN",
+        help="trained run to start from, e.g. --init mdl: its encoder, and its answers of the classes that it shares "
+        "with --classes; other classes start afresh",
+    )
     group.add_argument("--freeze_encoder", action="store_true", help="train the head alone")
     group.add_argument(
         "--encoder_lr_factor",
@@ -133,16 +143,34 @@ def parse_args(argv=None):
         help="learning rate of a pre-trained encoder relative to the head's (default: %(default)s)",
     )
     args = parser.parse(argv)
-    pretrained = read_pretrained(args.folder)
-    if pretrained is not None:
-        pretrained.apply(args)
+    start = read_pretrained(args.folder)
+    if args.init is not None:
+        if start is not None:
+            parser.error(
+                f"--init {args.init}: --folder {args.folder} holds a pre-trained encoder: name another --folder"
+            )
+        start = read_initial(args)
+    if start is not None:
+        start.apply(args)
     elif args.freeze_encoder or "encoder_lr_factor" in args.explicit:
         flag = "--freeze_encoder" if args.freeze_encoder else "--encoder_lr_factor"
-        parser.error(f"{flag} needs a --folder with a pre-trained encoder, see pretrain.py")
+        parser.error(f"{flag} needs --init RUN, or a --folder with a pre-trained encoder, see pretrain.py")
     elif args.config is not None and Path(args.config).with_name("pretrain_config.json").exists():
         parser.error(f"{args.config} was fine-tuned: copy the files pretrain_* beside it into --folder first")
+    if args.lr is None:
+        args.lr = FROM_SCRATCH_LR
     parser.check_sizes(args)
-    return args, pretrained
+    return args, start
+
+
+def decision_rule(args, class_set, start, teacher):
+    """That of --decision; else the teacher's; else, for the same classes, that of --init; else the class set's own."""
+    rule = choose_rule(args.decision, class_set)
+    if args.decision is not None:
+        return rule
+    if teacher is not None:
+        return teacher.rule
+    return rule if args.init is None else start.rule_for(class_set, rule)
 
 
 def make_loss(args, group, generator):
@@ -175,12 +203,12 @@ def copy_to_eval_model(trained, eval_model):
     eval_model.load_state_dict(state)
 
 
-def train(args, pretrained, run, group):
+def train(args, start, run, group):
     """The whole experiment.
 
     Args:
         args: the Flags.
-        pretrained: the Pretrained encoder to start from, or None.
+        start: the Pretrained encoder or the InitialRun to start from, or None.
         run: the RunFolder to fill.
         group: the ProcessGroup of the processes that train together.
     """
@@ -189,16 +217,15 @@ def train(args, pretrained, run, group):
     cache = open_recordings(args, signal_config, run, group)
     class_set = load_class_set(args.classes, cache.dx)
     data = build_dataset(cache, class_set, read_metadata(args.metadata, cache.names, cache.duplicates))
-    recordings = split_recordings(args, data, pretrained, args.classes, args.train_share)
+    recordings = split_recordings(args, data, start, args.classes, args.train_share)
     data = with_auxiliary(data, class_set, recordings.train, args.auxiliary)
     print(*overview(data, class_set, recordings.train, recordings.valid, data.auxiliary), sep="\n")
     print(f"{len(recordings.train)} recordings train, {len(recordings.valid)} validate; {run.path}")
     frequency = class_frequency(data, recordings.train)  # (C + A,)
-    rule = choose_rule(args.decision, class_set)
     teacher = None if args.teacher is None else read_teacher(args.teacher, class_set)
+    rule = decision_rule(args, class_set, start, teacher)
     if teacher is not None:
         data = teacher.soften(data, recordings.train, args.teacher_share)
-        rule = teacher.rule if args.decision is None else rule
     if args.lead_subsets:
         data = with_lead_subsets(data, recordings.train, args.sample_freq)
     batches = recordings.batches(data, args, group)
@@ -208,16 +235,18 @@ def train(args, pretrained, run, group):
     config = args.model_config(len(class_set))
     model = build_model({**config, "n_classes": len(frequency)}).to(group.device)
     model.head.start_at(torch.from_numpy(frequency))
+    if start is not None:
+        start.load_into(model.encoder)
+        model.encoder.requires_grad_(not args.freeze_encoder)
+    if args.init is not None:
+        print(start.load_classes_into(model.head, class_set))
     if teacher is not None:  # validation, if there is any, chooses others
         model.head.thresholds[: len(class_set)] = torch.from_numpy(teacher.thresholds)
     eval_model = build_model(config).to(group.device)
-    if pretrained is not None:
-        pretrained.load_into(model.encoder)
-        model.encoder.requires_grad_(not args.freeze_encoder)
     model = synchronise_batch_norm(model, group)
 
     # ---- optimizer, and what a step needs
-    optimizer = make_optimizer(model, args.lr, args.weight_decay, 1.0 if pretrained is None else args.encoder_lr_factor)
+    optimizer = make_optimizer(model, args.lr, args.weight_decay, 1.0 if start is None else args.encoder_lr_factor)
     schedule = make_schedule(optimizer, args.epochs * len(batches))
     generator = torch.Generator(group.device)
     trainer = Trainer(
@@ -237,6 +266,8 @@ def train(args, pretrained, run, group):
 
     # ---- run folder: a new one, or what an interrupted run left
     info = recordings.info() | {"frequency": frequency[: len(class_set)].tolist()}
+    if args.init is not None:
+        info["init"] = start.facts()
     members = [{"model": config, "seq_length": args.seq_length}]
     run_config = make_config(signal_config, class_set, rule, members, args.settings(), info)
     history = start_or_resume(run, trainer, args, recordings, run_config, metric="auroc", shown=SHOWN)
@@ -263,9 +294,9 @@ def train(args, pretrained, run, group):
 
 def main(argv=None):
     with clean_exit("train.py", "go on with --resume"):
-        args, pretrained = parse_args(argv)
+        args, start = parse_args(argv)
         with process_group(args.cuda) as group, open_run(args, group) as run:
-            train(args, pretrained, run, group)
+            train(args, start, run, group)
 
 
 if __name__ == "__main__":

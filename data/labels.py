@@ -125,6 +125,25 @@ class ClassSet:
         """
         return self._columns_by_word.get(str(label).strip().casefold())
 
+    def shared_with(self, other: "ClassSet") -> dict[int, int]:
+        """{column here: column of the same class in `other`}. First the canonical codes are compared, then every code
+        that the scorer counts as the class, then further codes of the same clinical meaning; a column of `other` is
+        given once.
+        """
+        canonical = {code: column for column, code in enumerate(other.codes)}
+        of_training = [(*group, *aliases) for group, aliases in zip(self.members, self.training_aliases)]
+        found = {}
+        for groups, table in (
+            ([(code,) for code in self.codes], canonical),
+            (self.members, other.scored_codes),
+            (of_training, other.taught_codes),
+        ):
+            for column, group in enumerate(groups):
+                free = [table[code] for code in group if code in table and table[code] not in found.values()]
+                if column not in found and free:
+                    found[column] = free[0]
+        return dict(sorted(found.items()))
+
     def to_dict(self) -> dict:
         """Plain lists and strings, for JSON."""
         return {

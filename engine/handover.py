@@ -74,12 +74,7 @@ class Pretrained:
         decided = {"sample_freq": self.signal.sample_freq}
         decided |= {name: value for name, value in self.encoder.items() if name not in MAY_DIFFER}
         split = {name: self.settings[name] for name in SPLIT_FLAGS if name in self.settings}
-        for name, value in {**decided, **split}.items():
-            if name in args.explicit and getattr(args, name) != value:
-                raise RunError(
-                    f"--{name} {getattr(args, name)} contradicts the pre-training in {self.run / 'config.json'}, "
-                    f"which has {value}: leave the flag out, or name another --folder"
-                )
+        refuse_others(args, {**decided, **split}, f"the pre-training in {self.run / 'config.json'}", "--folder")
         for name, value in decided.items():
             setattr(args, name, value)
         args.folder = str(self.run.path)  # without the slash that a shell adds, which would ask for a new folder inside
@@ -125,6 +120,34 @@ class Pretrained:
         listed = self.recordings.get("train", []) + self.recordings.get("valid", [])
         if len(test) and listed and (n_seen := int(_found(listed, cache)[test].sum())):
             print(f"{n_seen} of the {len(test)} test recordings were seen in pre-training: give --test_fold to it too")
+
+
+def refuse_others(args: Namespace, decided: dict, source: str, flag: str) -> None:
+    """Refuse flags that were given but contradict what is taken over.
+
+    Args:
+        args: the flags; `explicit` names those that were given.
+        decided: {flag: the value that it must have}.
+        source: where that comes from, for the message.
+        flag: the one that names this source.
+
+    Raises:
+        RunError: a flag contradicts.
+    """
+    for name, value in decided.items():
+        if name in args.explicit and getattr(args, name) != value:
+            raise RunError(
+                f"{_as_typed(name, getattr(args, name))} contradicts {source}, which has {value}: leave the flag out, "
+                f"or name another {flag}"
+            )
+
+
+def _as_typed(name, value):
+    """A flag as it stands on a command line."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    words = value if isinstance(value, list) else [value]
+    return " ".join([f"--{name}", *map(str, words)])
 
 
 def _found(listed: list[tuple[str, str | None]], cache: SignalCache) -> np.ndarray:
@@ -177,7 +200,7 @@ def _read_recordings(run: RunFolder) -> dict[str, list[tuple[str, str | None]]]:
         return _read_hashes(run)
     if not os.path.lexists(run / "train_ids.txt") and not os.path.lexists(run / "valid_ids.txt"):
         return {}
-    return {part: [(name, None) for name in _read_ids(run, part)] for part in ("train", "valid")}
+    return {part: [(name, None) for name in read_ids(run, part)] for part in ("train", "valid")}
 
 
 def _read_hashes(run: RunFolder) -> dict[str, list[tuple[str, str | None]]]:
@@ -192,7 +215,10 @@ def _read_hashes(run: RunFolder) -> dict[str, list[tuple[str, str | None]]]:
     return found
 
 
-def _read_ids(run: RunFolder, part: str) -> list[str]:
+def read_ids(run: RunFolder, part: str) -> list[str]:
+    """Names of the recordings that train ("train") or validate ("valid"), as the run has listed them. Raises
+    RunError.
+    """
     file = run.regular(f"{part}_ids.txt")
     try:
         return file.read_text(encoding="utf-8").splitlines()

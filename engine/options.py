@@ -23,7 +23,7 @@ from models import ENCODERS, HEAD
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_INPUT = "./Training_WFDB"
 SAMPLE = ROOT / "data" / "sample"
-PATH_FLAGS = ("input_folder", "metadata", "cache", "folder", "classes", "teacher", "config")
+PATH_FLAGS = ("input_folder", "metadata", "cache", "folder", "classes", "teacher", "init", "config")
 # How and where a run is computed; all others decide its result.
 NOT_PART_OF_A_RUN = (
     "resume",

@@ -19,6 +19,7 @@ from data.records import Record, RecordError, find_records
 from data.splits import share_of, take_out_fold
 from engine.distributed import ProcessGroup
 from engine.handover import Pretrained
+from engine.initial_run import InitialRun
 from engine.run_folder import RunFolder
 
 MAX_SHOWN = 20  # lines of what --strict refuses
@@ -88,7 +89,7 @@ def write_skipped(run: RunFolder, rows: list[dict]) -> None:
 def split_recordings(
     args: Namespace,
     data: Dataset,
-    pretrained: Pretrained | None = None,
+    start: Pretrained | InitialRun | None = None,
     classes: str | None = None,
     train_share: float = 1.0,
 ) -> TrainValid:
@@ -97,7 +98,7 @@ def split_recordings(
     Args:
         args: split_by, test_fold, seed.
         data: all recordings.
-        pretrained: where the encoder comes from, or None.
+        start: where the encoder comes from, or None.
         classes: what is learned; recordings without any class of a task of PTB-XL's benchmark are left out, as there.
         train_share: of the training recordings, drawn by the seed.
 
@@ -108,9 +109,9 @@ def split_recordings(
         print(line)
     train, valid = args.split_by.rows(data.targets, data.cache.sources, data.metadata, args.seed)
     train, valid, test = take_out_fold(args.test_fold, data.metadata, train, valid)
-    if pretrained is not None:
-        train, valid = pretrained.split(data.cache, data.metadata.patients, train, valid)
-        pretrained.warn_of_test(data.cache, test)
+    if start is not None:
+        train, valid = start.split(data.cache, data.metadata.patients, train, valid)
+        start.warn_of_test(data.cache, test)
     if classes in PTBXL:
         labelled = data.y_true.any(1)
         train, valid, test = (rows[labelled[rows]] for rows in (train, valid, test))

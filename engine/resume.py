@@ -14,8 +14,9 @@ from engine.loop import Trainer
 from engine.recordings import TrainValid
 from engine.run_folder import ReadOnlyRunFolder, RunError, RunFolder, new_run_path
 
-# What may differ when a run is resumed: recordings are compared by what they contain, and a run may be extended.
-MAY_DIFFER = ("input_folder", "metadata", "epochs")
+# What may differ when a run is resumed: recordings, and the run of --init, are compared by what they contain, and a run
+# may be extended.
+MAY_DIFFER = ("input_folder", "metadata", "init", "epochs")
 RENAMED = {"hide_context": "hide_covariates"}  # flags of earlier versions
 # Whenever overwriting is interrupted, nothing of the old run may be taken for a part of the new one.
 OVERWRITTEN = (

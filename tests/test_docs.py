@@ -39,6 +39,7 @@ NOT_RUN = {
     "runs/fold_7": "seven trainings of 60 epochs; docs/runs.md has the same with two",
     "submission/": "a training of 60 epochs; test_submission.py runs smaller versions",
     "docker": "a container engine; test_submission.py does the steps of the Dockerfile",
+    "runs/folds_1_to_7": "trainings of minutes; the shorter ones of docs/runs.md are run",
     "--sample_freq_in": "arrays; test_convert.py reads them",
     "--folder mdl/pretrained": "the shipped encoder would be trained anew",
     "--folder mdl/few_leads": "the shipped network would be trained anew; test_distil.py trains likewise",
@@ -157,6 +158,7 @@ def furnish(folder, recordings):
         os.symlink(recordings / "in", folder / name)
     for name in TABLES:
         shutil.copy(recordings / "metadata.csv", folder / name)
+    (folder / "classes.csv").write_text("code\n426783006\n164889003\n164865005\n")
     write_ptb_xl(folder / "ptb-xl-1.0.3", {"7": "9", "8": "10"})
     (folder / "mdl").symlink_to(ROOT / "mdl")
     return find_records(recordings / "in" / "georgia")[0].record_id
@@ -170,7 +172,8 @@ def smaller(file, arguments, folder, record_id):
     if file.name == "train.py":
         run = folder / arguments[arguments.index("--folder") + 1] if "--folder" in arguments else None
         pretrained = run is not None and (run / "pretrain_config.json").exists()
-        arguments += BRIEF if pretrained else (*TINY, *BRIEF)  # the encoder is given
+        given = pretrained or "--init" in arguments
+        arguments += BRIEF if given else (*TINY, *BRIEF)  # an encoder that is given has its size
         if run is not None and (run / "config.json").exists() and "--resume" not in arguments:
             arguments += ["--overwrite"]
     return arguments
