@@ -52,7 +52,8 @@ class ProcessGroup:
         if self.world_size == 1:
             return x
         whole = x.new_empty((len(x) * self.world_size, *x.shape[1:]))
-        dist.all_gather_into_tensor(whole, x.contiguous())
+        if whole.numel():  # there may be columns of nothing, which need no exchange
+            dist.all_gather_into_tensor(whole, x.contiguous())
         return whole
 
     def all_gather_object(self, value: Any) -> list:
@@ -149,14 +150,20 @@ def process_group(cuda: bool) -> Iterator[ProcessGroup]:
                 f"process {local_rank} of this machine has no GPU of its own: there are {torch.cuda.device_count()}"
             )
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+    device = f"cuda:{local_rank}" if cuda else "cpu"
+    # Without the device NCCL would guess it from the rank, wrongly where machines have different numbers of GPUs.
+    dist.init_process_group(
+        "nccl" if cuda else "gloo", timeout=TIMEOUT, device_id=torch.device(device) if cuda else None
+    )
     try:
         with contextlib.nullcontext() if rank == 0 else _silence():
-            yield ProcessGroup(rank, int(os.environ["WORLD_SIZE"]), f"cuda:{local_rank}" if cuda else "cpu")
+            yield ProcessGroup(rank, int(os.environ["WORLD_SIZE"]), device)
     finally:
-        if sys.exc_info()[0] is None:  # after an error the others may be gone
+        failed = sys.exc_info()[0] is not None  # then the others may be gone
+        if not failed:
             dist.barrier()
-        dist.destroy_process_group()
+        if not failed or not cuda:  # NCCL would wait for the others here, and torchrun for this process's end
+            dist.destroy_process_group()
 
 
 def _silence() -> contextlib.AbstractContextManager:

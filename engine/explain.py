@@ -12,7 +12,7 @@ from scipy.ndimage import uniform_filter1d
 
 from data.preprocess import window_starts
 from engine.inference import Predictor
-from engine.windows import window_batches, window_overlap
+from engine.windows import full_float32, window_batches, window_overlap
 
 N_STEPS = 16  # points on the way from silence to the recording
 SMOOTH = 0.12  # s over which attributions are averaged: about a QRS complex
@@ -53,10 +53,11 @@ def _integrated(model, x, lengths, covariates, column, n_steps, device):
     x, lengths = torch.from_numpy(x).to(device), torch.from_numpy(lengths).to(device)
     covariates = torch.from_numpy(covariates).to(device).expand(len(x), -1)
     total = torch.zeros_like(x)
-    for step in range(n_steps):
-        point = (x * ((step + 0.5) / n_steps)).requires_grad_()  # midpoint rule
-        logits = model(point, lengths, covariates)[:, column]  # (b,)
-        total += torch.autograd.grad(logits.sum(), point)[0]
+    with full_float32(device):
+        for step in range(n_steps):
+            point = (x * ((step + 0.5) / n_steps)).requires_grad_()  # midpoint rule
+            logits = model(point, lengths, covariates)[:, column]  # (b,)
+            total += torch.autograd.grad(logits.sum(), point)[0]
     return (x * total / n_steps).double().cpu().numpy()
 
 
@@ -64,7 +65,7 @@ def mean_logits(predictor: Predictor, signal: np.ndarray, covariates: np.ndarray
     """Logits of a recording, the mean over windows and members: what `attribute` shares out. -> (C,) float64."""
     predictor = predictor.responsible(signal)
     totals = []
-    with torch.inference_mode():
+    with torch.inference_mode(), full_float32(predictor.device):
         for model, seq_length in zip(predictor.models, predictor.seq_lengths):
             logits = []
             for x, lengths, _ in window_batches([signal], seq_length):

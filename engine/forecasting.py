@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.preprocess import to_millivolts
-from engine.windows import window_batches
+from engine.windows import full_float32, window_batches
 from models.next_sample import samples_ahead
 
 SMALLEST_SPREAD = 0.01  # mV, for leads that are flat in most recordings
@@ -109,7 +109,9 @@ def losses_ahead(
     count = np.zeros(len(k_steps_ahead))
     for x, lengths in windows_on(device, signals, seq_length):
         _, future, valid = samples_ahead(x, lengths, k_steps_ahead, stride)
-        sums, n = huber(predict(x, lengths), future, valid, error_unit(x, lengths, scale))
+        with full_float32(device):
+            prediction = predict(x, lengths)
+        sums, n = huber(prediction, future, valid, error_unit(x, lengths, scale))
         total += sums.double().cpu().numpy()
         count += n.cpu().numpy()
     return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)

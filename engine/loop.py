@@ -65,23 +65,33 @@ def make_schedule(
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+class MovingAverage(AveragedModel):
     """Exponential moving average of a model's weights and batch-norm statistics; `.module` is the averaged model.
 
     The decay rises from 1/11 to `decay`, so that the first steps do not drag the random start along.
     """
 
-    def update(means: list[Tensor], values: list[Tensor], _: Tensor) -> None:
-        if not means[0].is_floating_point():  # counters of batch norm
-            for mean, value in zip(means, values):
-                mean.copy_(value)
-            return
-        n = int(averaged.n_averaged)  # the one on the CPU: to read the argument would mean to wait for the GPU
-        torch._foreach_lerp_(means, values, 1 - min(decay, n / (n + 10)))  # on a GPU one launch instead of hundreds
+    def __init__(self, model: nn.Module, decay: float):
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
+        self.n_averaged.fill_(1)
+        self.eval().requires_grad_(False)
 
-    averaged = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
-    averaged.n_averaged.fill_(1)  # at 0 the first update would replace the average, for any decay
-    return averaged.eval().requires_grad_(False)
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take in the weights after a step. PyTorch's own would copy the number of steps to a GPU, and so wait for it
+        in every step; here that number stays on the CPU.
+        """
+        means = [*self.module.parameters(), *self.module.buffers()]
+        values = [*model.parameters(), *model.buffers()]
+        averaged = [(mean, value) for mean, value in zip(means, values) if mean.is_floating_point()]
+        n = int(self.n_averaged)
+        weight = 1 - min(self.decay, n / (n + 10))
+        torch._foreach_lerp_(*map(list, zip(*averaged)), weight)  # on a GPU one launch instead of hundreds
+        for mean, value in zip(means, values):
+            if not mean.is_floating_point():  # counters of batch norm
+                mean.copy_(value)
+        self.n_averaged += 1
 
 
 def checked_sum(losses: list[tuple[Tensor, Iterable[int]]]) -> float:
@@ -127,7 +137,7 @@ class Trainer:
     def __post_init__(self):
         keep_freed_memory()  # a step takes what the step before has freed
         self.device_type = torch.device(self.group.device).type
-        self.ema = moving_average(self.model, self.ema_decay)
+        self.ema = MovingAverage(self.model, self.ema_decay)
         # The compiled form shares its weights with the model, which is what is saved.
         self.forward = torch.compile(self.model) if self.compiled else self.model
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -93,20 +94,30 @@ def rhythm_steps() -> list[tuple[str, float, float]]:
 
 
 def largest_difference(content: bytes, predictor: Predictor) -> float | None:
-    """How far onnxruntime's probabilities are from PyTorch's at most, over noise of several lengths; None if
-    onnxruntime is not installed.
+    """How far onnxruntime's probabilities are from PyTorch's at most, see `difference_over_noise`; None if onnxruntime
+    is not installed.
     """
     try:
         onnxruntime = load_extra("onnxruntime", "the comparison")
     except MissingPackageError:
         return None
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return difference_over_noise(lambda signal, covariates: run_session(session, signal, covariates), predictor)
+
+
+def difference_over_noise(answer: Callable[[np.ndarray, np.ndarray], np.ndarray], predictor: Predictor) -> float:
+    """How far an exported model's probabilities are from the Predictor's at most, over noise of several lengths.
+
+    Args:
+        answer: (signal (N, 12, T) mV, covariates (N, N_COVARIATES)) -> probabilities (N, C), of the exported model.
+        predictor: what was exported.
+    """
     rng = np.random.default_rng(0)
     differences = []
     for n_samples in (SHORT // 2, *predictor.seq_lengths[:1], 3 * max(predictor.seq_lengths) + 1):
         signals = rng.normal(0, 300, (3, 12, n_samples)).astype(np.int16)  # microvolts
         covariates = rng.uniform(-0.5, 0.5, (3, N_COVARIATES)).astype(np.float32)
-        found = run_session(session, to_millivolts(signals), covariates)
+        found = answer(to_millivolts(signals), covariates)
         differences.append(np.abs(found - predictor.predict(list(signals), covariates)).max())
     return float(max(differences))
 

@@ -277,7 +277,7 @@ class TrainingParser(ArgumentParser):
         except ValueError as error:
             self.error(str(error))
         if args.bf16 is None:
-            args.bf16 = torch.cuda.is_bf16_supported() if args.cuda else cpu_has_bf16()
+            args.bf16 = gpu_has_bf16() if args.cuda else cpu_has_bf16()
         return args
 
     def _explicit(self, args: Flags, argv: list[str] | None) -> set[str]:
@@ -347,6 +347,13 @@ def _kind(value: Any) -> dict:
 
 def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def gpu_has_bf16() -> bool:
+    """Whether the GPU computes bfloat16 natively, as NVIDIA's do from Ampere on. `torch.cuda.is_bf16_supported` by
+    itself is true of those before, too, which emulate it.
+    """
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def cpu_has_bf16() -> bool:

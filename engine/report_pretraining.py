@@ -103,7 +103,7 @@ def foreseen(model: NextSampleModel, signal: np.ndarray, seen: int, seq_length: 
     x = torch.from_numpy(np.ascontiguousarray(signal[None, :, begin:seen]))  # (1, 12, L)
     with torch.inference_mode():
         ahead = model.head(model.encoder(x)[..., -1:], x[..., None, -1:])[0, :, :, 0]  # (12, K)
-    steps = np.array([0, *model.k_steps_ahead])
+    steps = np.array([0, *model.k_steps_ahead.tolist()])
     values = np.concatenate([x[0, :, -1:].numpy(), ahead.float().numpy()], 1)  # (12, K + 1)
     return np.stack([np.interp(np.arange(steps.max() + 1), steps, row) for row in values])
 

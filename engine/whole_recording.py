@@ -41,7 +41,7 @@ class RecordingModel(nn.Module):
         total = 0
         for seq_length in sorted(set(self.seq_lengths)):
             windows, lengths = cut_windows(signal, seq_length)  # (N, W, 12, L), (N, W)
-            n_windows = torch.as_tensor(windows.shape[1])
+            n_windows = windows.shape[1]
             rows = None
             if covariates is not None:
                 rows = covariates.unsqueeze(1).expand(-1, n_windows, -1).flatten(0, 1)  # (N W, N_COVARIATES)
@@ -55,19 +55,31 @@ class RecordingModel(nn.Module):
 def cut_windows(signal: Tensor, seq_length: int) -> tuple[Tensor, Tensor]:
     """The windows of `engine.windows.window_batches`: signal (N, 12, T) -> (N, W, 12, seq_length), zero-padded where
     the recording is shorter, and the samples before the padding, (N, W) int64.
+
+    torch.export takes every size that varies for two or more: there a single window is cut twice, which changes no
+    mean.
     """
-    n_samples = torch.as_tensor(signal.shape[2])  # while tracing it is a tensor already, and stays a variable
-    covered = n_samples.clamp(min=seq_length)
+    n_samples = signal.shape[2]
+    covered = at_least(n_samples, seq_length)
     overlap = window_overlap(seq_length)
-    n_windows = torch.div(covered - overlap - 1, seq_length - overlap, rounding_mode="floor") + 1
+    n_windows = (covered - overlap - 1) // (seq_length - overlap) + 1
+    if torch.compiler.is_compiling():
+        n_windows = at_least(n_windows, 2)
     last = covered - seq_length  # first sample of the last window
-    order = torch.arange(n_windows, device=signal.device)
-    starts = torch.div(order * last, (n_windows - 1).clamp(min=1), rounding_mode="floor")  # (W,)
-    index = starts[:, None] + torch.arange(seq_length, device=signal.device)  # (W, L)
+    starts = torch.arange(n_windows, device=signal.device) * last // at_least(n_windows - 1, 1)  # (W,)
+    samples = torch.arange(seq_length, device=signal.device)  # (L,)
+    index = starts[:, None] + samples  # (W, L)
     padding = signal.new_zeros(1, 1, seq_length).expand(signal.shape[0], signal.shape[1], -1)
     windows = torch.cat([signal, padding], 2)[:, :, index].transpose(1, 2)  # (N, W, 12, L)
-    lengths = n_samples.clamp(max=seq_length).expand(signal.shape[0], n_windows)
+    lengths = (samples < n_samples).sum().expand(signal.shape[0], n_windows)
     return windows, lengths
+
+
+def at_least(size: int | Tensor, minimum: int) -> int | Tensor:
+    """A size, or the minimum where that is larger: a number, or what stands for one and stays a variable, a tensor
+    while tracing for ONNX and a symbol in torch.export.
+    """
+    return size.clamp(min=minimum) if isinstance(size, Tensor) else torch.sym_max(size, minimum)
 
 
 def recording_model(predictor: Predictor) -> RecordingModel:

@@ -1,5 +1,6 @@
 """Networks over whole recordings: window by window, batch by batch, on all cores."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,7 @@ def predict(
 
     def probabilities(task):
         model, x, lengths, rows = task
-        with torch.inference_mode():
+        with torch.inference_mode(), full_float32(device):
             logits = model(
                 torch.from_numpy(x).to(device),
                 torch.from_numpy(lengths).to(device),
@@ -67,7 +68,7 @@ def embed(
 
     def features(task):
         model, x, lengths, _ = task
-        with torch.inference_mode():
+        with torch.inference_mode(), full_float32(device):
             return model.embed(torch.from_numpy(x).to(device), torch.from_numpy(lengths).to(device)).cpu().numpy()
 
     n_threads = torch.get_num_threads() if device == "cpu" else 1
@@ -81,6 +82,26 @@ def embed(
             np.add.at(n_windows, rows, 1)
         columns.append(sums / n_windows[:, None])
     return np.concatenate(columns, 1).astype(np.float32)
+
+
+@contextlib.contextmanager
+def full_float32(device: str) -> Iterator[None]:
+    """float32 is float32 within the block, on a GPU too. There PyTorch convolves in TF32 unless told otherwise, with 10
+    bits of mantissa, and multiplies matrices so where a container or a user has switched it on. Nothing changes on the
+    CPU, where such a switch would count for the threads of others.
+    """
+    if device == "cpu":
+        yield
+        return
+    convolutions = torch.backends.cudnn.allow_tf32
+    products = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.backends.cuda.matmul.allow_tf32 = products
 
 
 def in_threads(function: Callable[[Any], Any], items: Iterable[Any], n_threads: int) -> Iterator[tuple[Any, Any]]:

@@ -90,8 +90,9 @@ class ECGModel(nn.Module):
     def _features(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """(B, D, T') of the encoder, and the frames before the padding (B,) or None."""
         # Where every window is full, zeroing padding would only cost time in every layer. A GPU is not asked: it would
-        # have to stop for the answer.
-        if lengths is not None and lengths.device.type == "cpu" and (lengths >= x.shape[-1]).all():
+        # have to stop for the answer; and a compiled or exported network does the same whatever the numbers are.
+        can_ask = lengths is not None and lengths.device.type == "cpu" and not torch.compiler.is_compiling()
+        if can_ask and (lengths >= x.shape[-1]).all():
             lengths = None
         features = self.encoder(x, lengths)  # (B, D, T')
         if lengths is None:

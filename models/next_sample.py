@@ -16,7 +16,7 @@ def last_seen(n_samples: int, stride: int, device: torch.device) -> Tensor:
 
 
 def samples_ahead(
-    x: Tensor, lengths: Tensor | None, k_steps_ahead: Sequence[int], stride: int
+    x: Tensor, lengths: Tensor | None, k_steps_ahead: Sequence[int] | Tensor, stride: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What is to be predicted at every frame, and from where.
 
@@ -73,7 +73,8 @@ class NextSampleModel(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = NextSampleHead(encoder.out_channels, k_steps_ahead, scale)
-        self.k_steps_ahead = list(k_steps_ahead)
+        # On the model's device from the start, not copied there in every step; not one of the weights.
+        self.register_buffer("k_steps_ahead", torch.tensor(list(k_steps_ahead)), persistent=False)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, 12, L) mV, lengths (B,) or None -> prediction and target, both (B, 12, K, T') mV, and valid

@@ -4,6 +4,8 @@ only.
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,8 +53,9 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T', E)
         q = rotate(q, cos, sin)
         k = rotate(k, cos, sin)
-        on_cpu = x.device.type == "cpu"  # CPUs go backwards through attention faster in float32
-        with torch.autocast(x.device.type, enabled=not on_cpu):
+        # CPUs go backwards through attention faster in float32; elsewhere it is as precise as the caller wants it.
+        # Autocast switched on here would mean float16 on a GPU where the caller has none.
+        with torch.autocast("cpu", enabled=False) if x.device.type == "cpu" else contextlib.nullcontext():
             y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=attn_mask, is_causal=causal)
         return self.out(y.transpose(1, 2).flatten(2))
 

@@ -16,7 +16,7 @@ from conftest import SameBatch
 
 from data.labels import load_class_set
 from data.preprocess import SignalConfig, window_starts
-from engine.loop import Trainer, make_optimizer, make_schedule, moving_average
+from engine.loop import MovingAverage, Trainer, make_optimizer, make_schedule
 from engine.run_folder import RunError, RunFolder, new_run_path
 from engine.trained_run import load_run, make_config
 from engine.windows import BATCH, in_threads, predict, window_batches
@@ -49,7 +49,7 @@ def test_vectors_are_not_decayed():
 
 def test_ema_is_the_weighted_mean_of_the_weights():
     model = torch.nn.Linear(1, 1, bias=False)
-    ema = moving_average(model, 0.9)
+    ema = MovingAverage(model, 0.9)
     expected = model.weight.item()
     for step in range(1, 50):
         with torch.no_grad():

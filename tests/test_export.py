@@ -11,6 +11,7 @@ from conftest import ENVIRONMENT, LEADS, ROOT
 from test_docs import blocks
 
 import export
+from benchmarks import scripts
 from data.covariates import N_COVARIATES
 from data.inputs import read_input
 from data.labels import load_class_set
@@ -20,6 +21,8 @@ from data.rhythm import r_peaks, rhythm
 from engine.decision import decide_by_reward, default_rule
 from engine.inference import Predictor, load_predictor
 from engine.onnx_file import largest_difference, metadata, onnx_bytes, rhythm_steps, run_session
+from engine.torch_file import largest_difference as largest_difference_of_program
+from engine.torch_file import program_bytes, read_program, run_program
 from engine.whole_recording import cut_windows, recording_model
 from engine.windows import window_batches
 from models import build_model
@@ -120,7 +123,7 @@ def test_the_shipped_model_answers_as_the_driver_does(exported, onnxruntime, sam
 @pytest.mark.slow
 def test_the_documented_example_needs_nothing_of_this_code(exported, sample, tmp_path):
     """It gets R peaks, age and sex, and prints the driver's probabilities."""
-    (code,) = blocks(ROOT / "docs" / "onnx.md", "python")
+    code, _ = blocks(ROOT / "docs" / "onnx.md", "python")
     predictor = load_predictor(ROOT / "mdl")
     freq = predictor.signal_config.sample_freq
     signal, covariates, header, _ = read_input(sample / "georgia" / "E00004", predictor.signal_config)
@@ -133,6 +136,82 @@ def test_the_documented_example_needs_nothing_of_this_code(exported, sample, tmp
     expected = predictor.predict([signal], covariates[None])
     np.testing.assert_allclose(np.load(tmp_path / "answer.npy"), expected, atol=1e-5)
     assert "sinus rhythm" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "xresnet" else pytest.param(name, marks=pytest.mark.slow) for name in TINY]
+)
+def test_every_network_becomes_a_program(name):
+    """For numbers and lengths of recordings that were not traced, a single one and a single sample among them."""
+    predictor = predictor_of(name)
+    program, about = read_program(program_bytes(predictor))
+    module = program.module()
+    rng = np.random.default_rng(0)
+    for n, n_samples in ((1, 1000), (3, 778), (2, 250), (4, 90), (1, 1), (1, 376)):
+        signals = rng.normal(0, 300, (n, 12, n_samples)).astype(np.int16)
+        covariates = rng.normal(size=(n, N_COVARIATES)).astype(np.float32)
+        expected = predictor.predict(list(signals), covariates)
+        found = run_program(module, to_millivolts(signals), covariates)
+        assert found.shape == expected.shape == (n, len(CLASSES)) and expected.std() > 0.01
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert about.pop("format") == "12ecg-pt2-1"
+    expected = json.loads(json.dumps(metadata(predictor)))
+    del expected["format"]
+    assert about == expected
+
+
+@pytest.mark.slow
+def test_a_program_joins_members_of_different_windows():
+    predictor = predictor_of("xresnet", "causal_resnet", "xresnet", seq_lengths=(250, 400, 250))
+    assert largest_difference_of_program(program_bytes(predictor), predictor) < 1e-6
+
+
+@pytest.fixture(scope="module")
+def member_as_program(one_member, tmp_path_factory):
+    """One member of the shipped model as a file."""
+    file = tmp_path_factory.mktemp("program") / "model.pt2"
+    assert export.main([str(one_member), str(file)]) == 0
+    assert [path.name for path in file.parent.iterdir()] == ["model.pt2"]
+    return file
+
+
+@pytest.fixture(scope="module")
+def one_member(tmp_path_factory):
+    return scripts.one_member(tmp_path_factory.mktemp("member"))
+
+
+def test_a_program_answers_as_the_driver_does(member_as_program, one_member, sample):
+    predictor = load_predictor(one_member)
+    module = read_program(member_as_program.read_bytes())[0].module()
+    for record in find_records(sample)[::10]:
+        signal, covariates, _, _ = read_input(record, predictor.signal_config)
+        found = run_program(module, to_millivolts(signal[None]), covariates[None])
+        np.testing.assert_allclose(found, predictor.predict([signal], covariates[None]), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_documented_program_needs_nothing_of_this_code(member_as_program, one_member, sample, tmp_path):
+    """In another folder, where none of these modules can be imported."""
+    _, code = blocks(ROOT / "docs" / "onnx.md", "python")
+    predictor = load_predictor(one_member)
+    signal, covariates, _, _ = read_input(sample / "georgia" / "E00004", predictor.signal_config)
+    np.savez(tmp_path / "recording.npz", signal=to_millivolts(signal), covariates=covariates)
+    (tmp_path / "model.pt2").symlink_to(member_as_program)
+    code += "\nnp.save('answer.npy', probabilities)\n"
+    code += "import sys\nassert not {'models', 'engine', 'data'} & set(sys.modules)\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = predictor.predict([signal], covariates[None])
+    np.testing.assert_allclose(np.load(tmp_path / "answer.npy"), expected, atol=1e-6)
+    assert "sinus rhythm" in done.stdout
+
+
+def test_a_program_with_other_answers_is_not_written(untrained_run, tmp_path, monkeypatch):
+    run = untrained_run(CLASSES)
+    monkeypatch.setattr("engine.torch_file.largest_difference", lambda content, predictor: 0.1)
+    with pytest.raises(SystemExit, match="torch.export and PyTorch give different probabilities, by up to 0.1"):
+        export.main([str(run.path), str(tmp_path / "model.pt2")])
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_rhythm_follows_from_its_description(sample):
@@ -179,8 +258,8 @@ def test_another_ending_and_another_answer_are_refused(untrained_run, onnxruntim
     run = untrained_run(CLASSES)
     with pytest.raises(SystemExit):
         export.main([str(run.path), str(tmp_path / "model.pth")])
-    assert "ends in .onnx" in capsys.readouterr().err
-    monkeypatch.setattr("export.largest_difference", lambda content, predictor: 0.1)
+    assert "ends in .onnx or .pt2" in capsys.readouterr().err
+    monkeypatch.setattr("engine.onnx_file.largest_difference", lambda content, predictor: 0.1)
     with pytest.raises(SystemExit, match="different probabilities, by up to 0.1"):
         export.main([str(run.path), str(tmp_path / "model.onnx")])
     assert not list(tmp_path.iterdir())
