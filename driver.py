@@ -145,7 +145,7 @@ def gather(waiting: Sequence[tuple[Record, Future]]) -> Batch:
 
 def classify(predictor: Predictor, batch: Batch) -> np.ndarray:
     """Probabilities (b, C) of the readable recordings. Raises RunError where the model has none."""
-    y_score = predictor.predict(batch.signals, np.stack(batch.covariates))
+    y_score = predictor.predict(batch.signals, np.array(batch.covariates))
     if not np.isfinite(y_score).all():
         raise RunError("the model's answers are not numbers: its weights are damaged")
     return y_score
@@ -168,16 +168,18 @@ def run(args: argparse.Namespace, group: ProcessGroup) -> int:
         output.share_out(group)
         embedded = []  # with --embeddings
         for batch in read_ahead(output.todo, predictor.signal_config, args.workers, group):
+            y_score = classify(predictor, batch)  # (b, C), while the answers before are written
+            output.wait()
             output.add_warnings(batch.warnings)
             for record, error in batch.errors:
                 output.skip(record, error.stage, str(error))
             if not batch.records:
                 continue
-            y_score = classify(predictor, batch)  # (b, C)
             output.write(batch.records, predictor.decide(y_score), y_score)
             if args.embeddings:
                 names = [record.name for record in batch.records]
                 embedded.append(Embedded(names, predictor.embed(batch.signals), np.stack(batch.covariates)))
+        output.wait()
         output.collect(group)
         embedded = group.gather_in_turns(embedded)
         if not group.is_main:

@@ -13,6 +13,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TextIO
 
@@ -60,8 +61,7 @@ def open_share(path: str | Path, class_set: ClassSet, rank: int) -> Iterator["Ou
     it what to do.
     """
     output = OutputFolder(RunFolder(path, writer=f".{rank}"), [], class_set, set())
-    with open(output.folder / f"{JOURNAL}.{rank}", "a", newline="", encoding="utf-8") as journal:
-        output.journal = journal
+    with output.writing(f"{JOURNAL}.{rank}"):
         yield output
 
 
@@ -97,8 +97,7 @@ def open_output_folder(
     with folder.only_writer():
         output = OutputFolder(folder, records, class_set, lists)
         output.begin(skip_existing)
-        with open(folder / JOURNAL, "a", newline="", encoding="utf-8") as journal:
-            output.journal = journal
+        with output.writing(JOURNAL):
             yield output
 
 
@@ -127,6 +126,8 @@ class OutputFolder:
         self.warnings: list[dict[str, str]] = []
         self.journal: TextIO | None = None
         self._file_of: dict[Record, Path] = {}
+        self._writer: ThreadPoolExecutor | None = None
+        self._being_written: list[tuple[Record, Future]] = []
 
     def _find_conflicts(self, lists: set[Path]) -> dict[int, str]:
         """Records whose answer would be one of the lists, another record's answer or outside the folder."""
@@ -164,6 +165,15 @@ class OutputFolder:
         self.warnings = self._earlier_warnings({record.name for record in self.answered})
         self._write_list(WARNINGS, self.warnings)
         self._remove_journals()
+
+    @contextlib.contextmanager
+    def writing(self, journal: str) -> Iterator[None]:
+        """Within the block answers can be written, and the journal of this name is open. What was begun is finished."""
+        with (
+            open(self.folder / journal, "a", newline="", encoding="utf-8") as self.journal,
+            ThreadPoolExecutor(1) as self._writer,  # one: where two answers have one place, the first gets it
+        ):
+            yield
 
     def share_out(self, group: ProcessGroup) -> None:
         """The main process tells the others which records are to be done, and where their answers go."""
@@ -224,26 +234,32 @@ class OutputFolder:
         os.fsync(self.journal.fileno())
 
     def write(self, records: Sequence[Record], y_pred: np.ndarray, y_score: np.ndarray) -> None:
-        """Write the answers for some of the records to be done, each whole or not at all. A record whose file cannot
-        have its name is skipped.
+        """Begin to write the answers for some of the records to be done, in a thread, for each waits for the disk;
+        `wait` waits for them. An answer is written whole or not at all.
 
         Args:
             records: R of `todo`.
             y_pred: (R, C) decisions.
             y_score: (R, C) probabilities.
-
-        Raises:
-            RunError: nothing can be written, say because the disk is full.
         """
         for record, decisions, scores in zip(records, y_pred, y_score):
+            text = answer_text(record.record_id, self.class_set.codes, decisions, scores)
+            self._being_written.append((record, self._writer.submit(self._write_answer, record, text)))
+
+    def wait(self) -> None:
+        """Wait until the answers that `write` was given are on the disk. A record whose file cannot have its name is
+        skipped. Raises RunError where nothing can be written, say because the disk is full.
+        """
+        for record, future in self._being_written:
             try:
-                self._write_answer(record, answer_text(record.record_id, self.class_set.codes, decisions, scores))
+                future.result()
             except RunError as error:
                 if getattr(error.__cause__, "errno", None) not in UNUSABLE_NAME:
                     raise
                 self.skip(record, "writing", str(error))
             else:
                 self.written.append(record)
+        self._being_written.clear()
 
     def _write_answer(self, record: Record, text: str) -> None:
         file = self._file_of[record]
