@@ -7,6 +7,7 @@
     python train.py --fold 1 --n_folds 5                   one fold of a patient-wise, stratified cross-validation
     python train.py --hold_out georgia                     validate on a hospital that training never sees
     python train.py --teacher ENSEMBLE                     one network that learns the answers of several, too
+    python train.py --leads I II                           a model that reads these leads and no others
     python train.py --valid_split 0                        all recordings train, the last epoch is kept
     python train.py --folder RUN --resume                  go on after an interruption, with the flags of that run
     python train.py --folder RUN --resume --epochs 200     train a finished run further
@@ -31,8 +32,9 @@ import torch.nn.functional as F
 from data.dataset import build_dataset, class_frequency, with_auxiliary, with_lead_subsets
 from data.labels import load_class_set
 from data.metadata import read_metadata
+from data.needed_leads import needs, needs_text
 from data.overview import overview
-from data.preprocess import SignalConfig
+from data.preprocess import LEADS
 from engine.augment import DEFAULT_AUGMENT, augment, keep_lead_subset
 from engine.decision import choose_rule
 from engine.distil import read_teacher
@@ -62,6 +64,7 @@ def parse_args(argv=None):
         "ptbxl_superdiagnostic, ptbxl_form, ptbxl_rhythm), dset (all codes in the data) or a CSV "
         "(default: %(default)s)",
     )
+    parser.add_leads_argument(group)
     group.add_argument("--sample_freq", type=float, default=100.0, help="Hz (default: %(default)s)")
     group.add_argument("--seq_length", type=int, default=250, help="samples in a window (default: %(default)s)")
     group.add_argument(
@@ -141,6 +144,11 @@ def parse_args(argv=None):
         parser.error(f"{flag} needs a --folder with a pre-trained encoder, see pretrain.py")
     elif args.config is not None and Path(args.config).with_name("pretrain_config.json").exists():
         parser.error(f"{args.config} was fine-tuned: copy the files pretrain_* beside it into --folder first")
+    if args.lead_subsets and len(args.leads) < len(LEADS):
+        parser.error(
+            f"--lead_subsets hides some of the twelve leads, and --leads {' '.join(args.leads)} reads no others than "
+            "these: give one of the two"
+        )
     parser.check_sizes(args)
     return args, pretrained
 
@@ -185,7 +193,7 @@ def train(args, pretrained, run, group):
         group: the ProcessGroup of the processes that train together.
     """
     # ---- data: one memory map of preprocessed signals, labels, and a split by patient
-    signal_config = SignalConfig(sample_freq=args.sample_freq)
+    signal_config = args.signal_config()
     cache = open_recordings(args, signal_config, run, group)
     class_set = load_class_set(args.classes, cache.dx)
     data = build_dataset(cache, class_set, read_metadata(args.metadata, cache.names, cache.duplicates))
@@ -193,6 +201,8 @@ def train(args, pretrained, run, group):
     data = with_auxiliary(data, class_set, recordings.train, args.auxiliary)
     print(*overview(data, class_set, recordings.train, recordings.valid, data.auxiliary), sep="\n")
     print(f"{len(recordings.train)} recordings train, {len(recordings.valid)} validate; {run.path}")
+    if beyond := needs(class_set.members, args.leads):
+        print(f"Not to be established from {' '.join(args.leads)} alone: {needs_text(beyond, class_set)}")
     frequency = class_frequency(data, recordings.train)  # (C + A,)
     rule = choose_rule(args.decision, class_set)
     teacher = None if args.teacher is None else read_teacher(args.teacher, class_set)

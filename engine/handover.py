@@ -68,17 +68,18 @@ class Pretrained:
     recordings: dict[str, list[tuple[str, str | None]]]  # {"train" or "valid": (name, hash if known)}; may be empty
 
     def apply(self, args: Namespace) -> None:
-        """Set the flags that pre-training decides: encoder, its sizes, sample_freq; and the learning rate, if none is
-        given. Raises RunError for a flag of the command line that contradicts.
+        """Set the flags that pre-training decides: encoder, its sizes, sample_freq, leads; and the learning rate, if
+        none is given. Raises RunError for a flag of the command line that contradicts.
         """
-        decided = {"sample_freq": self.signal.sample_freq}
+        decided = {"sample_freq": self.signal.sample_freq, "leads": list(self.signal.leads)}
         decided |= {name: value for name, value in self.encoder.items() if name not in MAY_DIFFER}
         split = {name: self.settings[name] for name in SPLIT_FLAGS if name in self.settings}
         for name, value in {**decided, **split}.items():
             if name in args.explicit and getattr(args, name) != value:
                 raise RunError(
-                    f"--{name} {getattr(args, name)} contradicts the pre-training in {self.run / 'config.json'}, "
-                    f"which has {value}: leave the flag out, or name another --folder"
+                    f"--{name} {_typed(getattr(args, name))} contradicts the pre-training in "
+                    f"{self.run / 'config.json'}, which has {_typed(value)}: leave the flag out, or name another "
+                    "--folder"
                 )
         for name, value in decided.items():
             setattr(args, name, value)
@@ -125,6 +126,11 @@ class Pretrained:
         listed = self.recordings.get("train", []) + self.recordings.get("valid", [])
         if len(test) and listed and (n_seen := int(_found(listed, cache)[test].sum())):
             print(f"{n_seen} of the {len(test)} test recordings were seen in pre-training: give --test_fold to it too")
+
+
+def _typed(value) -> str:
+    """The value of a flag as it is typed."""
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _found(listed: list[tuple[str, str | None]], cache: SignalCache) -> np.ndarray:
