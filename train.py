@@ -202,7 +202,7 @@ def train(args, pretrained, run, group):
     print(*overview(data, class_set, recordings.train, recordings.valid, data.auxiliary), sep="\n")
     print(f"{len(recordings.train)} recordings train, {len(recordings.valid)} validate; {run.path}")
     if beyond := needs(class_set.members, args.leads):
-        print(f"Not to be established from {' '.join(args.leads)} alone: {needs_text(beyond, class_set)}")
+        print(f"Not to be established from {', '.join(args.leads)} alone: {needs_text(beyond, class_set)}")
     frequency = class_frequency(data, recordings.train)  # (C + A,)
     rule = choose_rule(args.decision, class_set)
     teacher = None if args.teacher is None else read_teacher(args.teacher, class_set)

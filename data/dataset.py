@@ -248,7 +248,7 @@ class ResidentBatches(TrainBatches):
 
         ends = np.cumsum(self.n_leads * self.n_samples[self.own])
         offsets = np.zeros(len(data), np.int64)
-        offsets[self.own] = ends - 12 * self.n_samples[self.own]
+        offsets[self.own] = ends - self.n_leads * self.n_samples[self.own]
         self.signals = torch.empty(int(ends[-1]), dtype=torch.int16, device=device)
         for rows in np.array_split(self.own, -(-len(self.own) // BLOCK)):
             block = np.concatenate([data.cache.signal(row).ravel() for row in rows.tolist()])

@@ -73,7 +73,7 @@ class Predictor:
         self.few_leads = few_leads
 
     def responsible(self, signal: np.ndarray) -> "Predictor":
-        """Who answers for a recording (n_leads, T): this one, or `few_leads` where it is there and leads are missing."""
+        """Who answers for a recording (n_leads, T): this one, or its `few_leads` where leads are missing."""
         if self.few_leads is not None and (~signal.any(axis=1)).sum() >= MANY_MISSING:
             return self.few_leads
         return self

@@ -71,7 +71,7 @@ def settings_section(run: RunFolder, config: dict, predictor: Predictor) -> Sect
     settings = config["training"].get("members", [config["training"]])[0]
     n_weights = sum(parameter.numel() for parameter in predictor.models[0].parameters())
     seconds = members[0]["seq_length"] / signal["sample_freq"]
-    leads = "12 leads" if len(signal["leads"]) == 12 else f"lead {', '.join(signal['leads'])}"
+    leads = "12 leads" if len(signal["leads"]) == 12 else f"leads {', '.join(signal['leads'])}"
     count = "one network" if len(members) == 1 else f"{len(members)} networks, whose probabilities are averaged; each"
     rule = config["decision"]
     decision = (
