@@ -27,6 +27,7 @@ of the ensemble that a feature belongs to, and `covariates` (R, 23), age, sex an
 import argparse
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -39,12 +40,12 @@ from tqdm import tqdm
 from data.headers import printable
 from data.inputs import chunks, read_input
 from data.labels import ClassSet
-from data.preprocess import MISSING_LEADS, SignalConfig
+from data.preprocess import LEADS, MISSING_LEADS, SignalConfig
 from data.records import Record, RecordError, find_records
 from engine.arguments import path_argument
 from engine.distributed import ProcessGroup, process_group
 from engine.embeddings import Embedded, prepare_embeddings_file, write_embeddings
-from engine.inference import MANY_MISSING, Predictor, load_predictor
+from engine.inference import Predictor, load_predictor
 from engine.output_folder import WARNINGS, OutputFolder, open_output_folder, open_share
 from engine.run_folder import RunError
 from engine.script import clean_exit
@@ -96,7 +97,7 @@ class Batch:
     """Recordings that were read together. The first three lists have an entry for each readable one."""
 
     records: list[Record] = field(default_factory=list)
-    signals: list[np.ndarray] = field(default_factory=list)  # (12, T_i) int16 microvolts
+    signals: list[np.ndarray] = field(default_factory=list)  # (n_leads, T_i) int16 microvolts
     covariates: list[np.ndarray] = field(default_factory=list)  # (N_COVARIATES,)
     warnings: list[dict[str, str]] = field(default_factory=list)  # rows (record, warning)
     errors: list[tuple[Record, RecordError]] = field(default_factory=list)  # of those that cannot be read
@@ -151,6 +152,15 @@ def classify(predictor: Predictor, batch: Batch) -> np.ndarray:
     return y_score
 
 
+def needs_rows(predictor: Predictor, batch: Batch) -> list[dict[str, str]]:
+    """Rows (record, warning) on what cannot be established for lack of leads."""
+    return [
+        {"record": record.name, "warning": text}
+        for record, signal in zip(batch.records, batch.signals)
+        for text in predictor.needs_warnings(signal)
+    ]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with clean_exit("driver.py", "go on with --skip_existing"), process_group(args.cuda) as group:
@@ -170,7 +180,7 @@ def run(args: argparse.Namespace, group: ProcessGroup) -> int:
         for batch in read_ahead(output.todo, predictor.signal_config, args.workers, group):
             y_score = classify(predictor, batch)  # (b, C), while the answers before are written
             output.wait()
-            output.add_warnings(batch.warnings)
+            output.add_warnings(batch.warnings + needs_rows(predictor, batch))
             for record, error in batch.errors:
                 output.skip(record, error.stage, str(error))
             if not batch.records:
@@ -213,17 +223,21 @@ def report(output: OutputFolder, predictor: Predictor, strict: bool) -> int:
         f"{len(output.written)} recordings classified into {printable(str(output.path))}, "
         f"{len(output.skipped)} skipped, {len(output.warnings)} warnings"
     )
-    n_few = sum(row["warning"].startswith(MISSING_LEADS) for row in output.warnings)
-    if n_few:
-        how = "the model was made for all twelve"
-        if predictor.few_leads is not None:
-            how = f"without {MANY_MISSING} or more the model's network for few leads answers"
-        print(f"  leads are missing in {n_few} recordings: {how}")
+    missing = [row["warning"] for row in output.warnings if row["warning"].startswith(MISSING_LEADS)]
+    if missing:
+        print(f"  leads are missing in {len(missing)} recordings, {most_often(missing)}: {predictor.without_leads}")
     for row in output.skipped:
         print(f"  skipped {row['record']}: {row['reason']}")
     if output.warnings:
         print(f"  warnings on readable recordings: {printable(str(output.path / WARNINGS))}")
     return 1 if output.skipped or (strict and output.warnings) else 0
+
+
+def most_often(warnings: Sequence[str]) -> str:
+    """'most often V1, V2 (in 7)', from warnings on missing leads."""
+    count = Counter(name for text in warnings for name in text.removeprefix(f"{MISSING_LEADS}: ").split(", "))
+    largest = max(count.values())
+    return f"most often {', '.join(name for name in LEADS if count[name] == largest)} (in {largest})"
 
 
 if __name__ == "__main__":

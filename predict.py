@@ -15,7 +15,7 @@ the reason and the others go on; the exit status is then 1. Probabilities are th
     {"format": "12ecg-prediction", "version": 1, "model": "mdl",
      "recordings": [{
         "record": "HR04001", "path": "Training_WFDB/HR04001",   id, and path without ending
-        "leads": ["I", ...], "missing": [],                     as recorded; and those that cannot be had from them
+        "leads": ["I", ...], "missing": [],                     as recorded; those that the model lacks for its answer
         "units": ["mV"], "sample_freq": 500.0, "seconds": 10.0, of the file
         "age": 89.0, "sex": "Female", "heart_rate": 78.9,       null where unknown; beats per minute
         "labels": ["426783006"],                                diagnoses in the header (#Dx), never seen by the model
@@ -26,6 +26,7 @@ the reason and the others go on; the exit status is then 1. Probabilities are th
             "group": "rhythm",                                  conduction, axis and voltage, ectopy,
                                                                 repolarisation and infarction, other
             "probability": 0.97, "called": true,                called: the model's decision
+            "needs": null,                                      or the leads, in words, without which nobody can tell
             "explanation": {"leads": {"V1": 0.4, ...},          with --explain, of called classes: share of each lead,
                             "stretches": [["V1", 0.5, 0.7]]}    and lead, from and to second of each stretch
         }]
@@ -123,14 +124,18 @@ def table(values: dict, everything: bool) -> str:
             group = row["group"]
             lines.append(f"  {group}")
         mark = "*" if row["called"] else " "
+        probability = f"{row['probability']:.3f}" + (" ?" if row["needs"] else "")
         code = row["snomed"] or row["code"]
-        lines.append(
-            f"  {mark} {row['name']:<{width}}  {row['abbreviation']:<{short}}  {code:>15}  {row['probability']:.3f}"
-        )
+        lines.append(f"  {mark} {row['name']:<{width}}  {row['abbreviation']:<{short}}  {code:>15}  {probability}")
         if "explanation" in row:
             lines.append(f"      carried by {carried_by(row['explanation'])}")
     hidden = len(rows) - len(shown)
-    lines.append("  *: called" + (f"; {hidden} classes below {SHOWN:g} are not shown (--all)" if hidden else ""))
+    notes = ["*: called"]
+    if any(row["needs"] for row in shown):
+        notes.append("?: cannot be established without other leads")
+    if hidden:
+        notes.append(f"{hidden} classes below {SHOWN:g} are not shown (--all)")
+    lines.append("  " + "; ".join(notes))
     return printable_lines(lines)
 
 
@@ -148,15 +153,19 @@ def carried_by(explanation: dict) -> str:
     return ", ".join(parts) or "nothing in the signal: age, sex and rhythm decided"
 
 
-def heading(answer: Answer) -> str:
-    """What was read, and what is suspicious about it."""
+def heading(answer: Answer, predictor: Predictor) -> str:
+    """What was read, what is suspicious about it, and who answers where leads are missing."""
     header = answer.header
     units = "/".join(sorted({lead.unit for lead in header.leads}))
     lines = [
         f"{answer.record.record_id}: {len(header.leads)} leads, {header.sample_freq:g} Hz, {answer.seconds:.1f} s, "
         f"in {units}; {person(answer)}"
     ]
-    return printable_lines(lines + [f"  warning: {text}" for text in answer.warnings])
+    lines += [f"  warning: {text}" for text in answer.warnings]
+    if answer.missing:
+        few = predictor.responsible(answer.signal) is not predictor
+        lines.append("  the network for few leads answers" if few else f"  missing leads: {predictor.without_leads}")
+    return printable_lines(lines)
 
 
 def answer_one(args: argparse.Namespace, predictor: Predictor, record: Record) -> dict:
@@ -167,7 +176,7 @@ def answer_one(args: argparse.Namespace, predictor: Predictor, record: Record) -
     explanations = explain(predictor, answer, args.start) if args.explain else None
     values = as_values(answer, predictor.class_set, explanations)
     if not args.json:
-        print(heading(answer))
+        print(heading(answer, predictor))
         print(table(values, args.all))
     if args.plot is not None:
         file = plot(args, answer, predictor.class_set, explanations)

@@ -4,6 +4,7 @@
     python pretrain.py --input_folder DIR --folder RUN     your own recordings, into the folder RUN, without diagnoses
     python pretrain.py --encoder causal_resnet
     python pretrain.py --k_steps_ahead 5 25 100            how far ahead, in samples at --sample_freq
+    python pretrain.py --leads I II                        an encoder of these leads and no others
     python pretrain.py --folder RUN --resume               go on after an interruption
     python train.py --folder RUN                           then: fine-tune it on the same recordings, with their labels
 
@@ -22,7 +23,6 @@ import torch
 from data.dataset import unlabelled_dataset
 from data.metadata import read_metadata
 from data.overview import overview
-from data.preprocess import SignalConfig
 from engine.augment import change_gain
 from engine.baselines import Persistence, fit_linear, skill
 from engine.distributed import process_group
@@ -50,6 +50,7 @@ def parse_args(argv=None):
     """The flags, checked. Encoders are offered without the size that would let them see the future."""
     parser = TrainingParser(__doc__, epochs=50, encoders=CAUSAL_ENCODERS, hidden_sizes=("bidirectional",))
     group = parser.add_argument_group("what the model reads and predicts")
+    parser.add_leads_argument(group)
     group.add_argument("--sample_freq", type=float, default=100.0, help="Hz (default: %(default)s)")
     group.add_argument("--seq_length", type=int, default=800, help="samples in a window (default: %(default)s)")
     group.add_argument(
@@ -96,7 +97,7 @@ def make_loss(scale, gain, group, generator):
         own = group.local_rows(len(x))
         x = x[own]
         lengths = lengths[own]
-        prediction, future, valid = model(x, lengths)  # (b, 12, K, T')
+        prediction, future, valid = model(x, lengths)  # (b, n_leads, K, T')
         error, n = huber(prediction, future, valid, error_unit(x, lengths, scale))  # (K,), (K,)
         return (error / group.all_reduce(n.clone()).clamp(min=1)).mean()
 
@@ -131,7 +132,7 @@ def pretrain(args, run, group):
         group: the ProcessGroup of the processes that train together.
     """
     # ---- data: one memory map of preprocessed signals and a split by patient; no labels
-    signal_config = SignalConfig(sample_freq=args.sample_freq)
+    signal_config = args.signal_config()
     cache = open_recordings(args, signal_config, run, group)
     data = unlabelled_dataset(cache, read_metadata(args.metadata, cache.names, cache.duplicates))
     recordings = split_recordings(args, data)
@@ -143,8 +144,8 @@ def pretrain(args, run, group):
 
     # ---- model
     torch.manual_seed(args.seed)
-    encoder_config = {**args.encoder_config(), "n_leads": 12}
-    scale = typical_spread(train_signals)  # 12 numbers, mV
+    encoder_config = args.encoder_config()
+    scale = typical_spread(train_signals)  # n_leads numbers, mV
     model = NextSampleModel(build_encoder(encoder_config), args.k_steps_ahead, scale).to(group.device)
 
     # ---- optimizer, and what a step needs

@@ -8,6 +8,7 @@
     python train.py --hold_out georgia                     validate on a hospital that training never sees
     python train.py --teacher ENSEMBLE                     one network that learns the answers of several, too
     python train.py --init mdl --classes FILE.csv          fine-tune a trained run to your own classes: docs/runs.md
+    python train.py --leads I II                           a model that reads these leads and no others
     python train.py --valid_split 0                        all recordings train, the last epoch is kept
     python train.py --folder RUN --resume                  go on after an interruption, with the flags of that run
     python train.py --folder RUN --resume --epochs 200     train a finished run further
@@ -32,8 +33,9 @@ import torch.nn.functional as F
 from data.dataset import build_dataset, class_frequency, with_auxiliary, with_lead_subsets
 from data.labels import load_class_set
 from data.metadata import read_metadata
+from data.needed_leads import needs_lines
 from data.overview import overview
-from data.preprocess import SignalConfig
+from data.preprocess import LEADS
 from engine.augment import DEFAULT_AUGMENT, augment, keep_lead_subset
 from engine.decision import choose_rule
 from engine.distil import read_teacher
@@ -67,6 +69,7 @@ def parse_args(argv=None):
         "ptbxl_superdiagnostic, ptbxl_form, ptbxl_rhythm), dset (all codes in the data) or a CSV "
         "(default: %(default)s)",
     )
+    parser.add_leads_argument(group)
     group.add_argument("--sample_freq", type=float, default=100.0, help="Hz (default: %(default)s)")
     group.add_argument("--seq_length", type=int, default=250, help="samples in a window (default: %(default)s)")
     group.add_argument(
@@ -159,6 +162,11 @@ def parse_args(argv=None):
         parser.error(f"{args.config} was fine-tuned: copy the files pretrain_* beside it into --folder first")
     if args.lr is None:
         args.lr = FROM_SCRATCH_LR
+    if args.lead_subsets and len(args.leads) < len(LEADS):
+        parser.error(
+            f"--lead_subsets hides some of the twelve leads, and --leads {' '.join(args.leads)} reads no others than "
+            "these: give one of the two"
+        )
     parser.check_sizes(args)
     return args, start
 
@@ -213,13 +221,14 @@ def train(args, start, run, group):
         group: the ProcessGroup of the processes that train together.
     """
     # ---- data: one memory map of preprocessed signals, labels, and a split by patient
-    signal_config = SignalConfig(sample_freq=args.sample_freq)
+    signal_config = args.signal_config()
     cache = open_recordings(args, signal_config, run, group)
     class_set = load_class_set(args.classes, cache.dx)
     data = build_dataset(cache, class_set, read_metadata(args.metadata, cache.names, cache.duplicates))
     recordings = split_recordings(args, data, start, args.classes, args.train_share)
     data = with_auxiliary(data, class_set, recordings.train, args.auxiliary)
-    print(*overview(data, class_set, recordings.train, recordings.valid, data.auxiliary), sep="\n")
+    lines = overview(data, class_set, recordings.train, recordings.valid, data.auxiliary)
+    print(*lines, *needs_lines(class_set, args.leads), sep="\n")
     print(f"{len(recordings.train)} recordings train, {len(recordings.valid)} validate; {run.path}")
     frequency = class_frequency(data, recordings.train)  # (C + A,)
     teacher = None if args.teacher is None else read_teacher(args.teacher, class_set)

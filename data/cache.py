@@ -5,7 +5,7 @@ The first run over a folder reads, resamples and stores every recording; later r
 CONTENT is one of the size and time of change of every file that decides what a recording holds (those that its header
 names and its segments' ones included; a link counts as the file it leads to), and of which recordings were skipped.
 
-    signals_00000.i16 ...   shards: some recordings each, one after another, each (12, T) int16 in microvolts, C order
+    signals_00000.i16 ...   shards: some recordings each, one after another, each (n_leads, T) int16 in microvolts
     index.npz, meta.json    what is known of the recordings, see data.cache_index
 
 At each start the stamps are compared, and recordings that were skipped are tried again. If a file has changed, or a
@@ -57,6 +57,7 @@ class SignalCache:
     """Signals and header facts of R readable recordings."""
 
     path: Path  # of its folder
+    n_leads: int  # of every signal
     shards: Shards  # the signals' files
     offsets: np.ndarray  # (R + 1,) int64, of the signals one after another, in samples of any lead
     names: list[str]  # R names 'source/record_id'
@@ -74,8 +75,8 @@ class SignalCache:
         return len(self.names)
 
     def signal(self, i: int) -> np.ndarray:
-        """(12, T_i) int16 view in microvolts. A CacheError if its file was damaged; the cache is then built anew the
-        next time.
+        """(n_leads, T_i) int16 view in microvolts. A CacheError if its file was damaged; the cache is then built anew
+        the next time.
         """
         try:
             return self.shards.signal(i)
@@ -148,7 +149,7 @@ def open_cache(
     try:
         for path in _candidates(folder, key):
             try:
-                cache = _load(path, key, records)
+                cache = _load(path, key, records, config)
                 current = is_current(cache, records)
                 if current:
                     _open_shards(cache)
@@ -169,7 +170,7 @@ def open_cache(
             f"{Path(folder) / key}: the cache cannot be written ({error.strerror or error}); "
             f"name a writable folder with --cache"
         ) from error
-    cache = _load(path, key, records)
+    cache = _load(path, key, records, config)
     _open_shards(cache)
     return cache
 
@@ -229,12 +230,14 @@ def _still_skipped(cache: SignalCache, records: Sequence[Record], config: Signal
     return rows
 
 
-def _load(path: Path, key: str, records: Sequence[Record]) -> SignalCache:
+def _load(path: Path, key: str, records: Sequence[Record], config: SignalConfig) -> SignalCache:
     """SignalCache at `path`, its shards still closed. Raises CacheError with the reason if it cannot be trusted."""
-    index, texts = load_index(path, key, [record.name for record in records])
+    n_leads = len(config.leads)
+    index, texts = load_index(path, key, [record.name for record in records], n_leads)
     return SignalCache(
         path=path,
-        shards=Shards(path, index["first"], index["offsets"], index["crc"]),
+        n_leads=n_leads,
+        shards=Shards(path, n_leads, index["first"], index["offsets"], index["crc"]),
         offsets=index["offsets"],
         names=texts["names"],
         dx=[tuple(codes) for codes in texts["dx"]],

@@ -89,13 +89,16 @@ def write_index(
         out.write(json.dumps(meta, indent=1).encode())
 
 
-def load_index(path: Path, key: str, names: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, list]]:
+def load_index(
+    path: Path, key: str, names: Sequence[str], n_leads: int
+) -> tuple[dict[str, np.ndarray], dict[str, list]]:
     """Arrays and texts of the index of a cache.
 
     Args:
         path: folder of the cache.
         key: that it must have.
         names: of the recordings that it must hold or have skipped.
+        n_leads: of every recording.
 
     Raises:
         CacheError: it cannot be trusted; the message is the reason.
@@ -106,7 +109,7 @@ def load_index(path: Path, key: str, names: Sequence[str]) -> tuple[dict[str, np
     try:
         with open(path / "index.npz", "rb", opener=open_regular) as file:
             index, texts = _read_index(file)
-        _check_index(index, texts, names)
+        _check_index(index, texts, names, n_leads)
     except CacheError:
         raise
     except Exception as error:  # there is no end to what numpy, zipfile and json may raise on a foreign file
@@ -139,15 +142,15 @@ def _read_index(file: BinaryIO) -> tuple[dict[str, np.ndarray], Any]:
         return arrays, json.loads(index["texts"].tobytes())
 
 
-def _check_index(index: dict[str, np.ndarray], texts: Any, names: Sequence[str]) -> None:
+def _check_index(index: dict[str, np.ndarray], texts: Any, names: Sequence[str], n_leads: int) -> None:
     """Raises CacheError, or whatever a foreign index leads to, unless this is what `index_of` makes of recordings with
-    these names.
+    these names and so many leads.
     """
     n = len(texts["names"])
     _check_steps(index, "first", last=n)
     _check_array(index, "offsets", (n + 1,), np.int64)
     _check_steps(index, "offsets")
-    if (index["offsets"] % 12).any():
+    if (index["offsets"] % n_leads).any():
         raise CacheError("its index does not fit: offsets within a recording")
     for name, (shape, dtype) in ARRAYS.items():
         _check_array(index, name, (n, *shape), dtype)

@@ -17,7 +17,7 @@ def recording_covariates(signal: np.ndarray, sample_freq: float, age: float, sex
     """What a model is told of a whole recording beside its window.
 
     Args:
-        signal: (12, T) int16 microvolts.
+        signal: (n_leads, T) int16 microvolts, all that the model sees: the beats are found on these.
         sample_freq: Hz.
         age: Years, or NaN.
         sex: 'Male', 'Female' or anything else.

@@ -129,7 +129,7 @@ class Batch:
     processes share a batch.
     """
 
-    x: torch.Tensor  # (b, 12, L) float32 mV
+    x: torch.Tensor  # (b, n_leads, L) float32 mV
     y: torch.Tensor  # (b, C + A) float32
     mask: torch.Tensor  # (b, C + A) float32
     lengths: torch.Tensor  # (b,) int64, samples before the padding
@@ -183,7 +183,8 @@ class TrainBatches:
             self.strata = np.array_split(np.sort(self.indices), self.batch_size)
             rows = np.concatenate(self.strata[self.part])
         self.own = np.unique(rows)  # those that this process reads
-        self.n_samples = np.diff(dataset.cache.offsets) // 12  # (R,) samples
+        self.n_leads = dataset.cache.n_leads
+        self.n_samples = np.diff(dataset.cache.offsets) // self.n_leads  # (R,) samples
         self.subset_covariates = dataset.subset_covariates
         if self.subset_covariates is None:
             self.subset_covariates = np.zeros((len(dataset), 0, dataset.covariates.shape[1]), np.float32)
@@ -219,7 +220,7 @@ class TrainBatches:
             lengths: (b,) samples of them.
         """
         data = self.dataset
-        x = np.zeros((len(mine), 12, self.seq_length), np.int16)
+        x = np.zeros((len(mine), self.n_leads, self.seq_length), np.int16)
         for window, row, start, n in zip(x, mine.tolist(), starts.tolist(), lengths.tolist()):
             window[:, :n] = data.cache.signal(row)[:, start : start + n]
         return Batch(
@@ -245,9 +246,9 @@ class ResidentBatches(TrainBatches):
         def put(array):
             return torch.from_numpy(np.array(array)).to(device)
 
-        ends = np.cumsum(12 * self.n_samples[self.own])
+        ends = np.cumsum(self.n_leads * self.n_samples[self.own])
         offsets = np.zeros(len(data), np.int64)
-        offsets[self.own] = ends - 12 * self.n_samples[self.own]
+        offsets[self.own] = ends - self.n_leads * self.n_samples[self.own]
         self.signals = torch.empty(int(ends[-1]), dtype=torch.int16, device=device)
         for rows in np.array_split(self.own, -(-len(self.own) // BLOCK)):
             block = np.concatenate([data.cache.signal(row).ravel() for row in rows.tolist()])
@@ -256,7 +257,7 @@ class ResidentBatches(TrainBatches):
         self.all_n_samples = put(self.n_samples)
         columns = (data.targets, data.mask, data.covariates, self.subset_covariates)
         self.columns = [put(column) for column in columns]
-        self.lead = torch.arange(12, device=device)[:, None]  # (12, 1)
+        self.lead = torch.arange(self.n_leads, device=device)[:, None]  # (n_leads, 1)
         self.time = torch.arange(self.seq_length, device=device)  # (L,)
 
     def _batch(self, rows, mine, starts, lengths):
@@ -265,9 +266,9 @@ class ResidentBatches(TrainBatches):
         )
         length = self.all_n_samples[mine, None, None]  # (b, 1, 1)
         inside = self.time < lengths[:, None, None]  # (b, 1, L)
-        lead_start = self.offsets[mine, None, None] + self.lead * length  # (b, 12, 1)
-        place = lead_start + starts[:, None, None] + self.time.where(inside, 0)  # (b, 12, L)
-        x = self.signals[place] * inside  # (b, 12, L) int16
+        lead_start = self.offsets[mine, None, None] + self.lead * length  # (b, n_leads, 1)
+        place = lead_start + starts[:, None, None] + self.time.where(inside, 0)  # (b, n_leads, L)
+        x = self.signals[place] * inside  # (b, n_leads, L) int16
         y, mask, covariates, of_subsets = (column[mine] for column in self.columns)
         return Batch(x.float() * 1e-3, y, mask, lengths, covariates, of_subsets, rows)
 
@@ -311,6 +312,7 @@ def train_batches(
     batches = TrainBatches(*args)
     if torch.device(device).type != "cuda":
         return batches
-    if 24 * batches.n_samples[batches.own].sum() > torch.cuda.mem_get_info(device)[0] / 2:
+    n_bytes = 2 * batches.n_leads * batches.n_samples[batches.own].sum()
+    if n_bytes > torch.cuda.mem_get_info(device)[0] / 2:
         return PrefetchBatches(*args)
     return ResidentBatches(*args, device=device)

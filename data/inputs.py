@@ -19,7 +19,8 @@ CHUNK_BYTES = 2**26  # of signal files that are read at once: bounds the memory,
 def read_input(
     record: Record | str | os.PathLike, config: SignalConfig
 ) -> tuple[np.ndarray, np.ndarray, Header, list[str]]:
-    """-> signal (12, T) int16 microvolts, covariates (N_COVARIATES,) float32, Header, warnings: printable texts.
+    """-> signal (n_leads, T) int16 microvolts, the leads of `config`, covariates (N_COVARIATES,) float32, Header,
+    warnings: printable texts.
 
     Raises RecordError, whose `stage` is 'reading' or 'preprocessing'.
     """
@@ -44,12 +45,12 @@ def model_input(adc: np.ndarray, header: Header, config: SignalConfig) -> tuple[
     """What models see of a recording that is in memory already: what `read_input` gives of one in a file.
 
     Args:
-        adc: (n_leads, n) ADC values, or values in the units of the header.
+        adc: (leads of the header, n) ADC values, or values in the units of the header.
         header: of the recording.
         config: what the model's input is.
 
     Returns:
-        signal (12, T) int16 microvolts, covariates (N_COVARIATES,) float32, warnings: printable texts.
+        signal (n_leads, T) int16 microvolts, covariates (N_COVARIATES,) float32, warnings: printable texts.
 
     Raises:
         RecordError: the recording cannot be used.
@@ -59,17 +60,17 @@ def model_input(adc: np.ndarray, header: Header, config: SignalConfig) -> tuple[
 
 
 def _model_signal(adc, header, config):
-    """-> signal (12, T) int16 microvolts, warnings."""
+    """-> signal (n_leads, T) int16 microvolts, warnings."""
     x, quality = preprocess_with_quality(adc, header, config)
-    return to_microvolts(x), _warnings(header, quality, adc.size)
+    return to_microvolts(x), _warnings(header, quality)
 
 
-def _warnings(header: Header, quality: Quality, n_values: int) -> list[str]:
-    """What is suspicious about a readable recording, in printable texts; `n_values` is leads x samples as stored."""
+def _warnings(header: Header, quality: Quality) -> list[str]:
+    """What is suspicious about a readable recording, in printable texts."""
     texts = list(header.warnings)
     if quality.n_nan:
         texts.append(f"{quality.n_nan} invalid samples, interpolated")
-    if quality.n_saturated > SATURATED * n_values:
+    if quality.n_saturated > SATURATED * quality.n_values:
         texts.append(f"{quality.n_saturated} saturated samples")
     texts += quality.warnings
     return [printable(text[:MAX_MESSAGE]) for text in texts]

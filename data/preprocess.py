@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
@@ -20,6 +21,7 @@ __all__ = [
     "preprocess",
     "preprocess_with_quality",
     "resample",
+    "standard_leads",
     "window_starts",
 ]
 
@@ -93,7 +95,7 @@ def preprocess(adc: np.ndarray, header: Header, config: SignalConfig) -> np.ndar
         x (n_leads, T) float32, contiguous: mV in the order of `config.leads`, T = ceil(n * config.sample_freq / rate).
 
     Raises:
-        RecordError: Shape, lead names, units or rate are not usable.
+        RecordError: Shape, lead names, units or rate are not usable, or not one of the leads is there.
     """
     adc = _checked(adc, header, config)
     _, plan = _plan_of(header, config)
@@ -105,10 +107,12 @@ def preprocess(adc: np.ndarray, header: Header, config: SignalConfig) -> np.ndar
 
 
 def preprocess_with_quality(adc: np.ndarray, header: Header, config: SignalConfig) -> tuple[np.ndarray, Quality]:
-    """-> x as `preprocess` gives it, and what was found and done. Takes longer; arguments and errors as there."""
+    """-> x as `preprocess` gives it, and what was found and done in the leads that it comes from. Takes longer;
+    arguments and errors as there.
+    """
     adc = _checked(adc, header, config)
     rows, plan = _plan_of(header, config)
-    stored = sorted(rows.values())
+    stored = sorted({row for terms in plan for row, _ in terms})
     names = {row: name for name, row in rows.items()}
     if adc.shape[1] > _LONG:
         quality = inspect(([names[row]], *_to_millivolts(adc, header, [row])) for row in stored)
@@ -180,6 +184,21 @@ def lead_name(text: str) -> str | None:
     return _SPELLINGS.get(re.sub(r"^(ECG[ _])?(LEAD[ _])?", "", text.strip().upper()))
 
 
+def standard_leads(names: Iterable[str]) -> tuple[str, ...]:
+    """The leads that a user means by some names, spelt as for `lead_name`, in the order of LEADS. Raises ValueError,
+    which says what to type, for a name that is unknown or given twice.
+    """
+    chosen = []
+    for text in names:
+        name = lead_name(text)
+        if name is None:
+            raise ValueError(f"{text!r} is not one of the 12 leads: name some of {' '.join(LEADS)}, spaces between")
+        if name in chosen:
+            raise ValueError(f"lead {name} is named twice: name each lead once")
+        chosen.append(name)
+    return tuple(name for name in LEADS if name in chosen)
+
+
 @lru_cache(maxsize=256)
 def _plan(names, wanted):
     """-> rows {lead: row} of the leads there are, and how each wanted one comes from them: a tuple of (row, weight),
@@ -203,6 +222,8 @@ def _plan(names, wanted):
             plan.append(tuple((rows[other], round(weight, 12)) for other, weight in zip(pair, weights.tolist())))
         else:
             plan.append(())
+    if not any(plan):
+        raise ValueError(f"none of its leads ({', '.join(rows)}) gives any that the model reads: {' '.join(wanted)}")
     return rows, tuple(plan)
 
 

@@ -22,6 +22,7 @@ class Quality:
 
     n_nan: int = 0  # stored samples (all leads) that were not finite or marked invalid, and were interpolated
     n_saturated: int = 0  # stored samples in stretches at the limit of a lead's range
+    n_values: int = 0  # stored samples, of all leads that were looked at
     missing: list[str] = field(default_factory=list)  # leads filled with zeros
     derived: list[str] = field(default_factory=list)  # leads computed from others
     flat: list[str] = field(default_factory=list)  # stored leads of a single value
@@ -45,6 +46,7 @@ def inspect(parts: Iterable[tuple[list[str], np.ndarray, np.ndarray | None]]) ->
         high = x.max(axis=1)
         quality.flat += [name for name, is_flat in zip(names, low == high) if is_flat]
         quality.n_saturated += _count_saturated(x, low, high, bad)
+        quality.n_values += x.size
         square = np.einsum("ij,ij->i", x, x) / x.shape[1]
         mean = np.einsum("ij->i", x) / x.shape[1]
         power.update(zip(names, square.tolist()))

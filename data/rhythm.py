@@ -22,8 +22,8 @@ _WIDTH = 2 * np.array(SOFTNESS)[_KIND]  # (N_RHYTHM,)
 
 
 def r_peaks(signal: np.ndarray, sample_freq: float) -> np.ndarray:
-    """Samples of the R peaks; signal (12, T) mV -> (n,) int. All leads vote, so a silent or noisy one does little."""
-    strength = np.abs(band_pass(signal, BAND, sample_freq))  # (12, T)
+    """Samples of the R peaks; signal (n_leads, T) mV -> (n,) int. Leads vote, so a silent or noisy one does little."""
+    strength = np.abs(band_pass(signal, BAND, sample_freq))  # (n_leads, T)
     strength /= row_quantiles(strength, 0.98) + 1e-3
     width = max(1, round(0.08 * sample_freq))
     strength = np.convolve(strength.mean(0), np.full(width, 1 / width), "same")  # (T,)
@@ -33,9 +33,9 @@ def r_peaks(signal: np.ndarray, sample_freq: float) -> np.ndarray:
 
 def rhythm(signal: np.ndarray, sample_freq: float) -> np.ndarray:
     """(N_RHYTHM,) float32 within -0.5 and 0.5: heart rate, variation of the RR intervals and the shortest of them,
-    each against a row of limits (soft steps, so that a linear layer can draw any line between them). signal (12, T)
-    mV. All zero, which says nothing, where fewer than four beats are found or the rate is too low to see a QRS
-    complex.
+    each against a row of limits (soft steps, so that a linear layer can draw any line between them). signal
+    (n_leads, T) mV. All zero, which says nothing, where fewer than four beats are found or the rate is too low to see a
+    QRS complex.
     """
     if sample_freq <= 2 * BAND[1] or signal.shape[1] < sample_freq:
         return np.zeros(N_RHYTHM, np.float32)

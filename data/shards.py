@@ -43,25 +43,27 @@ class Shards:
 
     Args:
         folder: where they lie.
+        n_leads: of every recording.
         first: (S + 1,) rows of the recordings with which they begin, and the number of all.
         offsets: (R + 1,) of all recordings one after another, in samples of any lead.
         crc: (R,) CRC-32 of the recordings.
     """
 
-    def __init__(self, folder: Path, first: np.ndarray, offsets: np.ndarray, crc: np.ndarray):
+    def __init__(self, folder: Path, n_leads: int, first: np.ndarray, offsets: np.ndarray, crc: np.ndarray):
         self.folder = folder
+        self.n_leads = n_leads
         self.first = first.tolist()
         self.offsets = offsets
         self.crc = crc
         self.maps = [None] * (len(first) - 1)
 
     def signal(self, i: int) -> np.ndarray:
-        """(12, T_i) int16 view in microvolts. Raises ShardError."""
+        """(n_leads, T_i) int16 view in microvolts. Raises ShardError."""
         shard = self.shard_of(i)
         if self.maps[shard] is None:
             self.maps[shard] = self._opened(shard)
         start = self.offsets[self.first[shard]]
-        return self.maps[shard][self.offsets[i] - start : self.offsets[i + 1] - start].reshape(12, -1)
+        return self.maps[shard][self.offsets[i] - start : self.offsets[i + 1] - start].reshape(self.n_leads, -1)
 
     def shard_of(self, i: int) -> int:
         return bisect_right(self.first, i) - 1
@@ -278,7 +280,7 @@ def _write_shard(
 
 
 def _read_anew(record: Record, config: SignalConfig) -> tuple[np.ndarray, Entry]:
-    """-> signal (12, T) '<i2' microvolts, what the cache holds beside it."""
+    """-> signal (n_leads, T) '<i2' microvolts, what the cache holds beside it."""
     microvolts, covariates, header, warnings = read_input(record, config)
     signal = np.ascontiguousarray(microvolts, "<i2")
     return signal, Entry(
@@ -292,8 +294,8 @@ def _read_anew(record: Record, config: SignalConfig) -> tuple[np.ndarray, Entry]
 
 
 def _from_earlier(kept: Kept | None, stamp: bytes) -> tuple[np.ndarray, Entry] | tuple[None, None]:
-    """-> signal (12 * T,) '<i2' microvolts and the rest as an earlier cache has them; None for both if that has none,
-    an older one or a damaged one.
+    """-> signal (n_leads * T,) '<i2' microvolts and the rest as an earlier cache has them; None for both if that has
+    none, an older one or a damaged one.
     """
     if kept is None or kept.stamp != stamp:
         return None, None

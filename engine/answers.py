@@ -1,7 +1,7 @@
 """One recording and what a model says of it, by name: for people (text, picture) and for programs (plain values)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
@@ -29,12 +29,14 @@ class Answer:
 
     record: Record
     header: Header
-    signal: np.ndarray  # (12, T) int16 microvolts at sample_freq
+    signal: np.ndarray  # (n_leads, T) int16 microvolts at sample_freq
     sample_freq: float  # Hz, of the model
     covariates: np.ndarray  # (N_COVARIATES,)
     warnings: list  # texts on quality
     y_score: np.ndarray  # (C,) probabilities
     y_pred: np.ndarray  # (C,) bool, called
+    leads: tuple[str, ...] = LEADS  # of the model
+    needs: dict[int, str] = field(default_factory=dict)  # of classes that cannot be established, see Predictor.needs
 
     @property
     def seconds(self) -> float:
@@ -51,19 +53,34 @@ class Answer:
 
     @property
     def missing(self) -> list[str]:
-        """Leads that were neither recorded nor follow from those that were."""
+        """Leads of the model that were neither recorded nor follow from those that were."""
+        return [name for name in self.leads if name not in self.recorded]
+
+    @property
+    def recorded(self) -> set[str]:
+        """Leads that were recorded or follow from those that were, whether the model reads them or not."""
         recorded = {lead_name(name) for name in self.header.lead_names}
-        known = recorded | set(LIMB if len(recorded & set(LIMB)) >= 2 else ())
-        return [name for name in LEADS if name not in known]
+        return recorded | set(LIMB if len(recorded & set(LIMB)) >= 2 else ())
 
 
 def answer_of(predictor: Predictor, record: Record) -> Answer:
     """Read a recording and ask the model, by the very functions that driver.py uses. Raises RecordError."""
     signal, covariates, header, warnings = read_input(record, predictor.signal_config)
+    warnings = warnings + predictor.needs_warnings(signal)
     y_score = predictor.predict([signal], covariates[None])  # (1, C)
     y_pred = predictor.decide(y_score)
-    freq = predictor.signal_config.sample_freq
-    return Answer(record, header, signal, freq, covariates, warnings, y_score[0], y_pred[0])
+    return Answer(
+        record=record,
+        header=header,
+        signal=signal,
+        sample_freq=predictor.signal_config.sample_freq,
+        covariates=covariates,
+        warnings=warnings,
+        y_score=y_score[0],
+        y_pred=y_pred[0],
+        leads=predictor.signal_config.leads,
+        needs=predictor.needs(signal),
+    )
 
 
 def explain(predictor: Predictor, answer: Answer, start: float = 0.0) -> dict:
@@ -78,15 +95,15 @@ def explain(predictor: Predictor, answer: Answer, start: float = 0.0) -> dict:
         signal = signal[:, first : first + round(PAGE * answer.sample_freq)]
     found = {}
     for column in np.flatnonzero(answer.y_pred).tolist():
-        attribution = attribute(predictor, signal, answer.covariates, column)  # (12, T)
+        attribution = attribute(predictor, signal, answer.covariates, column)  # (n_leads, T)
         mask = important(attribution, answer.sample_freq)
         shares = lead_shares(attribution, mask)
         order = [lead for lead in np.argsort(-shares, kind="stable") if shares[lead] > 0]
         found[column] = {
-            "leads": {LEADS[lead]: round(float(shares[lead]), 3) for lead in order},
+            "leads": {answer.leads[lead]: round(float(shares[lead]), 3) for lead in order},
             "stretches": [
-                (LEADS[lead], round((first + a) / answer.sample_freq, 3), round((first + b) / answer.sample_freq, 3))
-                for lead, a, b in stretches(mask)
+                (answer.leads[lead], *(round((first + sample) / answer.sample_freq, 3) for sample in ends))
+                for lead, *ends in stretches(mask)
             ],
         }
     return found
@@ -95,8 +112,9 @@ def explain(predictor: Predictor, answer: Answer, start: float = 0.0) -> dict:
 def diagnoses(answer: Answer, class_set: ClassSet, explanations: dict | None = None) -> list[dict]:
     """A row for each class, by group in the order in which an ECG is read, the called and probable ones first.
 
-    Keys: code (name of the column), snomed (SNOMED CT code, or None), abbreviation, name, group, probability, called;
-    and of called classes, if there are `explanations`, explanation.
+    Keys: code (name of the column), snomed (SNOMED CT code, or None), abbreviation, name, group, probability, called,
+    needs (leads in words, where those that are there cannot establish the diagnosis, else None); and of called
+    classes, if there are `explanations`, explanation.
     """
     rows = []
     for column in clinical_order(class_set.members):
@@ -108,6 +126,7 @@ def diagnoses(answer: Answer, class_set: ClassSet, explanations: dict | None = N
             "group": group_of(class_set.members[column]),
             "probability": float(answer.y_score[column]),
             "called": bool(answer.y_pred[column]),
+            "needs": answer.needs.get(column),
         }
         if explanations and column in explanations:
             row["explanation"] = explanations[column]
@@ -155,19 +174,30 @@ def called_text(answer: Answer, class_set: ClassSet) -> str:
     return text[: TITLE_LENGTH - 4] + " ..."
 
 
-def fine_signal(answer: Answer) -> tuple[np.ndarray, float]:
-    """(signal (12, T) float32 mV, Hz) for pictures: at its own rate, or at the model's if it is very long."""
+def fine_signal(answer: Answer) -> tuple[np.ndarray, float, set[str]]:
+    """(signal (12, T) float32 mV, Hz, leads in it) for pictures: all leads at their own rate, or if the recording is
+    very long what the model sees.
+    """
     header = answer.header
     if header.n_samples > DRAWN_FINE or header.sample_freq <= answer.sample_freq:
-        return to_millivolts(answer.signal), answer.sample_freq
+        return coarse_signal(answer)
     adc, header = read_record(answer.record)
-    return preprocess(adc, header, SignalConfig(header.sample_freq)), header.sample_freq
+    return preprocess(adc, header, SignalConfig(header.sample_freq)), header.sample_freq, answer.recorded
+
+
+def coarse_signal(answer: Answer) -> tuple[np.ndarray, float, set[str]]:
+    """(signal (12, T) float32 mV, Hz, leads in it) as the model sees it; leads that it does not read are zero."""
+    from engine.plots import on_page
+
+    signal = on_page(to_millivolts(answer.signal), answer.leads, 0)
+    return signal, answer.sample_freq, answer.recorded & set(answer.leads)
 
 
 def draw(answer: Answer, subtitle: str, start: float = 0.0, shading: list | tuple = (), fine: bool = True):
     """The recording on ECG paper, a matplotlib Figure; see `engine.plots.plot_ecg` for shading and start."""
     from engine.plots import plot_ecg  # matplotlib takes half a second to import: only those who draw wait for it
 
-    signal, freq = fine_signal(answer) if fine else (to_millivolts(answer.signal), answer.sample_freq)
+    signal, freq, drawn = fine_signal(answer) if fine else coarse_signal(answer)
     title = f"{printable(answer.record.record_id)}   {person(answer)}"
-    return plot_ecg(signal, freq, title=title, subtitle=subtitle, start=start, missing=answer.missing, shading=shading)
+    missing = [name for name in LEADS if name not in drawn]
+    return plot_ecg(signal, freq, title=title, subtitle=subtitle, start=start, missing=missing, shading=shading)

@@ -106,8 +106,11 @@ def add_noise(x: Tensor, probability: float, generator: Generator, amplitude: fl
 
 
 def drop_leads(x: Tensor, probability: float, generator: Generator) -> Tensor:
-    """Silence leads with this probability, as loose electrodes do, in every second window; x (B, 12, L) -> same."""
+    """Silence leads with this probability, as loose electrodes do, in every second window, but never all of them;
+    x (B, n_leads, L) -> same.
+    """
     dropped = uniform((*x.shape[:2], 1), 0, 1, x, generator) < probability
+    dropped &= ~dropped.all(1, keepdim=True)
     return x * ~(dropped & pick_windows(0.5, x, generator))
 
 

@@ -102,10 +102,11 @@ def fit_linear(
     """
     order = max(1, round(HISTORY * sample_freq))
     scale = torch.tensor(scale, device=device)
-    n_inputs = 12 * order + 1
+    n_leads = len(scale)
+    n_inputs = n_leads * order + 1
     n_frames = 0
     gram = torch.zeros(n_inputs, n_inputs, dtype=torch.float64, device=device)
-    moment = torch.zeros(n_inputs, 12 * len(k_steps_ahead), dtype=torch.float64, device=device)
+    moment = torch.zeros(n_inputs, n_leads * len(k_steps_ahead), dtype=torch.float64, device=device)
     for x, lengths in windows_on(device, signals, seq_length):
         last, future, valid = samples_ahead(x, lengths, k_steps_ahead, stride)
         whole = valid.all(2).squeeze(1)  # (B, T'): all distances are in the window

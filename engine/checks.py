@@ -53,7 +53,7 @@ def _check_model(config, n_leads):
     _, sizes = encoder_class(config)
     for key, default in {**sizes, **HEAD}.items():
         _check_value(key, config.get(key, default), default)
-    if config.get("n_leads", n_leads) != n_leads or config.get("n_covariates", 0) not in (0, N_COVARIATES):
+    if config.get("n_leads", sizes["n_leads"]) != n_leads or config.get("n_covariates", 0) not in (0, N_COVARIATES):
         raise ValueError(f"the model must read {n_leads} leads and 0 or {N_COVARIATES} numbers on the recording")
     n_blocks = config.get("depths", config.get("depth", 0))
     if isinstance(n_blocks, (list, tuple)):

@@ -68,10 +68,10 @@ class Pretrained:
     recordings: dict[str, list[tuple[str, str | None]]]  # {"train" or "valid": (name, hash if known)}; may be empty
 
     def apply(self, args: Namespace) -> None:
-        """Set the flags that pre-training decides: encoder, its sizes, sample_freq; and the learning rate, if none is
-        given. Raises RunError for a flag of the command line that contradicts.
+        """Set the flags that pre-training decides: encoder, its sizes, sample_freq, leads; and the learning rate, if
+        none is given. Raises RunError for a flag of the command line that contradicts.
         """
-        decided = {"sample_freq": self.signal.sample_freq}
+        decided = {"sample_freq": self.signal.sample_freq, "leads": list(self.signal.leads)}
         decided |= {name: value for name, value in self.encoder.items() if name not in MAY_DIFFER}
         split = {name: self.settings[name] for name in SPLIT_FLAGS if name in self.settings}
         refuse_others(args, {**decided, **split}, f"the pre-training in {self.run / 'config.json'}", "--folder")
@@ -137,8 +137,8 @@ def refuse_others(args: Namespace, decided: dict, source: str, flag: str) -> Non
     for name, value in decided.items():
         if name in args.explicit and getattr(args, name) != value:
             raise RunError(
-                f"{_as_typed(name, getattr(args, name))} contradicts {source}, which has {value}: leave the flag out, "
-                f"or name another {flag}"
+                f"{_as_typed(name, getattr(args, name))} contradicts {source}, which has {_words(value)}: leave the "
+                f"flag out, or name another {flag}"
             )
 
 
@@ -146,8 +146,12 @@ def _as_typed(name, value):
     """A flag as it stands on a command line."""
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no-{name}"
-    words = value if isinstance(value, list) else [value]
-    return " ".join([f"--{name}", *map(str, words)])
+    return f"--{name} {_words(value)}"
+
+
+def _words(value):
+    """The value of a flag as it is typed."""
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _found(listed: list[tuple[str, str | None]], cache: SignalCache) -> np.ndarray:

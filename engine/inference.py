@@ -7,7 +7,7 @@ From Python, for recordings in files (of arrays, see `Predictor.classify` and do
 
     predictor = load_predictor("mdl")                           # or a run folder, or a folder of them
     adc, header = read_record("data/sample/georgia/E00001")     # (n_leads, n) ADC values
-    signal, covariates = predictor.read(adc, header)            # (12, T) int16 microvolts, (N_COVARIATES,)
+    signal, covariates = predictor.read(adc, header)            # (n_leads, T) int16 microvolts, (N_COVARIATES,)
     y_score = predictor.predict([signal], covariates[None])     # (1, C) probabilities
     y_pred = predictor.decide(y_score)                          # (1, C) bool
     dict(zip(predictor.class_set.abbreviations, y_score[0]))
@@ -27,6 +27,7 @@ from data.formats.arrays import array_header
 from data.headers import Header, RecordError
 from data.inputs import model_input
 from data.labels import ClassSet
+from data.needed_leads import needs, needs_text
 from data.preprocess import LEADS, SignalConfig, preprocess, to_microvolts
 from engine.decision import decide
 from engine.run_folder import RunError
@@ -72,16 +73,47 @@ class Predictor:
         self.few_leads = few_leads
 
     def responsible(self, signal: np.ndarray) -> "Predictor":
-        """Who answers for a recording (12, T): this one, or `few_leads` where there is one and leads are missing."""
+        """Who answers for a recording (n_leads, T): this one, or its `few_leads` where leads are missing."""
         if self.few_leads is not None and (~signal.any(axis=1)).sum() >= MANY_MISSING:
             return self.few_leads
         return self
 
+    @property
+    def without_leads(self) -> str:
+        """What is done for recordings that lack some of the model's leads, in words."""
+        if self.few_leads is not None:
+            return f"without {MANY_MISSING} or more the network for few leads answers, else zeros stand for them"
+        if all(model.lead_flags for model in self.models):
+            return "zeros stand for them, as in its training with --lead_subsets"
+        return "zeros stand for them (to train for that: --lead_subsets or --leads)"
+
+    def needs(self, signal: np.ndarray | None = None) -> dict[int, str]:
+        """{column: leads in words} of the classes that cannot be established on a recording (n_leads, T) for lack of
+        leads, see `data.needed_leads`; of None, those on no recording, for the model does not read the leads.
+        """
+        leads = self.signal_config.leads
+        if signal is not None:
+            leads = [name for name, is_there in zip(leads, signal.any(axis=1)) if is_there]
+        return needs(self.class_set.members, leads)
+
+    def needs_warnings(self, signal: np.ndarray) -> list[str]:
+        """A text on the classes that cannot be established on a recording (n_leads, T) because it lacks leads that the
+        model reads, or none. Decisions stay: what else shows, and how often a class occurs, is worth more than silence
+        (docs/results.md).
+        """
+        always = self.needs()
+        found = {column: text for column, text in self.needs(signal).items() if column not in always}
+        if not found:
+            return []
+        text = needs_text(found, self.class_set)
+        return [f"cannot be established for lack of leads, answered by other signs and by how often they occur: {text}"]
+
     def read(self, adc: np.ndarray, header: Header) -> tuple[np.ndarray, np.ndarray]:
-        """What the models see of a recording: (signal (12, T) int16 microvolts, covariates (N_COVARIATES,) float32).
+        """What the models see of a recording: (signal (n_leads, T) int16 microvolts, covariates (N_COVARIATES,)
+        float32), with the leads of `signal_config` whichever others it has.
 
         Args:
-            adc: (n_leads, n) ADC values as stored, any number type.
+            adc: (leads of the header, n) ADC values as stored, any number type.
             header: of the recording, from `data.records.parse_header` or `read_record`.
 
         Raises:
@@ -108,10 +140,10 @@ class Predictor:
     ) -> "pandas.DataFrame":  # noqa: F821  (imported below)
         """What the model says of a recording that stands in an array. The same as of a file with the same samples:
         leads are placed by name, missing ones computed or zero, other rates resampled. What is suspicious (a scale off
-        by 1000, swapped leads, invalid samples) is a UserWarning each.
+        by 1000, swapped leads, invalid samples), or cannot be established for lack of leads, is a UserWarning each.
 
         Args:
-            signal: (n_leads, n), integers or floats; NaN marks samples that are missing.
+            signal: (rows, n), integers or floats; NaN marks samples that are missing.
             sample_freq: Hz.
             unit: of the samples, V, mV, uV or nV. Never guessed.
             leads: names of the rows. None says that these are I, II, III, aVR, aVL, aVF, V1 ... V6, in this order.
@@ -129,11 +161,13 @@ class Predictor:
 
         adc = np.asarray(signal)
         if adc.ndim != 2 or len(adc) != len(LEADS if leads is None else leads):
-            rows = f"12, for {', '.join(LEADS)}" if leads is None else f"{len(leads)}, the number of leads"
+            rows = f"{len(leads or ())}, the number of leads"
+            if leads is None:
+                rows = f"12, for {', '.join(LEADS)}; name others by leads=[...]"
             raise RecordError(f"array: has the shape {adc.shape}, not (rows, samples) with rows = {rows}")
         header = array_header(adc.shape[1], sample_freq, LEADS if leads is None else leads, unit, age, sex)
         x, covariates, texts = model_input(adc, header, self.signal_config)
-        for text in texts:
+        for text in texts + self.needs_warnings(x):
             warnings.warn(text, stacklevel=2)
         y_score = self.predict([x], covariates[None])  # (1, C)
         columns = {
@@ -146,8 +180,8 @@ class Predictor:
         return pd.DataFrame(columns)
 
     def predict(self, signals: Sequence[np.ndarray], covariates: np.ndarray) -> np.ndarray:
-        """Probabilities (R, C) float32, the mean over members, of R signals (12, T_i) int16 microvolts, of any lengths,
-        and covariates (R, N_COVARIATES), as `read` gives them.
+        """Probabilities (R, C) float32, the mean over members, of R signals (n_leads, T_i) int16 microvolts, of any
+        lengths, and covariates (R, N_COVARIATES), as `read` gives them.
         """
         y_score = np.empty((len(signals), len(self.class_set)), np.float32)
         answering = np.array([self.responsible(signal) is self for signal in signals], bool)
@@ -160,7 +194,7 @@ class Predictor:
         return y_score
 
     def embed(self, signals: Sequence[np.ndarray]) -> np.ndarray:
-        """Features (R, D) float32 of R signals (12, T_i) int16 microvolts: mean and maximum over time of what the
+        """Features (R, D) float32 of R signals (n_leads, T_i) int16 microvolts: mean and maximum over time of what the
         encoder of each member sees, averaged over windows. `feature_members` says whose each of the D is.
         """
         return embed(self.models, self.seq_lengths, signals, self.device)

@@ -48,14 +48,15 @@ class InitialRun:
         return {**ENCODERS[config["encoder"]][1], **HEAD, **config}
 
     def apply(self, args: Namespace) -> None:
-        """Set the flags that the run decides: rate, window, encoder and its sizes, whether the head sees covariates and
-        which leads are there; and, if none are given, the dropouts and the learning rate. Raises RunError for a flag
-        of the command line that contradicts.
+        """Set the flags that the run decides: rate, leads, window, encoder and its sizes, whether the head sees
+        covariates and which leads are there; and, if none are given, the dropouts and the learning rate. Raises
+        RunError for a flag of the command line that contradicts.
         """
         model = self.model
         encoder = {name: value for name, value in ENCODERS[model["encoder"]][1].items() if name not in NOT_DECIDED}
         decided = {
             "sample_freq": self.loaded.signal.sample_freq,
+            "leads": list(self.loaded.signal.leads),
             "seq_length": self.loaded.seq_lengths[0],
             "encoder": model["encoder"],
             **{name: model[name] for name in encoder},
@@ -159,8 +160,8 @@ def read_initial(args: Namespace) -> InitialRun:
         args: init, folder, resume.
 
     Raises:
-        RunError: it is not a trained run, cannot be read, reads other leads, is the run to be trained, or is not the
-            one from which the run to be resumed began.
+        RunError: it is not a trained run, cannot be read, clips signals elsewhere, is the run to be trained, or is not
+            the one from which the run to be resumed began.
     """
     run = RunFolder(args.init)
     if not os.path.lexists(run / "config.json"):
@@ -168,11 +169,11 @@ def read_initial(args: Namespace) -> InitialRun:
     if args.folder is not None and Path(args.folder).resolve() == run.path.resolve():
         raise RunError(f"--init {args.init} is the --folder, too: name another --folder")
     loaded = load_run(run.path)
-    here = SignalConfig(loaded.signal.sample_freq)
+    here = SignalConfig(loaded.signal.sample_freq, loaded.signal.leads)
     if loaded.signal != here:
         raise RunError(
-            f"--init {args.init} reads the leads {', '.join(loaded.signal.leads)} up to {loaded.signal.clip:g} mV, and "
-            f"this training {', '.join(here.leads)} up to {here.clip:g} mV: name another run"
+            f"--init {args.init} reads signals up to {loaded.signal.clip:g} mV, and this training up to "
+            f"{here.clip:g} mV: name another run"
         )
     if args.resume:
         _check_same(args)

@@ -33,8 +33,9 @@ def uses_covariates(predictor: Predictor) -> bool:
 def onnx_bytes(predictor: Predictor) -> bytes:
     """The content of an ONNX file. Raises MissingPackageError without the package onnx."""
     onnx = load_extra("onnx", "writing ONNX")
+    n_leads = len(predictor.signal_config.leads)
     # Shorter than a window: only then do the operations that mask the padding become part of the graph.
-    inputs = {"signal": torch.zeros(2, 12, SHORT)}
+    inputs = {"signal": torch.zeros(2, n_leads, SHORT)}
     if uses_covariates(predictor):
         inputs["covariates"] = torch.zeros(2, N_COVARIATES)
     buffer = io.BytesIO()
@@ -115,7 +116,7 @@ def difference_over_noise(answer: Callable[[np.ndarray, np.ndarray], np.ndarray]
     rng = np.random.default_rng(0)
     differences = []
     for n_samples in (SHORT // 2, *predictor.seq_lengths[:1], 3 * max(predictor.seq_lengths) + 1):
-        signals = rng.normal(0, 300, (3, 12, n_samples)).astype(np.int16)  # microvolts
+        signals = rng.normal(0, 300, (3, len(predictor.signal_config.leads), n_samples)).astype(np.int16)  # microvolts
         covariates = rng.uniform(-0.5, 0.5, (3, N_COVARIATES)).astype(np.float32)
         found = answer(to_millivolts(signals), covariates)
         differences.append(np.abs(found - predictor.predict(list(signals), covariates)).max())
@@ -123,8 +124,8 @@ def difference_over_noise(answer: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def run_session(session, signal: np.ndarray, covariates: np.ndarray) -> np.ndarray:
-    """Probabilities (N, C) of an onnxruntime session for signal (N, 12, T) mV and covariates (N, N_COVARIATES), which
-    are left out where the graph has no such input.
+    """Probabilities (N, C) of an onnxruntime session for signal (N, n_leads, T) mV and covariates (N, N_COVARIATES),
+    which are left out where the graph has no such input.
     """
     given = {"signal": signal, "covariates": covariates}
     return session.run(None, {entry.name: given[entry.name] for entry in session.get_inputs()})[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from data.covariates import N_COVARIATES
 from data.extras import load_extra
 from data.headers import printable
 from data.metadata import find_table
+from data.preprocess import LEADS, SignalConfig, standard_leads
 from data.splits import Split
 from engine.repeat import as_flags, settings_to_repeat
 from engine.resume import take_settings
@@ -68,9 +69,14 @@ class Flags(Namespace):
         # A folder's name may hold what is not UTF-8, which JSON cannot.
         return {name: printable(value) if isinstance(value, str) else value for name, value in kept.items()}
 
+    def signal_config(self) -> SignalConfig:
+        """What the model's input is."""
+        return SignalConfig(sample_freq=self.sample_freq, leads=tuple(self.leads))
+
     def encoder_config(self) -> dict:
         """The encoder that --encoder and the flags of its sizes describe, as models.build_encoder takes it."""
-        return {"encoder": self.encoder, **self._sizes(ENCODERS[self.encoder][1])}
+        sizes = self._sizes(ENCODERS[self.encoder][1])
+        return {"encoder": self.encoder, **sizes, "n_leads": len(self.leads)}
 
     def model_config(self, n_classes: int) -> dict:
         """Encoder and classification head, as models.build_model takes them."""
@@ -85,6 +91,16 @@ class Flags(Namespace):
         """`defaults` with what the flags of sizes say instead."""
         given = {name: getattr(self, name, None) for name in defaults}
         return {name: default if given[name] is None else given[name] for name, default in defaults.items()}
+
+
+class LeadNames(Action):
+    """Keeps names of leads as in LEADS and in that order, however they are typed."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        try:
+            setattr(namespace, self.dest, list(standard_leads(values)))
+        except ValueError as error:
+            parser.error(f"{option_string}: {error}")
 
 
 class TrainingParser(ArgumentParser):
@@ -222,6 +238,17 @@ class TrainingParser(ArgumentParser):
             "--config",
             metavar="FILE",
             help="repeat the run of this config.json, in another folder; flags on the command line win over its own",
+        )
+
+    def add_leads_argument(self, group: Any) -> None:
+        """--leads, in a group of flags."""
+        group.add_argument(
+            "--leads",
+            nargs="+",
+            action=LeadNames,
+            default=list(LEADS),
+            metavar="LEAD",
+            help="the only leads that the model reads, e.g. --leads I II (default: all twelve)",
         )
 
     def add_head_arguments(self) -> None:

@@ -99,6 +99,13 @@ def plot_ecg(
     return figure
 
 
+def on_page(values: np.ndarray, leads: Sequence[str], other: float) -> np.ndarray:
+    """Rows for some leads, values (n_leads, T), as `plot_ecg` takes them: (12, T) with `other` in the rest."""
+    page = np.full((len(LEADS), values.shape[1]), other, np.float32)
+    page[[LEADS.index(name) for name in leads]] = values
+    return page
+
+
 def save(figure: Figure, file: str | os.PathLike, dpi: int = DPI) -> None:
     """Write a Figure as .png, .pdf or .svg, under a temporary name first. Raises ValueError for another ending."""
     file = Path(file)

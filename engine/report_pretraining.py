@@ -9,7 +9,7 @@ from data.preprocess import SignalConfig, to_millivolts
 from data.records import RecordError
 from engine import report_plots as plots
 from engine.handover import Pretrained, read_pretrained
-from engine.plots import N_COLUMNS, SECONDS, plot_ecg
+from engine.plots import LEADS, N_COLUMNS, SECONDS, on_page, plot_ecg
 from engine.report_training import find_drawn, read_history
 from engine.run_folder import RunError, RunFolder
 from engine.trained_run import load_strictly
@@ -39,10 +39,11 @@ def settings_section(config: dict, pretrained: Pretrained) -> Section:
     data, training = config["data"], config["training"]
     n_weights = sum(value.numel() for value in pretrained.state.values())
     freq = pretrained.signal.sample_freq
+    n_leads = len(pretrained.signal.leads)
     ahead = ", ".join(f"{k / freq:g}" for k in config["head"]["k_steps_ahead"])
     facts = [
         ("Encoder", f"{config['encoder']['encoder']} with {n_weights:,} weights, which never sees the future"),
-        ("Learns", f"to predict all 12 leads {ahead} seconds ahead of what it has seen, without labels"),
+        ("Learns", f"to predict {n_leads} leads {ahead} seconds ahead of what it has seen, without labels"),
         ("Reads", f"windows of {training['seq_length'] / freq:g} s at {freq:g} Hz"),
         ("Data", f"{data['n_train']:,} recordings trained, {data['n_valid']:,} validated"),
         ("Training", ", ".join(f"{k} {training[k]}" for k in ("epochs", "batch_size", "lr", "seed") if k in training)),
@@ -94,22 +95,24 @@ def load_model(run: RunFolder, config: dict) -> NextSampleModel:
 
 
 def foreseen(model: NextSampleModel, signal: np.ndarray, seen: int, seq_length: int) -> np.ndarray:
-    """What the model expects after the first `seen` samples: signal (12, T) mV -> (12, max steps + 1), from the last
-    seen sample on; between the distances that it predicts a straight line.
+    """What the model expects after the first `seen` samples: signal (n_leads, T) mV -> (n_leads, max steps + 1), from
+    the last seen sample on; between the distances that it predicts a straight line.
     """
     stride = model.encoder.stride
     begin = max(0, seen - seq_length // stride * stride)
     begin += (seen - begin) % stride  # whole frames, the last of which ends at `seen`
-    x = torch.from_numpy(np.ascontiguousarray(signal[None, :, begin:seen]))  # (1, 12, L)
+    x = torch.from_numpy(np.ascontiguousarray(signal[None, :, begin:seen]))  # (1, n_leads, L)
     with torch.inference_mode():
-        ahead = model.head(model.encoder(x)[..., -1:], x[..., None, -1:])[0, :, :, 0]  # (12, K)
+        ahead = model.head(model.encoder(x)[..., -1:], x[..., None, -1:])[0, :, :, 0]  # (n_leads, K)
     steps = np.array([0, *model.k_steps_ahead.tolist()])
-    values = np.concatenate([x[0, :, -1:].numpy(), ahead.float().numpy()], 1)  # (12, K + 1)
+    values = np.concatenate([x[0, :, -1:].numpy(), ahead.float().numpy()], 1)  # (n_leads, K + 1)
     return np.stack([np.interp(np.arange(steps.max() + 1), steps, row) for row in values])
 
 
 def foreseen_page(model: NextSampleModel, signal: np.ndarray, sample_freq: float, seq_length: int) -> np.ndarray:
-    """What is expected from the middle of each column of the page on, NaN elsewhere: (12, T) mV -> (12, T)."""
+    """What is expected from the middle of each column of the page on, NaN elsewhere: (n_leads, T) mV
+    -> (n_leads, T).
+    """
     overlay = np.full(signal.shape, np.nan, np.float32)
     column = SECONDS / N_COLUMNS
     for i in range(N_COLUMNS):
@@ -142,6 +145,12 @@ def examples_section(run: RunFolder, config: dict, pretrained: Pretrained, folde
             pictures.append(Picture("", str(error), heading=name))
             continue
         overlay = foreseen_page(model, signal, signal_config.sample_freq, config["training"]["seq_length"])
-        figure = plot_ecg(signal, signal_config.sample_freq, title=name, overlay=overlay)
+        figure = plot_ecg(
+            on_page(signal, signal_config.leads, 0),
+            signal_config.sample_freq,
+            title=name,
+            missing=[name for name in LEADS if name not in signal_config.leads],
+            overlay=on_page(overlay, signal_config.leads, np.nan),
+        )
         pictures.append(Picture(plots.svg(figure, f"foreseen{i}", themed=False), "25 mm/s, 10 mm/mV", "paper", name))
     return Section("foreseen", "The future, foreseen", [text], pictures)

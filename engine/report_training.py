@@ -71,6 +71,7 @@ def settings_section(run: RunFolder, config: dict, predictor: Predictor) -> Sect
     settings = config["training"].get("members", [config["training"]])[0]
     n_weights = sum(parameter.numel() for parameter in predictor.models[0].parameters())
     seconds = members[0]["seq_length"] / signal["sample_freq"]
+    leads = "12 leads" if len(signal["leads"]) == 12 else f"leads {', '.join(signal['leads'])}"
     count = "one network" if len(members) == 1 else f"{len(members)} networks, whose probabilities are averaged; each"
     rule = config["decision"]
     decision = (
@@ -81,7 +82,7 @@ def settings_section(run: RunFolder, config: dict, predictor: Predictor) -> Sect
     size = _size_on_disk(run)
     facts = [
         ("Network", f"{count} {members[0]['model']['encoder']} with {n_weights:,} weights ({size})"),
-        ("Reads", f"windows of {seconds:g} s of 12 leads at {signal['sample_freq']:g} Hz, averaged"),
+        ("Reads", f"windows of {seconds:g} s of {leads} at {signal['sample_freq']:g} Hz, averaged"),
         ("Answers", f"{len(predictor.class_set)} classes of the set {predictor.class_set.name}"),
         ("Calls", decision),
         ("Data", _data(data)),

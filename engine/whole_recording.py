@@ -31,7 +31,7 @@ class RecordingModel(nn.Module):
         """Probabilities of recordings.
 
         Args:
-            signal: (N, 12, T) mV at the model's rate.
+            signal: (N, n_leads, T) mV at the model's rate.
             covariates: (N, N_COVARIATES), or None where the models use none.
 
         Returns:
@@ -40,7 +40,7 @@ class RecordingModel(nn.Module):
         signal = signal.clamp(-self.clip, self.clip)
         total = 0
         for seq_length in sorted(set(self.seq_lengths)):
-            windows, lengths = cut_windows(signal, seq_length)  # (N, W, 12, L), (N, W)
+            windows, lengths = cut_windows(signal, seq_length)  # (N, W, n_leads, L), (N, W)
             n_windows = windows.shape[1]
             rows = None
             if covariates is not None:
@@ -53,8 +53,8 @@ class RecordingModel(nn.Module):
 
 
 def cut_windows(signal: Tensor, seq_length: int) -> tuple[Tensor, Tensor]:
-    """The windows of `engine.windows.window_batches`: signal (N, 12, T) -> (N, W, 12, seq_length), zero-padded where
-    the recording is shorter, and the samples before the padding, (N, W) int64.
+    """The windows of `engine.windows.window_batches`: signal (N, n_leads, T) -> (N, W, n_leads, seq_length),
+    zero-padded where the recording is shorter, and the samples before the padding, (N, W) int64.
 
     torch.export takes every size that varies for two or more: there a single window is cut twice, which changes no
     mean.
@@ -70,7 +70,7 @@ def cut_windows(signal: Tensor, seq_length: int) -> tuple[Tensor, Tensor]:
     samples = torch.arange(seq_length, device=signal.device)  # (L,)
     index = starts[:, None] + samples  # (W, L)
     padding = signal.new_zeros(1, 1, seq_length).expand(signal.shape[0], signal.shape[1], -1)
-    windows = torch.cat([signal, padding], 2)[:, :, index].transpose(1, 2)  # (N, W, 12, L)
+    windows = torch.cat([signal, padding], 2)[:, :, index].transpose(1, 2)  # (N, W, n_leads, L)
     lengths = (samples < n_samples).sum().expand(signal.shape[0], n_windows)
     return windows, lengths
 

@@ -30,7 +30,7 @@ def predict(
     Args:
         models: in evaluation mode, from `models.folding.fold_norms`.
         seq_lengths: samples in a window of each model.
-        signals: R arrays (12, T_i) int16 microvolts.
+        signals: R arrays (n_leads, T_i) int16 microvolts.
         covariates: (R, N_COVARIATES) float32.
         device: where the models are.
     """
@@ -139,7 +139,7 @@ def window_overlap(seq_length: int) -> int:
 def window_batches(
     signals: Sequence[np.ndarray], seq_length: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[int]]]:
-    """Yield (x (b, 12, L) float32 mV, lengths (b,), row of each window) with b <= BATCH, all windows in order.
+    """Yield (x (b, n_leads, L) float32 mV, lengths (b,), row of each window) with b <= BATCH, all windows in order.
 
     Half-overlapping windows (`data.preprocess.window_starts`), a shorter recording zero-padded after its lengths
     samples. No more than one batch is in memory beside the signals, however long they are.
@@ -150,10 +150,10 @@ def window_batches(
         for start in window_starts(signal.shape[1], seq_length, window_overlap(seq_length))
     )
     while batch := list(islice(places, BATCH)):
-        x = np.zeros((len(batch), 12, seq_length), np.int16)
+        x = np.zeros((len(batch), len(signals[0]), seq_length), np.int16)
         lengths = np.empty(len(batch), np.int64)
         for i, (row, start) in enumerate(batch):
-            window = signals[row][:, start : start + seq_length]  # (12, <= L)
+            window = signals[row][:, start : start + seq_length]  # (n_leads, <= L)
             lengths[i] = window.shape[1]
             x[i, :, : lengths[i]] = window
         yield to_millivolts(x), lengths, [row for row, _ in batch]

@@ -131,6 +131,14 @@ def test_the_driver_says_that_leads_are_missing(tmp_path, untrained_run, capsys)
     write_record(tmp_path / "in", "R1", signal)
     folders = [str(tmp_path / "in"), str(tmp_path / "out")]
     driver.main(folders)
-    assert "leads are missing in 1 recordings: without 4 or more" in capsys.readouterr().out
+    said = "leads are missing in 1 recordings, most often V1, V2, V3, V4, V5, V6 (in 1): "
+    assert f"{said}without 4 or more the network for few leads answers, else zeros" in capsys.readouterr().out
+    lines = (tmp_path / "out" / "record_warnings.txt").read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["record", "R0", "R0"]
+    assert (
+        "for lack of leads, answered by other signs and by how often they occur: CRBBB, IRBBB (V1 or V2);" in lines[2]
+    )
     driver.main([str(untrained_run(load_class_set("cinc2020")).path), *folders])
-    assert "leads are missing in 1 recordings: the model was made for all twelve" in capsys.readouterr().out
+    assert f"{said}zeros stand for them (to train for that: --lead_subsets or --leads)" in capsys.readouterr().out
+    driver.main([str(ROOT / "mdl" / "few_leads"), *folders])
+    assert f"{said}zeros stand for them, as in its training with --lead_subsets" in capsys.readouterr().out

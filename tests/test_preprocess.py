@@ -173,7 +173,7 @@ def test_bad_samples_are_interpolated():
 
 def test_quality_of_a_good_recording():
     _, quality = preprocess_with_quality(fake_adc(), header_of(), SignalConfig())
-    assert quality == Quality()
+    assert quality == Quality(n_values=12 * 5000)
 
 
 def test_saturation_is_counted():
