@@ -211,7 +211,10 @@ def test_a_checkpoint_of_the_version_before_is_resumed(stopped, whole):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (("--encoder_lr_factor", "0.1"), "--encoder_lr_factor needs a --folder with a pre-trained encoder"),
+        (
+            ("--encoder_lr_factor", "0.1"),
+            "--encoder_lr_factor needs --init RUN, or a --folder with a pre-trained encoder",
+        ),
         (("--n_folds", "4"), "--n_folds 4 needs --fold"),
         (("--fold", "1", "--hold_out", "a"), "--fold 1 and --hold_out a are different ways"),
         (("--lead_dropout", "7"), "--lead_dropout 7.0 is not between 0 and 1"),
