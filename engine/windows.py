@@ -15,7 +15,9 @@ import torch
 from data.preprocess import to_millivolts, window_starts
 
 BATCH = 64  # windows
-OVERLAP = 0  # samples, of new runs: half a window takes nearly twice the time for scores as good (docs/results.md)
+OVERLAP = (
+    0  # samples, of new runs: sharing half takes 1.7 times the time and scores alike (docs/results.md, docs/speed.md)
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -31,7 +33,7 @@ class Windows:
 
 
 def half_overlapping(seq_length: int) -> Windows:
-    """Windows that share half of their samples: those of pre-training, and of runs from before config.json said which."""
+    """Windows that share half of their samples: in pre-training, and of runs whose config.json does not say which."""
     return Windows(seq_length, seq_length // 2)
 
 

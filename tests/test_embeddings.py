@@ -49,9 +49,10 @@ def test_features_and_covariates_give_the_probability_of_a_window(embedded, samp
     signal, covariates, _, _ = read_input(find_records(sample)[i], predictor.signal_config)
     np.testing.assert_array_equal(arrays["covariates"][i], covariates)
     x = torch.from_numpy(to_millivolts(signal))
-    assert x.shape[1] == 1000
-    places = {250: (0, 125, 250, 375, 500, 625, 750), 400: (0, 300, 600)}
-    for member, (model, (length, starts)) in enumerate(zip(predictor.models, places.items())):
+    n = x.shape[1]
+    assert n == 1518  # 12 windows of 250 that overlap by half, 4 of 400 that need not
+    for member, (model, length, n_windows) in enumerate(zip(predictor.models, (250, 400), (12, 4))):
+        starts = [i * (n - length) // (n_windows - 1) for i in range(n_windows)]
         windows = [x[:, start : start + length] for start in starts]
         with torch.inference_mode():
             pooled = [torch.cat([f.mean(2), f.amax(2)], 1)[0] for f in (model.encoder(w[None]) for w in windows)]

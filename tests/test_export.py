@@ -163,6 +163,36 @@ def test_every_network_becomes_a_program(name):
     assert about == expected
 
 
+ODD = (Windows(333, 0),)
+
+
+def largest_difference_at_odd_lengths(answer, predictor):
+    """How far answer(signal, covariates) is from the Predictor for recordings about as long as some windows."""
+    rng = np.random.default_rng(0)
+    differences = []
+    for n_samples in (1, 332, 333, 334, 666, 667, 1001, 1500):
+        signals = rng.normal(0, 300, (2, 12, n_samples)).astype(np.int16)
+        covariates = rng.normal(size=(2, N_COVARIATES)).astype(np.float32)
+        found = answer(to_millivolts(signals), covariates)
+        differences.append(np.abs(found - predictor.predict(list(signals), covariates)).max())
+    return max(differences)
+
+
+def test_windows_without_overlap_can_be_exported(onnxruntime):
+    predictor = predictor_of("xresnet", windows=ODD)
+    session = onnxruntime.InferenceSession(onnx_bytes(predictor))
+    assert largest_difference_at_odd_lengths(lambda *given: run_session(session, *given), predictor) < 1e-5
+    assert json.loads(session.get_modelmeta().custom_metadata_map["windows"]) == [[333, 0]]
+
+
+def test_windows_without_overlap_become_a_program():
+    predictor = predictor_of("xresnet", windows=ODD)
+    program, about = read_program(program_bytes(predictor))
+    module = program.module()
+    assert largest_difference_at_odd_lengths(lambda *given: run_program(module, *given), predictor) < 1e-6
+    assert about["windows"] == [[333, 0]]
+
+
 @pytest.mark.slow
 def test_a_program_joins_members_of_different_windows():
     predictor = predictor_of("xresnet", "causal_resnet", "xresnet", windows=THREE)
