@@ -45,10 +45,11 @@ from engine.initial_run import read_initial
 from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.options import TrainingParser
 from engine.recordings import open_recordings, split_recordings
-from engine.resume import open_run, start_or_resume
+from engine.resume import open_run, resumed_windows, start_or_resume
 from engine.script import clean_exit
 from engine.trained_run import make_config
 from engine.validation import Validator, score_test
+from engine.windows import OVERLAP, Windows
 from models import build_model
 
 FROM_SCRATCH_LR = 0.01
@@ -181,6 +182,13 @@ def decision_rule(args, class_set, start, teacher):
     return rule if args.init is None else start.rule_for(class_set, rule)
 
 
+def windows_of(args, start, run):
+    """How the network reads whole recordings: as before where it goes on from a run, else without overlap."""
+    if args.resume and (run / "config.json").exists():
+        return resumed_windows(run, len(args.leads))
+    return Windows(args.seq_length, OVERLAP) if args.init is None else start.windows
+
+
 def make_loss(args, group, generator):
     """Binary cross-entropy over known labels of augmented windows. Every process augments the whole batch of B
     windows alike, and computes its own rows of it, b = B / number of processes.
@@ -271,13 +279,14 @@ def train(args, start, run, group):
         bf16=args.bf16,
         compiled=args.compile,
     )
-    validate = Validator(data, recordings.valid, class_set, rule, args.seq_length, group)
+    windows = windows_of(args, start, run)
+    validate = Validator(data, recordings.valid, class_set, rule, windows, group)
 
     # ---- run folder: a new one, or what an interrupted run left
     info = recordings.info() | {"frequency": frequency[: len(class_set)].tolist()}
     if args.init is not None:
         info["init"] = start.facts()
-    members = [{"model": config, "seq_length": args.seq_length}]
+    members = [{"model": config, "seq_length": windows.seq_length, "overlap": windows.overlap}]
     run_config = make_config(signal_config, class_set, rule, members, args.settings(), info)
     history = start_or_resume(run, trainer, args, recordings, run_config, metric="auroc", shown=SHOWN)
 
@@ -296,7 +305,7 @@ def train(args, start, run, group):
         history.save_checkpoint(trainer)
         history.print_epoch()
     if len(recordings.test):
-        tester = Validator(data, recordings.test, class_set, rule, args.seq_length, group)
+        tester = Validator(data, recordings.test, class_set, rule, windows, group)
         print(score_test(tester, eval_model, run))
     print(history.summary(f"python predict.py RECORD --model {run.path} --plot ecg.png"))
 

@@ -32,16 +32,18 @@ def check_codes(codes: Iterable[str]) -> None:
 
 
 def check_members(members: list[dict], n_leads: int) -> int:
-    """Refuse, with a ValueError, a list of {"model": config, "seq_length": samples} from which no model of moderate
-    size for n_leads leads can be built; -> number of weights of all models.
+    """Refuse, with a ValueError, a list of {"model": config, "seq_length": samples, "overlap": samples} from which no
+    model of moderate size for n_leads leads can be built; -> number of weights of all models. "overlap" may be missing.
     """
     if not isinstance(members, list) or not 1 <= len(members) <= MAX_MEMBERS:
         raise ValueError(f"members is not a list of 1 to {MAX_MEMBERS} models")
     n_weights = 0
     for member in members:
-        if not isinstance(member, dict) or set(member) != {"model", "seq_length"}:
-            raise ValueError("a member needs exactly the keys model and seq_length")
+        if not isinstance(member, dict) or set(member) - {"overlap"} != {"model", "seq_length"}:
+            raise ValueError("a member needs the keys model, seq_length and overlap, and no others")
         _check_whole_number("seq_length", member["seq_length"], 1, MAX_WINDOW)
+        if "overlap" in member:
+            _check_whole_number("overlap", member["overlap"], 0, member["seq_length"] - 1)
         n_weights += _check_model(member["model"], n_leads)
     return n_weights
 

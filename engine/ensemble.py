@@ -5,7 +5,8 @@
 
 Every run has predicted the recordings that it never trained on. Together these out-of-fold predictions cover the
 whole data: the ensemble's thresholds are chosen on them, its scores are reported on them, and they are kept as
-valid_predictions.csv. `--odds SB=0.5` calls a class less (below 1) or more often (above 1) than its probability says.
+valid_predictions.csv. Runs may differ in their windows: each member goes on reading those it was validated with.
+`--odds SB=0.5` calls a class less (below 1) or more often (above 1) than its probability says.
 """
 
 from __future__ import annotations

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from scipy.ndimage import uniform_filter1d
 
-from data.preprocess import window_starts
 from engine.inference import Predictor
-from engine.windows import full_float32, window_batches, window_overlap
+from engine.windows import full_float32, window_batches
 
 N_STEPS = 16  # points on the way from silence to the recording
 SMOOTH = 0.12  # s over which attributions are averaged: about a QRS complex
@@ -36,10 +35,10 @@ def attribute(
     """
     predictor = predictor.responsible(signal)
     total = np.zeros(signal.shape)
-    for model, seq_length in zip(predictor.models, predictor.seq_lengths):
-        starts = window_starts(signal.shape[1], seq_length, window_overlap(seq_length))
+    for model, windows in zip(predictor.models, predictor.windows):
+        starts = windows.starts(signal.shape[1])
         done = 0
-        for x, lengths, _ in window_batches([signal], seq_length):
+        for x, lengths, _ in window_batches([signal], windows):
             parts = _integrated(model, x, lengths, covariates, column, n_steps, predictor.device)  # (b, 12, L)
             for part, length in zip(parts, lengths):
                 start = starts[done]
@@ -66,9 +65,9 @@ def mean_logits(predictor: Predictor, signal: np.ndarray, covariates: np.ndarray
     predictor = predictor.responsible(signal)
     totals = []
     with torch.inference_mode(), full_float32(predictor.device):
-        for model, seq_length in zip(predictor.models, predictor.seq_lengths):
+        for model, windows in zip(predictor.models, predictor.windows):
             logits = []
-            for x, lengths, _ in window_batches([signal], seq_length):
+            for x, lengths, _ in window_batches([signal], windows):
                 x, lengths = torch.from_numpy(x).to(predictor.device), torch.from_numpy(lengths).to(predictor.device)
                 told = torch.from_numpy(covariates).to(predictor.device).expand(len(x), -1)
                 logits.append(model(x, lengths, told).double().cpu().numpy())

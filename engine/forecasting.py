@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.preprocess import to_millivolts
-from engine.windows import full_float32, window_batches
+from engine.windows import full_float32, half_overlapping, window_batches
 from models.next_sample import samples_ahead
 
 SMALLEST_SPREAD = 0.01  # mV, for leads that are flat in most recordings
@@ -66,7 +66,7 @@ def huber(prediction: Tensor, future: Tensor, valid: Tensor, unit: Tensor) -> tu
 
 
 def windows_on(device: str, signals: Sequence[np.ndarray], seq_length: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """All windows of recordings, in batches on a device.
+    """All windows of recordings, which overlap by half, in batches on a device.
 
     Args:
         device: where the windows go.
@@ -76,7 +76,7 @@ def windows_on(device: str, signals: Sequence[np.ndarray], seq_length: int) -> I
     Returns:
         iterator of x (b, 12, L) mV and lengths (b,).
     """
-    for x, lengths, _ in window_batches(signals, seq_length):
+    for x, lengths, _ in window_batches(signals, half_overlapping(seq_length)):
         yield torch.from_numpy(x).to(device), torch.from_numpy(lengths).to(device)
 
 

@@ -32,7 +32,7 @@ from data.preprocess import LEADS, SignalConfig, preprocess, to_microvolts
 from engine.decision import decide
 from engine.run_folder import RunError
 from engine.trained_run import load_run
-from engine.windows import embed, predict, single_threads
+from engine.windows import Windows, embed, predict, single_threads
 from models.folding import fold_norms
 
 FEW_LEADS = "few_leads"  # run inside a run folder that answers where leads are missing
@@ -48,14 +48,14 @@ class Predictor:
         class_set: codes, abbreviations and names of the C columns; `class_set.column("AF")` finds one.
         decision: the rule that makes diagnoses of probabilities (`engine.decision`).
         thresholds: (C,) mean over the models, for a rule that uses them.
-        models, seq_lengths, device: the members, the samples in a window of each, and where they are.
+        models, windows, device: the members, how each reads recordings (`engine.windows.Windows`), where they are.
         few_leads: the Predictor that answers in their place where MANY_MISSING leads or more are missing, or None.
     """
 
     def __init__(
         self,
         models: Sequence[torch.nn.Module],
-        seq_lengths: Sequence[int],
+        windows: Sequence[Windows],
         signal_config: SignalConfig,
         class_set: ClassSet,
         decision: dict[str, Any],
@@ -64,7 +64,7 @@ class Predictor:
     ):
         """Args: as the attributes. The models are folded for inference: they cannot be trained further."""
         self.models = [fold_norms(model.to(device)) for model in models]
-        self.seq_lengths = seq_lengths
+        self.windows = windows
         self.signal_config = signal_config
         self.class_set = class_set
         self.decision = decision
@@ -188,16 +188,14 @@ class Predictor:
         for predictor, rows in ((self, np.flatnonzero(answering)), (self.few_leads, np.flatnonzero(~answering))):
             if len(rows):
                 chosen = [signals[row] for row in rows]
-                y_score[rows] = predict(
-                    predictor.models, predictor.seq_lengths, chosen, covariates[rows], predictor.device
-                )
+                y_score[rows] = predict(predictor.models, predictor.windows, chosen, covariates[rows], predictor.device)
         return y_score
 
     def embed(self, signals: Sequence[np.ndarray]) -> np.ndarray:
         """Features (R, D) float32 of R signals (n_leads, T_i) int16 microvolts: mean and maximum over time of what the
         encoder of each member sees, averaged over windows. `feature_members` says whose each of the D is.
         """
-        return embed(self.models, self.seq_lengths, signals, self.device)
+        return embed(self.models, self.windows, signals, self.device)
 
     @property
     def feature_members(self) -> np.ndarray:
@@ -241,15 +239,15 @@ def load_predictor(folder: str | Path, device: str = "cpu") -> Predictor:
 
 
 def _load_runs(runs: list[Path], device: str) -> Predictor:
-    """Predictor whose probabilities are the mean over runs. Raises RunError."""
+    """Predictor whose probabilities are the mean over runs, each of which reads windows of its own. Raises RunError."""
     models = []
-    seq_lengths = []
+    windows = []
     contracts = []
     for run in runs:
-        run_models, run_lengths, signal, class_set, config = load_run(run)
+        run_models, run_windows, signal, class_set, config = load_run(run)
         models += run_models
-        seq_lengths += run_lengths
+        windows += run_windows
         contracts.append((signal, class_set, config["decision"]))
         if contracts[-1] != contracts[0]:
             raise RunError(f"{run} {_OTHER_CONTRACT} {runs[0]}: they cannot be averaged")
-    return Predictor(models, seq_lengths, *contracts[0], device)
+    return Predictor(models, windows, *contracts[0], device)

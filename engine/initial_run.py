@@ -24,6 +24,7 @@ from engine.ensemble import read_predictions
 from engine.handover import FINE_TUNING_LR, read_ids, refuse_others
 from engine.run_folder import RunError, RunFolder
 from engine.trained_run import LoadedRun, load_run, load_strictly
+from engine.windows import Windows
 from models import ENCODERS, HEAD
 from models.heads import ClassificationHead
 
@@ -47,6 +48,11 @@ class InitialRun:
         config = self.loaded.config["members"][0]["model"]
         return {**ENCODERS[config["encoder"]][1], **HEAD, **config}
 
+    @property
+    def windows(self) -> Windows:
+        """How the network reads recordings; so does the new one, or its answers would not go on from these."""
+        return self.loaded.windows[0]
+
     def apply(self, args: Namespace) -> None:
         """Set the flags that the run decides: rate, leads, window, encoder and its sizes, whether the head sees
         covariates and which leads are there; and, if none are given, the dropouts and the learning rate. Raises
@@ -57,7 +63,7 @@ class InitialRun:
         decided = {
             "sample_freq": self.loaded.signal.sample_freq,
             "leads": list(self.loaded.signal.leads),
-            "seq_length": self.loaded.seq_lengths[0],
+            "seq_length": self.windows.seq_length,
             "encoder": model["encoder"],
             **{name: model[name] for name in encoder},
             "covariates": model["n_covariates"] > 0,

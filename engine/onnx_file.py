@@ -17,7 +17,6 @@ from data.rhythm import PREMATURE, RATES, SOFTNESS, VARIATIONS
 from engine.inference import Predictor
 from engine.metrics import load_weights
 from engine.whole_recording import recording_model
-from engine.windows import window_overlap
 
 FORMAT = "12ecg-onnx-1"
 OPSET = 17
@@ -76,7 +75,7 @@ def metadata(predictor: Predictor) -> dict:
         "leads": list(config.leads),
         "unit": "mV",
         "clip": config.clip,
-        "windows": [[length, window_overlap(length)] for length in predictor.seq_lengths],
+        "windows": [[windows.seq_length, windows.overlap] for windows in predictor.windows],
         "rhythm": rhythm_steps() if uses_covariates(predictor) else [],
     }
 
@@ -115,7 +114,8 @@ def difference_over_noise(answer: Callable[[np.ndarray, np.ndarray], np.ndarray]
     """
     rng = np.random.default_rng(0)
     differences = []
-    for n_samples in (SHORT // 2, *predictor.seq_lengths[:1], 3 * max(predictor.seq_lengths) + 1):
+    seq_lengths = [windows.seq_length for windows in predictor.windows]
+    for n_samples in (SHORT // 2, seq_lengths[0], 3 * max(seq_lengths) + 1):
         signals = rng.normal(0, 300, (3, len(predictor.signal_config.leads), n_samples)).astype(np.int16)  # microvolts
         covariates = rng.uniform(-0.5, 0.5, (3, N_COVARIATES)).astype(np.float32)
         found = answer(to_millivolts(signals), covariates)

@@ -8,11 +8,14 @@ import shutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
+from engine.checks import check_members
 from engine.distributed import ProcessGroup
 from engine.history import CHECKPOINT_VERSION, TENSORBOARD, History
 from engine.loop import Trainer
 from engine.recordings import TrainValid
 from engine.run_folder import ReadOnlyRunFolder, RunError, RunFolder, new_run_path
+from engine.trained_run import member_windows
+from engine.windows import Windows
 
 # What may differ when a run is resumed: recordings, and the run of --init, are compared by what they contain, and a run
 # may be extended.
@@ -99,6 +102,24 @@ def _overwrite(run: RunFolder, allowed: bool) -> None:
     for name in OVERWRITTEN:
         run.remove(name)
     shutil.rmtree(run / TENSORBOARD, ignore_errors=True)
+
+
+def resumed_windows(run: RunFolder, n_leads: int) -> Windows:
+    """How the network of a run that is resumed has read recordings so far: its scores go on as they began.
+
+    Args:
+        run: that holds a config.json.
+        n_leads: that the network reads.
+
+    Raises:
+        RunError: the config.json does not say it.
+    """
+    members = run.read_config()["members"]
+    try:
+        check_members(members, n_leads)
+    except ValueError as error:
+        raise RunError(f"{run / 'config.json'}: {str(error)[:500]}") from error
+    return member_windows(members[0])
 
 
 def start_or_resume(

@@ -20,6 +20,7 @@ from data.preprocess import SignalConfig
 from engine.checks import check_codes, check_members
 from engine.decision import check_rule
 from engine.run_folder import FORMATS, VERSION, RunError, RunFolder
+from engine.windows import Windows, half_overlapping
 from models import ECGModel, build_model
 
 
@@ -31,7 +32,7 @@ def make_config(
     Args:
         signal, class_set: the data contract.
         decision: a rule of engine.decision.
-        members: [{"model": model config, "seq_length": window in samples}].
+        members: [{"model": model config, "seq_length": window in samples, "overlap": of windows in samples}].
         training: the flags.
         data: facts of the recordings; "frequency" holds a number for each class.
 
@@ -58,7 +59,7 @@ class LoadedRun(NamedTuple):
     """What a run folder holds, checked."""
 
     models: list[ECGModel]  # in evaluation mode
-    seq_lengths: list[int]  # samples in a window of each
+    windows: list[Windows]  # how each reads recordings
     signal: SignalConfig
     class_set: ClassSet
     config: dict  # the whole config.json
@@ -79,12 +80,19 @@ def load_run(folder: str | os.PathLike, weights: str = "model.pth") -> LoadedRun
         _check_facts(config, class_set)
         if 2 * n_weights > run.size(weights):  # at two bytes each
             raise RunError(f"{run / weights} is too small for the {n_weights} weights that config.json announces")
-        seq_lengths = [member["seq_length"] for member in config["members"]]
+        windows = [member_windows(member) for member in config["members"]]
         models = [build_model(member["model"]) for member in config["members"]]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RunError(f"{run / 'config.json'}: {type(error).__name__}: {str(error)[:500]}") from error
     _load_weights(models, run, weights, len(class_set))
-    return LoadedRun(models, seq_lengths, signal, class_set, config)
+    return LoadedRun(models, windows, signal, class_set, config)
+
+
+def member_windows(member: dict) -> Windows:
+    """How a checked member of config.json reads recordings: overlapping by half where it does not say."""
+    if "overlap" in member:
+        return Windows(member["seq_length"], member["overlap"])
+    return half_overlapping(member["seq_length"])
 
 
 def _check_facts(config: dict, class_set: ClassSet) -> None:

@@ -16,7 +16,7 @@ from engine.distributed import ProcessGroup
 from engine.metrics import compute_scores, load_weights
 from engine.run_folder import RunFolder
 from engine.thresholds import choose_thresholds
-from engine.windows import predict
+from engine.windows import Windows, predict
 from models import ECGModel
 from models.folding import fold_norms
 
@@ -32,7 +32,7 @@ class Validator:
         rows: of those that validate.
         class_set: the model's classes.
         rule: how probabilities become diagnoses, see engine.decision.
-        seq_length: samples in a window.
+        windows: how the model reads recordings.
         group: the processes that share the work.
     """
 
@@ -42,14 +42,14 @@ class Validator:
         rows: np.ndarray,
         class_set: ClassSet,
         rule: dict,
-        seq_length: int,
+        windows: Windows,
         group: ProcessGroup,
     ):
         self.data = data
         self.rows = rows
         self.class_set = class_set
         self.rule = rule
-        self.seq_length = seq_length
+        self.windows = windows
         self.group = group
 
     def __call__(self, model: ECGModel) -> tuple[dict[str, float], np.ndarray]:
@@ -60,7 +60,7 @@ class Validator:
         n_classes = len(self.class_set)
         if not len(self.rows):
             return dict.fromkeys(("valid_loss", *SCORES), math.nan), np.zeros((0, n_classes), np.float32)
-        y_score = predict_together(model, self.seq_length, data.cache, data.covariates, self.rows, self.group)
+        y_score = predict_together(model, self.windows, data.cache, data.covariates, self.rows, self.group)
         thresholds, scores = score_validation(
             data.y_true[self.rows],
             data.targets[self.rows, :n_classes],
@@ -76,7 +76,7 @@ class Validator:
         """Score with the thresholds that the model has -> (scores, y_score (R, C))."""
         data = self.data
         weights, normal = official_weights(self.class_set)
-        y_score = predict_together(model, self.seq_length, data.cache, data.covariates, self.rows, self.group)
+        y_score = predict_together(model, self.windows, data.cache, data.covariates, self.rows, self.group)
         y_pred = decide(y_score, model.head.thresholds.cpu().numpy(), self.rule)
         scores = compute_scores(data.y_true[self.rows], y_pred, y_score, weights, normal)
         return {name: float(scores[name]) for name in SCORES}, y_score
@@ -110,7 +110,7 @@ def score_test(tester: Validator, model: ECGModel, run: RunFolder) -> str:
 
 def predict_together(
     model: ECGModel,
-    seq_length: int,
+    windows: Windows,
     cache: SignalCache,
     covariates: np.ndarray,
     rows: np.ndarray,
@@ -121,7 +121,7 @@ def predict_together(
 
     Args:
         model: it stays as it is.
-        seq_length: samples in a window.
+        windows: how it reads recordings.
         cache: the recordings.
         covariates: (number of recordings in the cache, N_COVARIATES).
         rows: R recordings of the cache.
@@ -130,7 +130,7 @@ def predict_together(
     mine = np.array_split(rows, group.world_size)[group.rank]  # a stretch of them lies in few of the cache's files
     folded = fold_norms(copy.deepcopy(model))
     signals = [cache.signal(i) for i in mine]
-    y_score = predict([folded], [seq_length], signals, covariates[mine], group.device)  # (about R / world_size, C)
+    y_score = predict([folded], [windows], signals, covariates[mine], group.device)  # (about R / world_size, C)
     return np.concatenate(group.all_gather_object(y_score))
 
 

@@ -4,6 +4,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -14,11 +15,31 @@ import torch
 from data.preprocess import to_millivolts, window_starts
 
 BATCH = 64  # windows
+OVERLAP = (
+    0  # samples, of new runs: sharing half takes 1.7 times the time and scores alike (docs/results.md, docs/speed.md)
+)
+
+
+@dataclass(frozen=True, order=True)
+class Windows:
+    """How a network reads recordings, which its run's config.json says."""
+
+    seq_length: int  # samples in a window
+    overlap: int  # samples that neighbouring windows share at least, 0 <= overlap < seq_length
+
+    def starts(self, n_samples: int) -> list[int]:
+        """First sample of each window of a recording, see `data.preprocess.window_starts`."""
+        return window_starts(n_samples, self.seq_length, self.overlap)
+
+
+def half_overlapping(seq_length: int) -> Windows:
+    """Windows that share half of their samples: in pre-training, and of runs whose config.json does not say which."""
+    return Windows(seq_length, seq_length // 2)
 
 
 def predict(
     models: Sequence[torch.nn.Module],
-    seq_lengths: Sequence[int],
+    windows: Sequence[Windows],
     signals: Sequence[np.ndarray],
     covariates: np.ndarray,
     device: str = "cpu",
@@ -29,7 +50,7 @@ def predict(
 
     Args:
         models: in evaluation mode, from `models.folding.fold_norms`.
-        seq_lengths: samples in a window of each model.
+        windows: how each model reads recordings.
         signals: R arrays (n_leads, T_i) int16 microvolts.
         covariates: (R, N_COVARIATES) float32.
         device: where the models are.
@@ -47,9 +68,9 @@ def predict(
 
     n_threads = torch.get_num_threads() if device == "cpu" else 1
     total = 0
-    for seq_length in sorted(set(seq_lengths)):  # models of one window length share its batches
-        members = [model for model, length in zip(models, seq_lengths) if length == seq_length]
-        tasks = ((model, *batch) for batch in window_batches(signals, seq_length) for model in members)
+    for shared in sorted(set(windows)):  # models that read alike share the batches
+        members = [model for model, own in zip(models, windows) if own == shared]
+        tasks = ((model, *batch) for batch in window_batches(signals, shared) for model in members)
         sums = np.zeros((len(signals), members[0].head.thresholds.numel()))  # (R, C)
         n_windows = np.zeros(len(signals))
         for (_, _, _, rows), scores in in_threads(probabilities, tasks, n_threads):
@@ -60,7 +81,7 @@ def predict(
 
 
 def embed(
-    models: Sequence[torch.nn.Module], seq_lengths: Sequence[int], signals: Sequence[np.ndarray], device: str = "cpu"
+    models: Sequence[torch.nn.Module], windows: Sequence[Windows], signals: Sequence[np.ndarray], device: str = "cpu"
 ) -> np.ndarray:
     """Features (R, D) float32 of recordings: those of each model, the mean over a recording's windows, one model's
     behind the other's, for no feature of one has to do with one of another. Arguments as of `predict`.
@@ -73,10 +94,10 @@ def embed(
 
     n_threads = torch.get_num_threads() if device == "cpu" else 1
     columns = []
-    for model, seq_length in zip(models, seq_lengths):
+    for model, own in zip(models, windows):
         sums = np.zeros((len(signals), 2 * model.encoder.out_channels))  # (R, 2 D)
         n_windows = np.zeros(len(signals))
-        tasks = ((model, *batch) for batch in window_batches(signals, seq_length))
+        tasks = ((model, *batch) for batch in window_batches(signals, own))
         for (_, _, _, rows), found in in_threads(features, tasks, n_threads):
             np.add.at(sums, rows, found)
             np.add.at(n_windows, rows, 1)
@@ -131,24 +152,16 @@ def single_threads(n: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
 
 
-def window_overlap(seq_length: int) -> int:
-    """Samples that neighbouring windows of a recording share at least."""
-    return seq_length // 2
-
-
 def window_batches(
-    signals: Sequence[np.ndarray], seq_length: int
+    signals: Sequence[np.ndarray], windows: Windows
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[int]]]:
     """Yield (x (b, n_leads, L) float32 mV, lengths (b,), row of each window) with b <= BATCH, all windows in order.
 
-    Half-overlapping windows (`data.preprocess.window_starts`), a shorter recording zero-padded after its lengths
-    samples. No more than one batch is in memory beside the signals, however long they are.
+    A recording shorter than a window is zero-padded after its lengths samples. No more than one batch is in memory
+    beside the signals, however long they are.
     """
-    places = (
-        (row, start)
-        for row, signal in enumerate(signals)
-        for start in window_starts(signal.shape[1], seq_length, window_overlap(seq_length))
-    )
+    seq_length = windows.seq_length
+    places = ((row, start) for row, signal in enumerate(signals) for start in windows.starts(signal.shape[1]))
     while batch := list(islice(places, BATCH)):
         x = np.zeros((len(batch), len(signals[0]), seq_length), np.int16)
         lengths = np.empty(len(batch), np.int64)

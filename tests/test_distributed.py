@@ -235,7 +235,7 @@ def test_resident_batches_hold_their_own_share(dataset, monkeypatch):
 def test_validation_is_shared_out_in_stretches(dataset, monkeypatch):
     monkeypatch.setattr("engine.validation.fold_norms", lambda model: model)
     monkeypatch.setattr(
-        "engine.validation.predict", lambda models, seq_lengths, signals, covariates, device: covariates
+        "engine.validation.predict", lambda models, windows, signals, covariates, device: covariates
     )  # each recording answers with its row
     monkeypatch.setattr(ProcessGroup, "all_gather_object", lambda group, value: [value])
     rows, covariates = np.arange(1, 12), np.arange(len(dataset), dtype=np.float32)[:, None]

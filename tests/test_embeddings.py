@@ -9,10 +9,10 @@ from test_docs import blocks
 import driver
 from data.inputs import read_input
 from data.labels import load_class_set
-from data.preprocess import to_millivolts, window_starts
+from data.preprocess import to_millivolts
 from data.records import find_records, read_header
 from engine.inference import load_predictor
-from engine.windows import window_overlap
+from engine.windows import Windows
 from models import build_model
 from models.folding import fold_norms
 
@@ -26,7 +26,7 @@ def embedded(sample, tmp_path_factory):
     predictor = load_predictor(ROOT / "mdl")
     small = build_model({"stem": 8, "widths": [8, 8], "depths": [1, 1], "n_classes": len(predictor.class_set)})
     predictor.models = [predictor.models[0], fold_norms(small)]
-    predictor.seq_lengths = [250, 400]
+    predictor.windows = [Windows(250, 125), Windows(400, 0)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "load_predictor", lambda folder, device: predictor)
         driver.main([str(sample), str(file.parent / "out"), "--embeddings", str(file)])
@@ -49,8 +49,10 @@ def test_features_and_covariates_give_the_probability_of_a_window(embedded, samp
     signal, covariates, _, _ = read_input(find_records(sample)[i], predictor.signal_config)
     np.testing.assert_array_equal(arrays["covariates"][i], covariates)
     x = torch.from_numpy(to_millivolts(signal))
-    for member, (model, length) in enumerate(zip(predictor.models, predictor.seq_lengths)):
-        starts = window_starts(x.shape[1], length, window_overlap(length))
+    n = x.shape[1]
+    assert n == 1518  # 12 windows of 250 that overlap by half, 4 of 400 that need not
+    for member, (model, length, n_windows) in enumerate(zip(predictor.models, (250, 400), (12, 4))):
+        starts = [i * (n - length) // (n_windows - 1) for i in range(n_windows)]
         windows = [x[:, start : start + length] for start in starts]
         with torch.inference_mode():
             pooled = [torch.cat([f.mean(2), f.amax(2)], 1)[0] for f in (model.encoder(w[None]) for w in windows)]

@@ -19,7 +19,7 @@ from data.preprocess import SignalConfig, window_starts
 from engine.loop import MovingAverage, Trainer, make_optimizer, make_schedule
 from engine.run_folder import RunError, RunFolder, new_run_path
 from engine.trained_run import load_run, make_config
-from engine.windows import BATCH, in_threads, predict, window_batches
+from engine.windows import BATCH, Windows, half_overlapping, in_threads, predict, window_batches
 from models import build_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,8 +93,8 @@ def saved(tmp_path):
 
 def test_save_and_load_give_the_same_model(saved):
     model, run = saved
-    models, lengths, signal, classes, _ = load_run(run.path)
-    assert lengths == [250] and signal == SignalConfig() and classes == load_class_set("cinc2020")
+    models, windows, signal, classes, _ = load_run(run.path)
+    assert windows == [Windows(250, 125)] and signal == SignalConfig() and classes == load_class_set("cinc2020")
     for a, b in zip(model.state_dict().values(), models[0].state_dict().values()):
         assert torch.equal(a, b)
 
@@ -157,7 +157,7 @@ def test_window_batches_hold_all_windows_of_all_recordings_and_pad_the_short():
     rng = np.random.default_rng(0)
     signals = [rng.integers(-2000, 2000, (12, n), np.int16) for n in (7, 250, 251, 1000, 20_000)]
     seen = {row: [] for row in range(len(signals))}
-    for x, lengths, rows in window_batches(signals, 250):
+    for x, lengths, rows in window_batches(signals, half_overlapping(250)):
         assert x.dtype == np.float32 and len(x) <= BATCH
         for window, n, row in zip(x, lengths, rows):
             assert not window[:, n:].any()
@@ -172,7 +172,7 @@ def test_window_batches_hold_all_windows_of_all_recordings_and_pad_the_short():
 def test_windows_of_a_day_are_made_batch_by_batch():
     day = np.lib.stride_tricks.as_strided(np.zeros(1, np.int16), (12, 100 * 86_400), (0, 0))  # takes no memory itself
     tracemalloc.start()
-    batches = sum(1 for _ in window_batches([day], 250))
+    batches = sum(1 for _ in window_batches([day], half_overlapping(250)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert batches == math.ceil(len(window_starts(100 * 86_400, 250, 125)) / BATCH) and peak < 50e6
@@ -197,14 +197,14 @@ def test_threads_answer_in_order_and_read_little_ahead():
 def test_threads_change_no_probability(monkeypatch):
     torch.manual_seed(0)
     models = [build_model(MODEL).eval() for _ in range(3)]
-    lengths = [250, 250, 400]
+    windows = [Windows(250, 0), Windows(250, 125), Windows(400, 0)]
     rng = np.random.default_rng(0)
     signals = [rng.integers(-900, 900, (12, n)).astype(np.int16) for n in (100, 250, 1000, 3333)]
     covariates = rng.random((4, 23)).astype(np.float32)
-    alone = predict(models, lengths, signals, covariates)
+    alone = predict(models, windows, signals, covariates)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert np.array_equal(predict(models, lengths, signals, covariates), alone)
-    each = [predict([model], [length], signals, covariates) for model, length in zip(models, lengths)]
+    assert np.array_equal(predict(models, windows, signals, covariates), alone)
+    each = [predict([model], [own], signals, covariates) for model, own in zip(models, windows)]
     np.testing.assert_allclose(alone, np.mean(each, axis=0), atol=1e-7)
 
 

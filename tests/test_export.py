@@ -24,7 +24,7 @@ from engine.onnx_file import largest_difference, metadata, onnx_bytes, rhythm_st
 from engine.torch_file import largest_difference as largest_difference_of_program
 from engine.torch_file import program_bytes, read_program, run_program
 from engine.whole_recording import cut_windows, recording_model
-from engine.windows import window_batches
+from engine.windows import Windows, window_batches
 from models import build_model
 
 CLASSES = load_class_set("cinc2020")
@@ -37,9 +37,11 @@ TINY = {
     "no covariates": {"encoder": "xresnet", "stem": 8, "widths": [8, 8], "depths": [1, 1], "n_covariates": 0},
     "lead flags": {"encoder": "xresnet", "stem": 8, "widths": [8, 8], "depths": [1, 1], "lead_flags": True},
 }
+HALF = (Windows(250, 125),)
+THREE = (Windows(250, 0), Windows(401, 200), Windows(250, 125))  # of three members
 
 
-def predictor_of(*names, seq_lengths=(250,)):
+def predictor_of(*names, windows=HALF):
     """A Predictor of untrained networks, whose norms have statistics as if they were trained."""
     models = [build_model({"encoder": name, **TINY[name], "n_classes": len(CLASSES)}) for name in names]
     generator = torch.Generator().manual_seed(0)
@@ -47,7 +49,7 @@ def predictor_of(*names, seq_lengths=(250,)):
         model.train()
         model(torch.randn(8, 12, 256, generator=generator))
         torch.nn.init.normal_(model.head.linear.weight, generator=generator)
-    return Predictor(models, seq_lengths, SignalConfig(), CLASSES, default_rule(CLASSES))
+    return Predictor(models, windows, SignalConfig(), CLASSES, default_rule(CLASSES))
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +58,19 @@ def onnxruntime():
     return pytest.importorskip("onnxruntime", reason="onnxruntime of requirements-extra.txt is not installed")
 
 
+@pytest.mark.parametrize("windows", [Windows(250, 125), Windows(250, 0), Windows(333, 0), Windows(333, 332)], ids=str)
 @pytest.mark.parametrize("n_samples", [1, 100, 249, 250, 251, 375, 376, 1000, 5003])
-def test_windows_are_those_of_inference(n_samples):
+def test_windows_are_those_of_inference(n_samples, windows):
     signal = np.random.default_rng(n_samples).integers(-9000, 9000, (12, n_samples)).astype(np.int16)
-    expected = list(window_batches([signal], 250))
-    windows, lengths = cut_windows(torch.from_numpy(to_millivolts(signal))[None], 250)
-    np.testing.assert_array_equal(windows[0], np.concatenate([x for x, _, _ in expected]))
+    expected = list(window_batches([signal], windows))
+    x, lengths = cut_windows(torch.from_numpy(to_millivolts(signal))[None], windows)
+    np.testing.assert_array_equal(x[0], np.concatenate([x for x, _, _ in expected]))
     np.testing.assert_array_equal(lengths[0], np.concatenate([lengths for _, lengths, _ in expected]))
 
 
 def test_one_module_is_the_predictor():
     """Members of different windows, a length that both divide and one that neither does; amplitudes beyond the clip."""
-    predictor = predictor_of("xresnet", "causal_resnet", "xresnet", seq_lengths=(250, 400, 250))
+    predictor = predictor_of("xresnet", "causal_resnet", "xresnet", windows=THREE)
     rng = np.random.default_rng(0)
     for n_samples in (120, 333, 1000):
         signals = rng.normal(0, 3000, (3, 12, n_samples)).clip(-10000, 10000).astype(np.int16)
@@ -112,7 +115,7 @@ def test_the_shipped_model_answers_as_the_driver_does(exported, onnxruntime, sam
     about = {key: json.loads(text) for key, text in session.get_modelmeta().custom_metadata_map.items()}
     assert about["classes"] == list(CLASSES.codes) and about["leads"] == list(LEADS)
     assert about["sample_freq"] == 100 and about["unit"] == "mV"
-    assert about["windows"] == [[length, length // 2] for length in predictor.seq_lengths]
+    assert about["windows"] == [[250, 125]] * 7
     np.testing.assert_allclose(about["thresholds"], predictor.thresholds)
     rule = about["decision"]
     odds = expected * np.array(rule["odds"])
@@ -160,9 +163,39 @@ def test_every_network_becomes_a_program(name):
     assert about == expected
 
 
+ODD = (Windows(333, 0),)
+
+
+def largest_difference_at_odd_lengths(answer, predictor):
+    """How far answer(signal, covariates) is from the Predictor for recordings about as long as some windows."""
+    rng = np.random.default_rng(0)
+    differences = []
+    for n_samples in (1, 332, 333, 334, 666, 667, 1001, 1500):
+        signals = rng.normal(0, 300, (2, 12, n_samples)).astype(np.int16)
+        covariates = rng.normal(size=(2, N_COVARIATES)).astype(np.float32)
+        found = answer(to_millivolts(signals), covariates)
+        differences.append(np.abs(found - predictor.predict(list(signals), covariates)).max())
+    return max(differences)
+
+
+def test_windows_without_overlap_can_be_exported(onnxruntime):
+    predictor = predictor_of("xresnet", windows=ODD)
+    session = onnxruntime.InferenceSession(onnx_bytes(predictor))
+    assert largest_difference_at_odd_lengths(lambda *given: run_session(session, *given), predictor) < 1e-5
+    assert json.loads(session.get_modelmeta().custom_metadata_map["windows"]) == [[333, 0]]
+
+
+def test_windows_without_overlap_become_a_program():
+    predictor = predictor_of("xresnet", windows=ODD)
+    program, about = read_program(program_bytes(predictor))
+    module = program.module()
+    assert largest_difference_at_odd_lengths(lambda *given: run_program(module, *given), predictor) < 1e-6
+    assert about["windows"] == [[333, 0]]
+
+
 @pytest.mark.slow
 def test_a_program_joins_members_of_different_windows():
-    predictor = predictor_of("xresnet", "causal_resnet", "xresnet", seq_lengths=(250, 400, 250))
+    predictor = predictor_of("xresnet", "causal_resnet", "xresnet", windows=THREE)
     assert largest_difference_of_program(program_bytes(predictor), predictor) < 1e-6
 
 

@@ -27,8 +27,8 @@ def predictor():
 @pytest.fixture(scope="module")
 def one_member():
     """The first network of the shipped ensemble: a seventh of the time."""
-    models, seq_lengths, signal, class_set, config = load_run(ROOT / "mdl")
-    return Predictor(models[:1], seq_lengths[:1], signal, class_set, config["decision"])
+    models, windows, signal, class_set, config = load_run(ROOT / "mdl")
+    return Predictor(models[:1], windows[:1], signal, class_set, config["decision"])
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_attributions_add_up_to_the_difference_that_they_explain(one_member, six
 
 def test_mean_logits_agree_with_the_probabilities_of_one_window(one_member, six):
     signal, covariates, _, _ = read_input(six[0], one_member.signal_config)
-    signal = signal[:, : one_member.seq_lengths[0]]
+    signal = signal[:, : one_member.windows[0].seq_length]
     logits = torch.from_numpy(mean_logits(one_member, signal, covariates))
     assert torch.sigmoid(logits).numpy() == pytest.approx(one_member.predict([signal], covariates[None])[0], abs=1e-5)
 
