@@ -12,6 +12,7 @@ from data.quality import Quality, inspect
 from data.resample import resample
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+INDEPENDENT = (0, 1, 6, 7, 8, 9, 10, 11)  # I, II and V1 to V6: the other four leads follow from I and II
 __all__ = [
     "LEADS",
     "Quality",
