@@ -319,6 +319,12 @@ def to_microvolts(signal: np.ndarray) -> np.ndarray:
     return np.clip(scaled, -32767, 32767, out=scaled).astype(np.int16)
 
 
+def limb_leads(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """III, aVR, aVL and aVF from leads I and II, both (T,): (4, T)."""
+    weights = np.array([_LIMB[name] for name in LEADS[2:6]], np.float32)  # (4, 2)
+    return weights @ np.stack([first, second])
+
+
 def to_millivolts(signal: np.ndarray) -> np.ndarray:
     """int16 microvolts -> float32 mV."""
     return signal.astype(np.float32) * np.float32(1e-3)

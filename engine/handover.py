@@ -46,7 +46,8 @@ def make_pretrain_config(signal: SignalConfig, encoder: dict, head: dict, traini
     Args:
         signal: the data contract.
         encoder: config, as models.build_encoder takes it.
-        head: {"k_steps_ahead", "scale"} of a model that looks ahead, {"scale"} of one that predicts hidden samples.
+        head: {"k_steps_ahead", "scale"} of a model that looks ahead, {"scale", "n_summary"} of one that
+            predicts hidden samples.
         training: the flags.
         data: facts of the recordings.
     """

@@ -95,7 +95,7 @@ class HiddenSamples:
         self.beats = UnseenBeats(signals, recordings.train, args.sample_freq, args.seq_length)
         self.of_mean_beat = torch.from_numpy(self.beats.components.of_mean).to(group.device)
         scale = mean_deviation(train_signals)  # 8 numbers, mV
-        self.head_config = {"scale": scale}
+        self.head_config = {"scale": scale, "n_summary": sum(SUMMARY)}
         self.model = HiddenSamplesModel(encoder, scale, sum(SUMMARY)).to(group.device)
         self.scale = torch.tensor(scale, device=group.device)[:, None]  # (8, 1)
         self.baselines = self._measure_baselines(second_moments(train_signals))

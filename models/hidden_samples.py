@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from models.heads import encode, pool_over_time
 
+WIDTH = 256  # channels of the decoder
+DROPOUT = 0.1  # of the pooled features
+
 
 class HiddenSamplesHead(nn.Module):
     """Features -> all samples of the leads, and a summary of the recording.
@@ -21,21 +24,13 @@ class HiddenSamplesHead(nn.Module):
     classification: what it asks for, the pooled features must show.
     """
 
-    def __init__(
-        self,
-        n_features: int,
-        stride: int,
-        scale: Sequence[float],
-        n_summary: int,
-        width: int = 256,
-        dropout: float = 0.1,
-    ):
+    def __init__(self, n_features: int, stride: int, scale: Sequence[float], n_summary: int):
         super().__init__()
         self.shape = (len(scale), stride)
         self.decoder = nn.Sequential(
-            nn.Conv1d(n_features, width, 3, padding=1), nn.GELU(), nn.Conv1d(width, len(scale) * stride, 1)
+            nn.Conv1d(n_features, WIDTH, 3, padding=1), nn.GELU(), nn.Conv1d(WIDTH, len(scale) * stride, 1)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(DROPOUT)
         self.summary = nn.Linear(2 * n_features, n_summary)
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
 
