@@ -44,9 +44,11 @@ def find_beats(signal: np.ndarray, sample_freq: float) -> Beats:
         peaks = peaks[(peaks >= before) & (peaks + after <= n_samples)]
     leads = signal[list(INDEPENDENT)]
     leads = leads - np.median(leads, axis=1, keepdims=True)  # (8, T)
-    place = peaks[:, None] + np.arange(-before, after)  # (n, P)
-    shapes = leads[:, place].reshape(len(leads), len(peaks), -1, step).mean(3)  # (8, n, P / step)
-    shapes = np.clip(shapes.transpose(1, 0, 2).reshape(len(peaks), -1), -CLIP, CLIP)  # (n, F)
+    n_points = (before + after) // step
+    place = peaks[:, None] + np.arange(-before, after)  # (n, P * step)
+    shapes = leads[:, place].reshape(len(leads), len(peaks), n_points, step).mean(3)  # (8, n, P)
+    shapes = shapes.transpose(1, 0, 2).reshape(len(peaks), len(leads) * n_points)
+    shapes = np.clip(shapes, -CLIP, CLIP)  # (n, F)
     return Beats(peaks - before, peaks + after, shapes.astype(np.float32), _resemble_median(shapes))
 
 

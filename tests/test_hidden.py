@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ import train
 from data.beats import AFTER, BEFORE, N_COMPONENTS, UnseenBeats, find_beats, fit_components
 from data.preprocess import INDEPENDENT, LEADS, limb_leads
 from data.rhythm import r_peaks
-from engine.handover import FINE_TUNING, read_pretrained
+from engine.handover import FINE_TUNING
 from engine.hidden import Targets, by_kind, summary_sums
 from engine.hidden_baselines import bridge, interpolated, regressed, second_moments
 from engine.hiding import PATTERNS, Visible, hide
@@ -209,9 +208,11 @@ def test_interpolation_against_numpy():
 
 @pytest.fixture(scope="module")
 def ecgs():
-    """{row: (12, 1000) int16 microvolts}, 100 Hz."""
+    """{row: (12, 1000) int16 microvolts}, 100 Hz, of recordings with beats that resemble each other."""
     rng = np.random.default_rng(3)
-    return {row: fake_ecg(rng, 10, 100) for row in range(12)}
+    drawn = [fake_ecg(rng, 10, 100) for _ in range(30)]
+    kept = [signal for signal in drawn if find_beats(signal / 1000, 100.0).typical.sum() > 4]
+    return dict(enumerate(kept[:12]))
 
 
 @pytest.mark.parametrize("sample_freq", [100.0, 250.0])
@@ -266,7 +267,7 @@ def test_targets_against_a_slow_plain_version(ecgs):
         assert answer.beat[i, :8] == pytest.approx(np.mean(typical, axis=0), abs=2e-3)
         expected = (np.log(np.std(outside, axis=0) + 0.03) - np.mean(logs, axis=0)) / np.std(logs, axis=0)
         assert answer.variation[i, :8] == pytest.approx(expected, abs=2e-2)
-        assert (answer.beat[i, 8:] == 0).all() and (answer.variation[i, 8:] == 0).all()
+        assert (answer.beat[i, 8:] == 0).all() and np.abs(answer.variation[i, 8:]).max() < 1e-6
 
 
 def test_targets_use_no_beat_that_the_window_shows(ecgs):
@@ -384,17 +385,17 @@ def test_fine_tuning_has_its_own_defaults(pretrained_xresnet, pretrained, few, t
 
 
 def test_a_fine_tuning_as_long_as_one_from_scratch_is_resumed(pretrained_xresnet, few, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(pretrained_xresnet, run)
-    flags = ["--input_folder", str(few), "--folder", str(run), "--epochs", "60"]
-    args, start = train.parse_args(flags)
-    config = read_pretrained(run).run.read_config()
-    settings = SimpleNamespace(**args.settings())
-    members = [{"model": args.model_config(24), "seq_length": 250}]
-    shown = {"format": "12ecg-run", "classes": {}, "decision": {}, "members": members, "training": vars(settings)}
-    RunFolder(run).write_json("config.json", {**config, **shown})
-    resumed, _ = train.parse_args(["--folder", str(run), "--resume"])
-    assert resumed.settings() == args.settings() and resumed.epochs == 60
+    """Flags that were typed as what is usual from scratch are not taken for unset ones."""
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(pretrained_xresnet, run.path)
+    typed = ["--epochs", "60", "--encoder_lr_factor", "0.3"]
+    args, _ = train.parse_args(["--input_folder", str(few), "--folder", str(run.path), *typed])
+    config = json.loads((run / "pretrain_config.json").read_text())
+    kept = {name: config[name] for name in ("signal", "data", "versions", "git_commit")}
+    added = {"format": "12ecg-run", "version": 2, "classes": {}, "decision": {}, "members": []}
+    run.write_json("config.json", {**kept, **added, "training": args.settings()})
+    resumed, _ = train.parse_args(["--folder", str(run.path), "--resume"])
+    assert resumed.settings() == args.settings() and (resumed.epochs, resumed.encoder_lr_factor) == (60, 0.3)
 
 
 def test_what_is_drawn_is_the_models(tmp_path):
