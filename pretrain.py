@@ -1,15 +1,22 @@
-"""Pre-train an encoder on ECGs without labels: it predicts samples that it has not seen yet.
+"""Pre-train an encoder on ECGs without labels: it predicts samples that it has not seen.
 
     python pretrain.py                                     ./Training_WFDB, or the shipped sample if that is not there
     python pretrain.py --input_folder DIR --folder RUN     your own recordings, into the folder RUN, without diagnoses
+    python pretrain.py --encoder xresnet                   the classifier's own encoder, which looks both ways
     python pretrain.py --encoder causal_resnet
     python pretrain.py --k_steps_ahead 5 25 100            how far ahead, in samples at --sample_freq
     python pretrain.py --folder RUN --resume               go on after an interruption
     python train.py --folder RUN                           then: fine-tune it on the same recordings, with their labels
 
-After each patch of the signal the encoder's state predicts all leads at several distances ahead. pretrain_history.csv
-gives the loss beside two baselines in the same unit, "nothing changes" (persistence) and a linear autoregressive
-predictor, and the skill, the share of a baseline's loss that the model saves. engine/forecasting.py defines the unit.
+A causal encoder (transformer, causal_resnet) sees no later sample: after each frame its state predicts all leads at
+several distances ahead. From one that looks both ways (xresnet, resnet) leads and a stretch of every window are hidden;
+it predicts these, and what the rest of the recording looks like: its mean beat, how its beats vary, its rhythm.
+
+pretrain_history.csv gives the loss beside baselines in the same unit, and the skill, the share of a baseline's loss
+that the model saves. Ahead: "nothing changes" (persistence) and a linear autoregressive predictor; engine/forecasting.py
+defines the unit. Hidden: a straight line (interpolation) and the best linear function of the leads that are visible;
+for the rest of the recording the best constant; engine/hidden.py defines the units. There valid_loss is the weighted
+sum that training minimises.
 
 The run folder holds these, each with the prefix pretrain_: config.json, model.pth (best epoch), final_model.pth (last
 epoch), checkpoint.pth (for --resume), history.csv and its picture history.png, train_ids.txt, valid_ids.txt,
