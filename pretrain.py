@@ -13,10 +13,10 @@ several distances ahead. From one that looks both ways (xresnet, resnet) leads a
 it predicts these, and what the rest of the recording looks like: its mean beat, how its beats vary, its rhythm.
 
 pretrain_history.csv gives the loss beside baselines in the same unit, and the skill, the share of a baseline's loss
-that the model saves. Ahead: "nothing changes" (persistence) and a linear autoregressive predictor; engine/forecasting.py
-defines the unit. Hidden: a straight line (interpolation) and the best linear function of the leads that are visible;
-for the rest of the recording the best constant; engine/hidden.py defines the units. There valid_loss is the weighted
-sum that training minimises.
+that the model saves. Ahead: "nothing changes" (persistence) and a linear autoregressive predictor. Hidden: a straight
+line (interpolation) and the best linear function of the leads that are visible; for the rest of the recording the best
+constant; there valid_loss is the weighted sum that training minimises. engine/forecasting.py and engine/hidden.py
+define the units.
 
 The run folder holds these, each with the prefix pretrain_: config.json, model.pth (best epoch), final_model.pth (last
 epoch), checkpoint.pth (for --resume), history.csv and its picture history.png, train_ids.txt, valid_ids.txt,
