@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import TINY_HIDDEN, SameBatch, fake_ecg, history, interrupt_and_resume, write_record
 
+import pretrain
 import train
 from data.beats import AFTER, BEFORE, N_COMPONENTS, UnseenBeats, find_beats, fit_components
 from data.preprocess import INDEPENDENT, LEADS, limb_leads
@@ -422,3 +423,30 @@ def test_samples_of_leads_that_were_not_recorded_do_not_count():
     assert every.sum() == visible.hidden.sum()
     x[:, 6] = 0
     assert by_kind(values, x, visible).sum() == visible.hidden.sum() - visible.hidden[:, 2].sum()
+
+
+def test_without_validation_the_last_epoch_is_kept(few, tmp_path, run_script):
+    flags = ("--input_folder", few, "--folder", "run", *TINY_HIDDEN, "--valid_split", 0, "--no-plots")
+    run_script("pretrain.py", *flags, cwd=tmp_path)
+    rows = history(tmp_path / "run" / "pretrain_history.csv")
+    assert all(math.isnan(float(row["valid_loss"])) and math.isfinite(float(row["train_loss"])) for row in rows)
+    best, last = (RunFolder(tmp_path / "run").load(f"pretrain_{name}.pth")["head"] for name in ("model", "final_model"))
+    assert all(torch.equal(best[name], last[name]) for name in last)
+
+
+def test_defaults_follow_the_encoder(pretrained, few):
+    base = ["--input_folder", str(few)]
+    args = pretrain.parse_args(base)
+    assert (args.encoder, args.lr, args.epochs, args.seq_length, args.gain) == ("transformer", 0.002, 50, 800, 0.2)
+    assert args.k_steps_ahead[-1] == 100
+    args = pretrain.parse_args([*base, "--encoder", "resnet", "--lr", "0.1"])
+    assert (args.lr, args.epochs, args.seq_length, args.ema_decay, args.gain) == (0.1, 100, 250, 0.995, 0.25)
+    assert args.k_steps_ahead is None and args.dropout is None
+    # --config with another encoder takes over what was chosen, not what was usual for the first one.
+    repeat = ["--config", str(pretrained / "pretrain_config.json"), "--encoder", "causal_resnet"]
+    args = pretrain.parse_args(repeat)
+    assert (args.k_steps_ahead, args.seq_length, args.epochs, args.lr) == ([5, 20], 400, 2, 0.002)
+    with pytest.raises(SystemExit):
+        pretrain.parse_args([*repeat[:-1], "xresnet"])
+    args = pretrain.parse_args([*repeat[:2]])
+    assert args.k_steps_ahead == [5, 20] and args.width == 16
