@@ -40,7 +40,7 @@ from engine.augment import DEFAULT_AUGMENT, augment, keep_lead_subset
 from engine.decision import choose_rule
 from engine.distil import read_teacher
 from engine.distributed import process_group, synchronise_batch_norm
-from engine.handover import FINE_TUNING_LR, read_pretrained
+from engine.handover import FINE_TUNING, FINE_TUNING_LR, read_pretrained
 from engine.initial_run import read_initial
 from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.options import TrainingParser
@@ -52,7 +52,8 @@ from engine.validation import Validator, score_test
 from engine.windows import OVERLAP, Windows
 from models import build_model
 
-FROM_SCRATCH_LR = 0.01
+# Of flags that --init or a pre-trained encoder may decide otherwise, see engine/handover.py.
+DEFAULTS = {"lr": 0.01, "epochs": 60, "encoder_lr_factor": 0.3}
 # Columns of history.csv that are printed.
 SHOWN = {"train_loss": "train", "valid_loss": "valid", "auroc": "AUROC", "challenge_metric": "challenge"}
 
@@ -61,7 +62,9 @@ def parse_args(argv=None):
     """The flags, checked, and what training starts from: the run of --init, the pre-trained encoder in --folder, or
     None.
     """
-    parser = TrainingParser(__doc__, epochs=60)
+    parser = TrainingParser(
+        __doc__, epochs=f"default: {DEFAULTS['epochs']}; {FINE_TUNING['xresnet']['epochs']} with a pre-trained xresnet"
+    )
     group = parser.add_argument_group("what the model reads and answers")
     group.add_argument(
         "--classes",
@@ -85,7 +88,8 @@ def parse_args(argv=None):
     group.add_argument(
         "--lr",
         type=float,
-        help=f"peak learning rate (default: {FROM_SCRATCH_LR}; {FINE_TUNING_LR} with --init or a pre-trained encoder)",
+        help=f"peak learning rate (default: {DEFAULTS['lr']}; {FINE_TUNING_LR} with --init or a pre-trained encoder; "
+        f"{FINE_TUNING['xresnet']['lr']} with a pre-trained xresnet)",
     )
     group.add_argument("--weight_decay", type=float, default=0.01, help="default: %(default)s")
     group.add_argument("--ema_decay", type=float, default=0.99, help="of the averaged weights (default: %(default)s)")
@@ -143,8 +147,8 @@ def parse_args(argv=None):
     group.add_argument(
         "--encoder_lr_factor",
         type=float,
-        default=0.3,
-        help="learning rate of a pre-trained encoder relative to the head's (default: %(default)s)",
+        help="learning rate of a pre-trained encoder relative to the head's (default: "
+        f"{DEFAULTS['encoder_lr_factor']}; {FINE_TUNING['xresnet']['encoder_lr_factor']} of an xresnet)",
     )
     args = parser.parse(argv)
     start = read_pretrained(args.folder)
@@ -156,13 +160,14 @@ def parse_args(argv=None):
         start = read_initial(args)
     if start is not None:
         start.apply(args)
-    elif args.freeze_encoder or "encoder_lr_factor" in args.explicit:
+    elif args.freeze_encoder or (args.encoder_lr_factor is not None and not args.resume and args.config is None):
         flag = "--freeze_encoder" if args.freeze_encoder else "--encoder_lr_factor"
         parser.error(f"{flag} needs --init RUN, or a --folder with a pre-trained encoder, see pretrain.py")
     elif args.config is not None and Path(args.config).with_name("pretrain_config.json").exists():
         parser.error(f"{args.config} was fine-tuned: copy the files pretrain_* beside it into --folder first")
-    if args.lr is None:
-        args.lr = FROM_SCRATCH_LR
+    for name, value in DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     if args.lead_subsets and len(args.leads) < len(LEADS):
         parser.error(
             f"--lead_subsets hides some of the twelve leads, and --leads {' '.join(args.leads)} reads no others than "

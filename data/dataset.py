@@ -135,6 +135,7 @@ class Batch:
     lengths: torch.Tensor  # (b,) int64, samples before the padding
     covariates: torch.Tensor  # (b, N_COVARIATES) float32
     subset_covariates: torch.Tensor  # (b, S, N_COVARIATES) float32, S = 0 unless the Dataset has them
+    starts: np.ndarray  # (b,) first sample of each window in its recording
     index: np.ndarray  # (B,) rows of the whole batch in the Dataset
 
 
@@ -230,6 +231,7 @@ class TrainBatches:
             torch.from_numpy(lengths),
             torch.from_numpy(data.covariates[mine]),
             torch.from_numpy(self.subset_covariates[mine]),
+            starts,
             rows,
         )
 
@@ -261,16 +263,16 @@ class ResidentBatches(TrainBatches):
         self.time = torch.arange(self.seq_length, device=device)  # (L,)
 
     def _batch(self, rows, mine, starts, lengths):
-        mine, starts, lengths = (
+        mine, first, lengths = (
             torch.from_numpy(a).to(self.time.device, non_blocking=True) for a in (mine, starts, lengths)
         )
         length = self.all_n_samples[mine, None, None]  # (b, 1, 1)
         inside = self.time < lengths[:, None, None]  # (b, 1, L)
         lead_start = self.offsets[mine, None, None] + self.lead * length  # (b, n_leads, 1)
-        place = lead_start + starts[:, None, None] + self.time.where(inside, 0)  # (b, n_leads, L)
+        place = lead_start + first[:, None, None] + self.time.where(inside, 0)  # (b, n_leads, L)
         x = self.signals[place] * inside  # (b, n_leads, L) int16
         y, mask, covariates, of_subsets = (column[mine] for column in self.columns)
-        return Batch(x.float() * 1e-3, y, mask, lengths, covariates, of_subsets, rows)
+        return Batch(x.float() * 1e-3, y, mask, lengths, covariates, of_subsets, starts, rows)
 
 
 class PrefetchBatches(TrainBatches):

@@ -13,6 +13,7 @@ from data.quality import Quality, inspect
 from data.resample import resample
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+INDEPENDENT = (0, 1, 6, 7, 8, 9, 10, 11)  # I, II and V1 to V6: the other four leads follow from I and II
 __all__ = [
     "LEADS",
     "Quality",
@@ -337,6 +338,12 @@ def to_microvolts(signal: np.ndarray) -> np.ndarray:
     scaled = signal * 1000
     np.rint(scaled, out=scaled)
     return np.clip(scaled, -32767, 32767, out=scaled).astype(np.int16)
+
+
+def limb_leads(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """III, aVR, aVL and aVF from leads I and II, both (T,): (4, T)."""
+    weights = np.array([_LIMB[name] for name in LEADS[2:6]], np.float32)  # (4, 2)
+    return weights @ np.stack([first, second])
 
 
 def to_millivolts(signal: np.ndarray) -> np.ndarray:

@@ -26,11 +26,17 @@ from data.preprocess import SignalConfig
 from engine.checks import check_members
 from engine.run_folder import FORMATS, PRETRAIN, VERSION, RunError, RunFolder
 from engine.trained_run import load_strictly, provenance
-from models import CAUSAL_ENCODERS, build_encoder
+from models import build_encoder
 
 # Sizes of an encoder that its weights do not depend on, or that no flag sets.
 MAY_DIFFER = ("bidirectional", "dropout", "n_leads")
 FINE_TUNING_LR = 0.002  # five times that, as for the xresnet from scratch, forgets what was learned before
+# What fine-tuning does instead where no flag says otherwise, by encoder. A pre-trained xresnet does not forget at the
+# rate of one from scratch, but within 60 epochs it learns the training recordings by heart: fewer epochs and more
+# dropout were better, the encoder at the full rate. See docs/pretraining.md.
+FINE_TUNING = {
+    "xresnet": {"lr": 0.01, "encoder_lr_factor": 1.0, "epochs": 50, "dropout": 0.3, "head_dropout": 0.5},
+}
 SPLIT_FLAGS = ("valid_split", "split", "valid_fold", "fold", "n_folds", "hold_out")
 
 
@@ -40,7 +46,8 @@ def make_pretrain_config(signal: SignalConfig, encoder: dict, head: dict, traini
     Args:
         signal: the data contract.
         encoder: config, as models.build_encoder takes it.
-        head: {"k_steps_ahead", "scale"}.
+        head: {"k_steps_ahead", "scale"} of a model that looks ahead, {"scale", "n_summary"} of one that
+            predicts hidden samples.
         training: the flags.
         data: facts of the recordings.
     """
@@ -68,20 +75,26 @@ class Pretrained:
     recordings: dict[str, list[tuple[str, str | None]]]  # {"train" or "valid": (name, hash if known)}; may be empty
 
     def apply(self, args: Namespace) -> None:
-        """Set the flags that pre-training decides: encoder, its sizes, sample_freq, leads; and the learning rate, if
-        none is given. Raises RunError for a flag of the command line that contradicts.
+        """Set the flags that pre-training decides: encoder, its sizes, sample_freq, leads; and those of FINE_TUNING
+        that are not given. Raises RunError for a flag of the command line that contradicts. --valid_split 0 never does:
+        where nothing validates, nothing that validates was pre-trained on.
         """
         decided = {"sample_freq": self.signal.sample_freq, "leads": list(self.signal.leads)}
         decided |= {name: value for name, value in self.encoder.items() if name not in MAY_DIFFER}
         split = {name: self.settings[name] for name in SPLIT_FLAGS if name in self.settings}
+        if args.valid_split == 0:
+            split = {}
         refuse_others(args, {**decided, **split}, f"the pre-training in {self.run / 'config.json'}", "--folder")
         for name, value in decided.items():
             setattr(args, name, value)
         args.folder = str(self.run.path)  # without the slash that a shell adds, which would ask for a new folder inside
-        if "dropout" in self.encoder and args.dropout is None:
-            args.dropout = self.encoder["dropout"]
-        if "lr" not in args.explicit:
-            args.lr = FINE_TUNING_LR
+        usual = {"lr": FINE_TUNING_LR}
+        if "dropout" in self.encoder:
+            usual["dropout"] = self.encoder["dropout"]
+        usual |= FINE_TUNING.get(self.encoder["encoder"], {})
+        for name, value in usual.items():
+            if getattr(args, name, None) is None:
+                setattr(args, name, value)
 
     def load_into(self, encoder) -> None:
         """Load the weights, all of them and no others. Raises RunError."""
@@ -103,6 +116,8 @@ class Pretrained:
         Raises:
             RunError: none of the pre-training's recordings is found, a patient was on both sides, or a side is empty.
         """
+        if not len(valid):
+            return train, valid
         if not self.recordings:
             print(f"{self.run.path} does not say which recordings it was pre-trained on: some may validate now")
             return train, valid
@@ -174,8 +189,6 @@ def read_pretrained(folder: str | None) -> Pretrained | None:
     config = run.read_config()
     content = run.load("model.pth")
     try:
-        if config["encoder"]["encoder"] not in CAUSAL_ENCODERS:
-            raise ValueError(f"{config['encoder']['encoder']!r} is not a causal encoder")
         signal = SignalConfig.from_dict(config["signal"])
         n_weights = check_members([{"model": config["encoder"], "seq_length": 1}], len(signal.leads))
         if 2 * n_weights > run.size("model.pth"):  # at two bytes each

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Action, ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,16 +108,23 @@ class TrainingParser(ArgumentParser):
 
     Args:
         doc: the script's docstring.
-        epochs: default of --epochs.
         encoders: names of those that --encoder offers, the default first.
         hidden_sizes: of the encoders, that get no flag.
+        defaults: {encoder: {flag: value}} of flags that are None where nobody has typed them.
+        epochs: text on the default of --epochs, where that is none of these.
     """
 
     def __init__(
-        self, doc: str, epochs: int, encoders: Iterable[str] = tuple(ENCODERS), hidden_sizes: Iterable[str] = ()
+        self,
+        doc: str,
+        encoders: Iterable[str] = tuple(ENCODERS),
+        hidden_sizes: Iterable[str] = (),
+        defaults: Mapping[str, Mapping[str, Any]] | None = None,
+        epochs: str | None = None,
     ):
         super().__init__(description=doc, formatter_class=RawDescriptionHelpFormatter)
-        self._add_most_used(epochs)
+        self.defaults = defaults or {}
+        self._add_most_used(epochs or self.default("epochs"))
         self._add_data()
         self._add_split()
         self._add_run()
@@ -132,7 +139,15 @@ class TrainingParser(ArgumentParser):
         )
         self._add_sizes(owners)
 
-    def _add_most_used(self, epochs: int) -> None:
+    def default(self, flag: str) -> str:
+        """For the help: which defaults a flag has, with the encoders that have them."""
+        owners = {}
+        for encoder, values in self.defaults.items():
+            if flag in values:
+                owners.setdefault(_shown(values[flag]), []).append(encoder)
+        return "default: " + "; ".join(f"{value} for {', '.join(names)}" for value, names in owners.items())
+
+    def _add_most_used(self, epochs: str) -> None:
         group = self.add_argument_group("most used")
         group.add_argument(
             "--input_folder",
@@ -145,10 +160,7 @@ class TrainingParser(ArgumentParser):
             "(default: ./output_DATE_TIME)",
         )
         group.add_argument(
-            "--epochs",
-            type=int,
-            default=epochs,
-            help="passes over the training recordings, e.g. --epochs 20 (default: %(default)s)",
+            "--epochs", type=int, help=f"passes over the training recordings, e.g. --epochs 20 ({epochs})"
         )
         group.add_argument("--cuda", action="store_true", help="train on a GPU: train.py --cuda")
         group.add_argument(
@@ -293,6 +305,9 @@ class TrainingParser(ArgumentParser):
             self.error("--overwrite begins anew and --resume goes on: give one of them")
         if args.resume:
             args.explicit = take_settings(self, args, prefix)
+        for name, value in self.defaults.get(args.encoder, {}).items():
+            if getattr(args, name) is None:
+                setattr(args, name, value)
         if args.tensorboard:
             load_extra("tensorboard", "--tensorboard")
         if args.cuda and not torch.cuda.is_available():
@@ -320,7 +335,12 @@ class TrainingParser(ArgumentParser):
         saved = settings_to_repeat(args, prefix)
         if "encoder" in args.explicit:  # it brings sizes of its own
             others = set().union(*self.sizes.values()) - self.sizes[args.encoder]
-            saved = {name: value for name, value in saved.items() if name not in others}
+            usual = self.defaults.get(saved.get("encoder"), {})
+            saved = {
+                name: value
+                for name, value in saved.items()
+                if name not in others and (name not in usual or value != usual[name])
+            }
         repeated = self.parse_args([*as_flags(saved, self.get_default), *argv], Flags())
         chosen = {name for name, value in saved.items() if value != self.get_default(name)}
         repeated.explicit = args.explicit | chosen

@@ -294,7 +294,8 @@ HISTORY_PANELS = (
     ("loss", ("train_loss", "valid_loss", "persistence_loss", "linear_loss")),
     ("AUROC", ("auroc",)),
     ("Challenge metric", ("challenge_metric",)),
-    ("skill", ("skill_persistence", "skill_linear")),
+    ("hidden samples", ("hidden_loss", "hidden_interpolation_loss", "hidden_linear_loss")),
+    ("skill", ("skill_persistence", "skill_interpolation", "skill_linear", "skill_beat", "skill_rhythm")),
 )
 HISTORY_COLORS = ("#3b6fd4", "#d98a00", "#2f9e5b", "#a34ac1")
 

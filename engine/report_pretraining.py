@@ -1,5 +1,7 @@
 """Sections of a report on a pre-training run: how well it foresees samples, and three examples."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -7,6 +9,7 @@ from data.inputs import read_input
 from data.page import Facts, Picture, Section, Table
 from data.preprocess import SignalConfig, to_millivolts
 from data.records import RecordError
+from engine import report_hidden
 from engine import report_plots as plots
 from engine.handover import Pretrained, read_pretrained
 from engine.plots import LEADS, N_COLUMNS, SECONDS, on_page, plot_ecg
@@ -14,6 +17,7 @@ from engine.report_training import find_drawn, read_history
 from engine.run_folder import RunError, RunFolder
 from engine.trained_run import load_strictly
 from models import build_encoder
+from models.hidden_samples import HiddenSamplesModel
 from models.next_sample import NextSampleModel
 
 N_EXAMPLES = 3
@@ -24,12 +28,17 @@ def pretraining_sections(run: RunFolder, folders: list[str]) -> list[Section]:
     pretrained = read_pretrained(run.path)
     config = run.read_config()
     rows = read_history(run)
-    sections = [settings_section(config, pretrained)]
+    ahead = "k_steps_ahead" in config["head"]
+    describe = settings_section if ahead else report_hidden.settings_section
+    sections = [describe(config, pretrained)]
     if rows:
         label = "By epoch, on the validation recordings; the baselines do not learn."
         picture = Picture(plots.learning_curves(rows), label, "wide")
         sections.append(Section("pretraining-curves", "Pre-training curves", [], [picture]))
-        sections.append(distance_section(config, rows))
+        best = best_row(rows)
+        sections.append(
+            distance_section(config, best) if ahead else report_hidden.skill_section(best, partial(number, best))
+        )
     sections.append(examples_section(run, config, pretrained, folders))
     return sections
 
@@ -52,15 +61,25 @@ def settings_section(config: dict, pretrained: Pretrained) -> Section:
     return Section("pretrained", "What was pre-trained", [], [Facts(facts)])
 
 
-def distance_section(config: dict, rows: list[dict]) -> Section:
-    """Loss and skill by distance in the best epoch, against both baselines."""
-    best = min(rows, key=lambda row: float(row["valid_loss"]))
+def number(row: dict, column: str) -> float:
+    """A number of a row of pretrain_history.csv. Raises RunError."""
+    try:
+        return float(row[column])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"pretrain_history.csv lacks a number: {error}") from error
+
+
+def best_row(rows: list[dict]) -> dict:
+    """The epoch of least validation loss, or the last where nothing validated. Raises RunError."""
+    losses = [number(row, "valid_loss") for row in rows]
+    return rows[-1] if np.isnan(losses).all() else rows[int(np.nanargmin(losses))]
+
+
+def distance_section(config: dict, best: dict) -> Section:
+    """Loss and skill by distance in the best epoch, a row of pretrain_history.csv, against both baselines."""
     steps, freq = config["head"]["k_steps_ahead"], config["signal"]["sample_freq"]
     names = ("valid_loss", "persistence_loss", "linear_loss", "skill_persistence", "skill_linear")
-    try:
-        values = {name: [float(best[f"{name}_{k}"]) for k in steps] for name in names}
-    except (KeyError, ValueError) as error:
-        raise RunError(f"pretrain_history.csv lacks a number for a distance: {error}") from error
+    values = {name: [number(best, f"{name}_{k}") for k in steps] for name in names}
     seconds = [k / freq for k in steps]
     titles = {"valid_loss": "model", "persistence_loss": "nothing changes", "linear_loss": "linear predictor"}
     skills = {"skill_persistence": "against nothing changes", "skill_linear": "against the linear predictor"}
@@ -80,13 +99,16 @@ def distance_section(config: dict, rows: list[dict]) -> Section:
     return Section("distance", "Loss and skill by distance", [text], parts)
 
 
-def load_model(run: RunFolder, config: dict) -> NextSampleModel:
+def load_model(run: RunFolder, config: dict) -> NextSampleModel | HiddenSamplesModel:
     """The pre-trained encoder with its head. Raises RunError."""
     content = run.load("model.pth")
     try:
-        model = NextSampleModel(
-            build_encoder(config["encoder"]), config["head"]["k_steps_ahead"], config["head"]["scale"]
-        )
+        encoder = build_encoder(config["encoder"])
+        head = config["head"]
+        if "k_steps_ahead" in head:
+            model = NextSampleModel(encoder, head["k_steps_ahead"], head["scale"])
+        else:
+            model = HiddenSamplesModel(encoder, head["scale"], head["n_summary"])
         for part in ("encoder", "head"):
             load_strictly(getattr(model, part), content[part], run / "model.pth")
     except (KeyError, TypeError, ValueError) as error:
@@ -125,17 +147,20 @@ def foreseen_page(model: NextSampleModel, signal: np.ndarray, sample_freq: float
 
 
 def examples_section(run: RunFolder, config: dict, pretrained: Pretrained, folders: list[str]) -> Section:
-    """Three validation recordings with what the model expected, drawn over what came."""
+    """Three validation recordings with what the model expected, drawn over what came or was hidden."""
+    ahead = "k_steps_ahead" in config["head"]
+    title = "The future, foreseen" if ahead else "The hidden, filled in"
+    drawn = "what the model expects from the middle of each column on, having seen all before it"
+    if not ahead:
+        drawn = "what the model says of a stretch that is hidden from it in all leads at once, in each column"
+    text = f"Blue and dashed: {drawn}. Validation recordings, evenly chosen from the list of them."
     ids = [name for name, _ in pretrained.recordings.get("valid", [])]
     names = [ids[i] for i in np.linspace(0, len(ids) - 1, N_EXAMPLES).round().astype(int)] if ids else []
     records = find_drawn(names, folders)
-    text = (
-        "Blue and dashed: what the model expects from the middle of each column on, having seen all before it. "
-        "Validation recordings, evenly chosen from the list of them."
-    )
     if not records:
-        return Section("foreseen", "The future, foreseen", ["The recordings were not found: add --input_folder DIR."])
+        return Section("foreseen", title, ["The recordings were not found: add --input_folder DIR."])
     model = load_model(run, config)
+    predict = foreseen_page if ahead else report_hidden.filled_in
     signal_config = SignalConfig.from_dict(config["signal"])
     pictures = []
     for i, (name, record) in enumerate(records.items()):
@@ -144,7 +169,7 @@ def examples_section(run: RunFolder, config: dict, pretrained: Pretrained, folde
         except RecordError as error:
             pictures.append(Picture("", str(error), heading=name))
             continue
-        overlay = foreseen_page(model, signal, signal_config.sample_freq, config["training"]["seq_length"])
+        overlay = predict(model, signal, signal_config.sample_freq, config["training"]["seq_length"])
         figure = plot_ecg(
             on_page(signal, signal_config.leads, 0),
             signal_config.sample_freq,
@@ -153,4 +178,4 @@ def examples_section(run: RunFolder, config: dict, pretrained: Pretrained, folde
             overlay=on_page(overlay, signal_config.leads, np.nan),
         )
         pictures.append(Picture(plots.svg(figure, f"foreseen{i}", themed=False), "25 mm/s, 10 mm/mV", "paper", name))
-    return Section("foreseen", "The future, foreseen", [text], pictures)
+    return Section("foreseen", title, [text], pictures)

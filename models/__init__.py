@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.causal_resnet import CausalResNet
-from models.heads import ClassificationHead, pool_over_time
+from models.heads import ClassificationHead, encode, pool_over_time
 from models.resnet import ResNet1d, XResNet1d
 from models.transformer import Transformer
 
@@ -76,7 +76,7 @@ class ECGModel(nn.Module):
         Returns:
             (B, n_classes).
         """
-        features, frame_lengths = self._features(x, lengths)
+        features, frame_lengths = encode(self.encoder, x, lengths)
         if self.lead_flags:
             covariates = self._with_lead_flags(x, covariates)
         return self.head(features, frame_lengths, covariates)
@@ -85,19 +85,7 @@ class ECGModel(nn.Module):
         """What the head's linear layer sees of a batch of windows, covariates aside: the mean and the maximum of the
         encoder's features over time. x (B, n_leads, L), lengths (B,) or None -> (B, 2 D).
         """
-        return pool_over_time(*self._features(x, lengths))
-
-    def _features(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """(B, D, T') of the encoder, and the frames before the padding (B,) or None."""
-        # Where every window is full, zeroing padding would only cost time in every layer. A GPU is not asked: it would
-        # have to stop for the answer; and a compiled or exported network does the same whatever the numbers are.
-        can_ask = lengths is not None and lengths.device.type == "cpu" and not torch.compiler.is_compiling()
-        if can_ask and (lengths >= x.shape[-1]).all():
-            lengths = None
-        features = self.encoder(x, lengths)  # (B, D, T')
-        if lengths is None:
-            return features, None
-        return features, (lengths + self.encoder.stride - 1) // self.encoder.stride  # rounded up
+        return pool_over_time(*encode(self.encoder, x, lengths))
 
     def _with_lead_flags(self, x: Tensor, covariates: Tensor | None) -> Tensor:
         missing = -(x == 0).all(2).to(x.dtype)  # (B, n_leads)

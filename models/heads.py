@@ -6,6 +6,28 @@ import torch
 from torch import Tensor, nn
 
 
+def encode(encoder: nn.Module, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Features of windows, and how many frames of each are no padding.
+
+    Args:
+        encoder: has `stride`, samples a frame.
+        x: (B, n_leads, L).
+        lengths: (B,) samples before the zero padding, or None (no padding).
+
+    Returns:
+        (B, D, T'), and (B,) frames before the padding or None (no padding).
+    """
+    # Where every window is full, zeroing padding would only cost time in every layer. A GPU is not asked: it would
+    # have to stop for the answer; and a compiled or exported network does the same whatever the numbers are.
+    can_ask = lengths is not None and lengths.device.type == "cpu" and not torch.compiler.is_compiling()
+    if can_ask and (lengths >= x.shape[-1]).all():
+        lengths = None
+    features = encoder(x, lengths)  # (B, D, T')
+    if lengths is None:
+        return features, None
+    return features, (lengths + encoder.stride - 1) // encoder.stride  # rounded up
+
+
 def pool_over_time(features: Tensor, frame_lengths: Tensor | None = None) -> Tensor:
     """Mean and maximum over the valid frames: features (B, D, T'), frame_lengths (B,) or None -> (B, 2 D).
 

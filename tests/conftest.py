@@ -163,6 +163,8 @@ class SameBatch:
 
 TINY_PRETRAINING = tuple("--width 16 --depth 1 --n_heads 2 --epochs 2 --seq_length 400 --k_steps_ahead 5 20".split())
 
+TINY_HIDDEN = tuple("--encoder xresnet --stem 8 --widths 8 8 --depths 1 1 --epochs 2 --batch_size 8".split())
+
 
 @pytest.fixture(scope="session")
 def few(tmp_path_factory, sample):
@@ -180,6 +182,14 @@ def pretrained(few, tmp_path_factory, run_script):
     """A run folder pre-trained for two epochs on `few`."""
     folder = tmp_path_factory.mktemp("pretrained")
     run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY_PRETRAINING, cwd=folder)
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def pretrained_xresnet(few, tmp_path_factory, run_script):
+    """A run folder of an encoder that looks both ways, pre-trained for two epochs on `few`."""
+    folder = tmp_path_factory.mktemp("pretrained_xresnet")
+    run_script("pretrain.py", "--input_folder", few, "--folder", "run", *TINY_HIDDEN, cwd=folder)
     return folder / "run"
 
 

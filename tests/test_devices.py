@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-import pretrain
 import train
 from data.cache import open_cache
 from data.covariates import LEAD_SUBSETS, N_COVARIATES
@@ -16,11 +15,13 @@ from data.dataset import Batch, ResidentBatches, unlabelled_dataset
 from data.metadata import read_metadata
 from data.preprocess import SignalConfig
 from data.records import find_records
+from engine.ahead import SamplesAhead
 from engine.augment import DEFAULT_AUGMENT
 from engine.distributed import ProcessGroup
+from engine.hidden import HiddenSamples
 from engine.loop import MovingAverage
+from engine.recordings import TrainValid
 from models import CAUSAL_ENCODERS, ENCODERS, build_encoder, build_model
-from models.next_sample import NextSampleModel
 
 THERE = "meta"
 N_CLASSES = 24
@@ -36,6 +37,7 @@ def batch(n=4, length=300):
             lengths=torch.full((n,), length),
             covariates=torch.zeros(n, N_COVARIATES),
             subset_covariates=torch.zeros(n, len(LEAD_SUBSETS), N_COVARIATES),
+            starts=np.zeros(n, int),
             index=np.arange(n),
         )
 
@@ -66,11 +68,21 @@ def test_a_training_step_stays_there(encoder, lead_flags):
     assert_all_there(model, loss_fn(model, batch()))
 
 
-@pytest.mark.parametrize("encoder", CAUSAL_ENCODERS)
-def test_a_step_of_pretraining_stays_there(encoder):
-    model = NextSampleModel(build_encoder({"encoder": encoder}), [2, 50], [0.1] * 12).to(THERE)
-    loss_fn = pretrain.make_loss([0.1] * 12, 0.2, ProcessGroup(device=THERE), None)
-    assert_all_there(model, loss_fn(model, batch()))
+@pytest.fixture
+def recordings(sample, tmp_path):
+    """A few recordings that train and validate, on the processor."""
+    cache = open_cache(find_records(sample)[::20], SignalConfig(), tmp_path, quiet=True)
+    rows = np.arange(len(cache))
+    return TrainValid(cache, rows[:-2], rows[-2:], len(rows) - 2, rows[:0])
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_step_of_pretraining_stays_there(encoder, recordings, monkeypatch):
+    kind = SamplesAhead if encoder in CAUSAL_ENCODERS else HiddenSamples
+    monkeypatch.setattr(kind, "_measure_baselines", lambda *_: None)  # they wait for their numbers
+    flags = SimpleNamespace(seq_length=300, sample_freq=100.0, k_steps_ahead=[2, 50], gain=0.2)
+    objective = kind(flags, build_encoder({"encoder": encoder}), recordings, ProcessGroup(device=THERE), None)
+    assert_all_there(objective.model, objective.loss(objective.model, batch()))
 
 
 def test_batches_are_cut_there(sample, tmp_path):

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING, history, kill_after_first_epoch, start_script
+from conftest import ENVIRONMENT, ROOT, TINY_HIDDEN, TINY_PRETRAINING, history, kill_after_first_epoch, start_script
 
 from data.cache import CacheError, open_cache
 from data.dataset import PrefetchBatches, ResidentBatches, TrainBatches, unlabelled_dataset
@@ -109,8 +109,10 @@ def test_one_process_goes_on_with_what_two_began(folder_of_records, tmp_path, ru
     assert_same_history(tmp_path / "one" / "history.csv", tmp_path / "other" / "history.csv")
 
 
-def test_two_processes_pretrain_as_one(few, tmp_path, run_script):
-    args = "--input_folder", few, *TINY_PRETRAINING, "--dropout", "0", "--no-bf16", "--batch_size", "8"
+@pytest.mark.parametrize("flags", [TINY_PRETRAINING, TINY_HIDDEN], ids=["ahead", "hidden"])
+def test_two_processes_pretrain_as_one(flags, few, tmp_path, run_script, monkeypatch):
+    monkeypatch.setattr("models.hidden_samples.DROPOUT", 0.0)  # processes draw what they drop each for itself
+    args = "--input_folder", few, *flags, "--dropout", "0", "--no-bf16", "--batch_size", "8"
     run_script("pretrain.py", *args, "--folder", "one", cwd=tmp_path)
     done = run_together(2, "pretrain.py", *args, "--folder", "two", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

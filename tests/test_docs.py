@@ -16,7 +16,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, ROOT, TINY_PRETRAINING, write_ptb_xl
+from conftest import ENVIRONMENT, ROOT, TINY_HIDDEN, TINY_PRETRAINING, write_ptb_xl
 
 from data.records import find_records
 
@@ -168,7 +168,7 @@ def smaller(file, arguments, folder, record_id):
     """The arguments of a command, made to work on what is there and to end soon."""
     arguments = [word.replace("DIR/ID", f"DIR/georgia/{record_id}") for word in arguments]
     if file.name == "pretrain.py":
-        arguments += TINY_PRETRAINING
+        arguments += TINY_HIDDEN if "xresnet" in arguments else TINY_PRETRAINING
     if file.name == "train.py":
         run = folder / arguments[arguments.index("--folder") + 1] if "--folder" in arguments else None
         pretrained = run is not None and (run / "pretrain_config.json").exists()

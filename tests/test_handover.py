@@ -65,6 +65,7 @@ def test_contradicting_flags_are_errors_and_others_are_filled_in(pretrained):
     args = SimpleNamespace(
         encoder="xresnet", sample_freq=250.0, width=None, patch=None, depth=None, n_heads=None, dropout=None, fold=None
     )
+    args.valid_split = 0.2
     args.explicit = set()
     found.apply(args)
     assert (args.encoder, args.sample_freq, args.width, args.patch, args.lr) == (
@@ -115,6 +116,20 @@ def test_recordings_of_which_none_is_found_are_an_error(pretrained):
     cache = SimpleNamespace(names=["a", "b"], hashes=["0" * 32, "1" * 32], constant=np.zeros(2, bool))
     with pytest.raises(RunError, match="none of its recordings is found"):
         read_pretrained(pretrained).split(cache, np.array(["a", "b"]), np.array([0]), np.array([1]))
+
+
+def test_all_recordings_may_train_after_a_pretraining_that_validated_on_some(pretrained, few, tmp_path):
+    import train
+
+    shutil.copytree(pretrained, tmp_path / "run")
+    flags = ["--epochs", "1", "--batch_size", "8", "--auxiliary", "0", "--cache", str(tmp_path / "cache")]
+    train.main(["--input_folder", str(few), "--folder", str(tmp_path / "run"), "--valid_split", "0", *flags])
+    listed = {
+        part: (tmp_path / "run" / f"{part}_ids.txt").read_text().split()
+        for part in ("pretrain_train", "pretrain_valid", "train", "valid")
+    }
+    assert sorted(listed["train"]) == sorted(listed["pretrain_train"] + listed["pretrain_valid"])
+    assert listed["pretrain_valid"] and not listed["valid"]
 
 
 def test_configuration_and_weights_are_enough(pretrained, few, tmp_path, capsys):

@@ -39,7 +39,7 @@ def test_all_flags_are_repeated(saved, sample):
     assert args.settings() == json.loads(file.read_text())["training"]
     assert (args.fold, args.n_folds, args.lr, args.covariates, args.stem) == (2, 4, 0.003, False, 8)
     assert args.input_folder == str(sample) and args.folder is None
-    assert {"fold", "lr", "covariates"} <= args.explicit and "epochs" not in args.explicit
+    assert {"fold", "lr", "covariates"} <= args.explicit and "batch_size" not in args.explicit
 
 
 def test_flags_of_the_command_line_win(saved):

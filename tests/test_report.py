@@ -218,6 +218,17 @@ def test_own_pretraining_run_draws_the_future(pretrained, few, tmp_path):
     assert (tmp_path / "page.html").read_text(encoding="utf-8").count('class="paper"') == 3
 
 
+def test_own_pretraining_run_fills_in_what_is_hidden(pretrained_xresnet, few, tmp_path):
+    report.main([str(pretrained_xresnet), "--input_folder", str(few), "--out", str(tmp_path / "page.html")])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for heading in ("What was pre-trained", "Loss and skill", "The hidden, filled in"):
+        assert f">{heading}</a></h2>" in text
+    best = min(history(pretrained_xresnet / "pretrain_history.csv"), key=lambda row: float(row["valid_loss"]))
+    for column in ("hidden_loss_leads", "skill_interpolation_stretches", "skill_linear", "beat_loss", "skill_rhythm"):
+        assert f"{float(best[column]):.3f}" in text
+    assert text.count('class="paper"') == 3
+
+
 @pytest.mark.parametrize("words", [["nowhere"], ["RUN", "--outputs", "x"]])
 def test_wrong_command_lines(words, capsys):
     with pytest.raises(SystemExit) as stop:
