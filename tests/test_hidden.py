@@ -135,9 +135,9 @@ def test_a_model_learns_to_copy_what_it_sees_where_it_is():
     model = HiddenSamplesModel(build_encoder(SMALL["xresnet"]), [1.0] * 8, 1)
 
     def impulses():
-        x = torch.zeros(32, 12, 64)
-        place = torch.randint(8, 56, (32,))
-        x[torch.arange(32), :, place] = 5.0
+        x = torch.zeros(16, 12, 64)
+        place = torch.randint(8, 56, (16,))
+        x[torch.arange(16), :, place] = 5.0
         return x, place
 
     def loss_fn(model, _):
@@ -145,7 +145,7 @@ def test_a_model_learns_to_copy_what_it_sees_where_it_is():
         return (model(x)[0] - x[:, list(INDEPENDENT)]).square().mean()
 
     optimizer = make_optimizer(model, 1e-2, 0.0)
-    Trainer(model, optimizer, make_schedule(optimizer, 150), loss_fn, ema_decay=0.9).train_one_epoch(SameBatch(150), 1)
+    Trainer(model, optimizer, make_schedule(optimizer, 80), loss_fn, ema_decay=0.9).train_one_epoch(SameBatch(80), 1)
     x, place = impulses()
     with torch.no_grad():
         found = model.train()(x)[0].mean(1).argmax(1)
