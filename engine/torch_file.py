@@ -22,7 +22,7 @@ TRACED = (3, 777)  # recordings and samples of what is traced: any numbers but 1
 def program_bytes(predictor: Predictor) -> bytes:
     """The content of a .pt2 file: the program, and its description as torch.export's extra file DESCRIPTION."""
     n, n_samples = TRACED
-    inputs = (torch.zeros(n, 12, n_samples),)
+    inputs = (torch.zeros(n, len(predictor.signal_config.leads), n_samples),)
     sizes = ({0: Dim("N", min=1), 2: Dim("T", min=1)},)
     if uses_covariates(predictor):
         inputs += (torch.zeros(n, N_COVARIATES),)
@@ -43,11 +43,11 @@ def read_program(content: bytes) -> tuple[ExportedProgram, dict]:
 
 
 def run_program(program: torch.nn.Module, signal: np.ndarray, covariates: np.ndarray) -> np.ndarray:
-    """Probabilities (N, C) of an exported module for signal (N, 12, T) mV.
+    """Probabilities (N, C) of an exported module for signal (N, n_leads, T) mV.
 
     Args:
         program: from `ExportedProgram.module()`.
-        signal: (N, 12, T) float32 mV.
+        signal: (N, n_leads, T) float32 mV.
         covariates: (N, N_COVARIATES) float32, left out where the program has no such input.
     """
     inputs = (torch.from_numpy(signal), torch.from_numpy(covariates))

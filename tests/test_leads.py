@@ -23,6 +23,7 @@ from engine.answers import answer_of, draw, explain
 from engine.augment import drop_leads
 from engine.inference import load_predictor
 from engine.run_folder import RunError
+from engine.torch_file import largest_difference, program_bytes
 from engine.whole_recording import recording_model
 from run_12ECG_classifier import run_12ECG_classifier
 
@@ -228,6 +229,7 @@ def test_what_is_exported_answers_alike(two_leads, few):
         exported = recording_model(predictor)(x, torch.from_numpy(covariates[None])).numpy()
     np.testing.assert_allclose(exported, predictor.predict([signal], covariates[None]), atol=1e-6)
     assert predictor.embed([signal]).shape == (1, len(predictor.feature_members))
+    assert largest_difference(program_bytes(predictor), predictor) < 1e-6
 
 
 def test_explanation_and_picture_are_of_these_leads(two_leads, few):
