@@ -19,8 +19,8 @@ from models.folding import fold_norms
 
 @pytest.fixture(scope="module")
 def embedded(sample, tmp_path_factory):
-    """The arrays of all shipped recordings, and the Predictor: one network of the shipped ensemble, and a small untrained
-    one with another window.
+    """The arrays of all shipped recordings, and the Predictor: one network of the shipped ensemble, and a small
+    untrained one with another window.
     """
     file = tmp_path_factory.mktemp("embedded") / "sub" / "features.npz"
     predictor = load_predictor(ROOT / "mdl" / "ensemble")

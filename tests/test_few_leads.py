@@ -1,4 +1,4 @@
-"""Few leads: what a window of the training keeps, that the driver would read the same, and what the shipped model says."""
+"""Few leads: what a window of the training keeps, that the driver would read the same, and the shipped model."""
 
 import numpy as np
 import pytest
