@@ -154,7 +154,7 @@ def carried_by(explanation: dict) -> str:
 
 
 def heading(answer: Answer, predictor: Predictor) -> str:
-    """What was read, what is suspicious about it, and who answers where leads are missing."""
+    """What was read, what is suspicious about it, and how the model copes where leads are missing."""
     header = answer.header
     units = "/".join(sorted({lead.unit for lead in header.leads}))
     lines = [
@@ -163,8 +163,7 @@ def heading(answer: Answer, predictor: Predictor) -> str:
     ]
     lines += [f"  warning: {text}" for text in answer.warnings]
     if answer.missing:
-        few = predictor.responsible(answer.signal) is not predictor
-        lines.append("  the network for few leads answers" if few else f"  missing leads: {predictor.without_leads}")
+        lines.append(f"  missing leads: {predictor.without_leads}")
     return printable_lines(lines)
 
 

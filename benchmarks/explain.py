@@ -1,15 +1,15 @@
 """Do the explanations mean anything? Delete what they mark, and the same amount at random, and compare.
 
     python -m benchmarks.explain --input_folder Training_WFDB --n 200 --json explain.json
-    python -m benchmarks.explain --members 1     with the first network of mdl/ alone, seven times as fast
+    python -m benchmarks.explain --model mdl/ensemble --members 1     with the first network of an ensemble alone
 
 For every called class of every recording the 10 % most important samples (leads x time) are deleted: each marked
 stretch becomes a straight line between the samples beside it. The control deletes stretches of the same lengths at
 random places of random leads, the mean of N_RANDOM draws. Age, sex and rhythm stay what they were. What is compared is
 the drop of the class's logit (mean over windows and members); the ratio of the mean drops should be 3 or more.
 
-Measured with --members 1 on 200 recordings of PTB-XL drawn by lot (495 called classes): 1.90 against 0.11, a ratio of
-17; without sinus rhythm (311) 2.20 against 0.11, a ratio of 21.
+Measured with --model mdl/ensemble --members 1 on 200 recordings of PTB-XL drawn by lot (495 called classes): 1.90
+against 0.11, a ratio of 17; without sinus rhythm (311) 2.20 against 0.11, a ratio of 21.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Scores of a trained model per class, from the predictions that it kept of recordings it was not trained on.
 
-    python -m benchmarks.model_card mdl
+    python -m benchmarks.model_card mdl/ensemble
 
 reads valid_predictions.csv and config.json of a run folder (of an ensemble: out-of-fold predictions) and prints
 Markdown: overall scores and, for each class, recordings with the diagnosis, threshold, AUROC with a 95 % bootstrap

@@ -215,8 +215,8 @@ def millions_of_weights(model: nn.Module) -> str:
 
 
 def one_recording() -> Iterator[Row]:
-    """Rows of the networks alone on one recording of 10 s."""
-    predictor = load_predictor(DEFAULT_MODEL)
+    """Rows of the networks of the shipped ensemble alone on one recording of 10 s."""
+    predictor = load_predictor(DEFAULT_MODEL / "ensemble")
     signal = np.random.default_rng(0).integers(-500, 500, (12, 1000)).astype(np.int16)
     covariates = np.zeros((1, N_COVARIATES), np.float32)
     yield compare(

@@ -3,7 +3,7 @@
 Integrated gradients (Sundararajan, Taly & Yan 2017) share out among the samples by how much the logit of a recording
 differs from that of a silent one. They are summed over the windows and over the members of an
 ensemble, so that their sum is the difference itself (a test holds that). What is known of the whole recording (age,
-sex, rhythm) stays as it is: these maps say where the network looked, given that.
+sex, rhythm, which leads are there) stays as it is: these maps say where the network looked, given that.
 """
 
 import numpy as np
@@ -33,7 +33,6 @@ def attribute(
     Returns:
         (12, T) float64; its sum is the recording's logit less that of a silent one. Positive speaks for the class.
     """
-    predictor = predictor.responsible(signal)
     total = np.zeros(signal.shape)
     for model, windows in zip(predictor.models, predictor.windows):
         starts = windows.starts(signal.shape[1])
@@ -62,7 +61,6 @@ def _integrated(model, x, lengths, covariates, column, n_steps, device):
 
 def mean_logits(predictor: Predictor, signal: np.ndarray, covariates: np.ndarray) -> np.ndarray:
     """Logits of a recording, the mean over windows and members: what `attribute` shares out. -> (C,) float64."""
-    predictor = predictor.responsible(signal)
     totals = []
     with torch.inference_mode(), full_float32(predictor.device):
         for model, windows in zip(predictor.models, predictor.windows):

@@ -35,10 +35,6 @@ from engine.trained_run import load_run
 from engine.windows import Windows, embed, predict, single_threads
 from models.folding import fold_norms
 
-FEW_LEADS = "few_leads"  # run inside a run folder that answers where leads are missing
-MANY_MISSING = 4  # leads; training silences one or two at random, so that a network copes with so few by itself
-_OTHER_CONTRACT = "has another signal configuration, other classes or another decision rule than"
-
 
 class Predictor:
     """A trained run, or an ensemble of runs: recordings in, probabilities and decisions out. See the module's example.
@@ -49,7 +45,6 @@ class Predictor:
         decision: the rule that makes diagnoses of probabilities (`engine.decision`).
         thresholds: (C,) mean over the models, for a rule that uses them.
         models, windows, device: the members, how each reads recordings (`engine.windows.Windows`), where they are.
-        few_leads: the Predictor that answers in their place where MANY_MISSING leads or more are missing, or None.
     """
 
     def __init__(
@@ -60,7 +55,6 @@ class Predictor:
         class_set: ClassSet,
         decision: dict[str, Any],
         device: str = "cpu",
-        few_leads: "Predictor | None" = None,
     ):
         """Args: as the attributes. The models are folded for inference: they cannot be trained further."""
         self.models = [fold_norms(model.to(device)) for model in models]
@@ -70,21 +64,12 @@ class Predictor:
         self.decision = decision
         self.thresholds = torch.stack([model.head.thresholds.cpu() for model in models]).mean(0).numpy()  # (C,)
         self.device = device
-        self.few_leads = few_leads
-
-    def responsible(self, signal: np.ndarray) -> "Predictor":
-        """Who answers for a recording (n_leads, T): this one, or its `few_leads` where leads are missing."""
-        if self.few_leads is not None and (~signal.any(axis=1)).sum() >= MANY_MISSING:
-            return self.few_leads
-        return self
 
     @property
     def without_leads(self) -> str:
-        """What is done for recordings that lack some of the model's leads, in words."""
-        if self.few_leads is not None:
-            return f"without {MANY_MISSING} or more the network for few leads answers, else zeros stand for them"
+        """How the model copes with recordings that lack some of its leads, in words."""
         if all(model.lead_flags for model in self.models):
-            return "zeros stand for them, as in its training with --lead_subsets"
+            return "the network is told which leads are missing"
         return "zeros stand for them (to train for that: --lead_subsets or --leads)"
 
     def needs(self, signal: np.ndarray | None = None) -> dict[int, str]:
@@ -183,13 +168,7 @@ class Predictor:
         """Probabilities (R, C) float32, the mean over members, of R signals (n_leads, T_i) int16 microvolts, of any
         lengths, and covariates (R, N_COVARIATES), as `read` gives them.
         """
-        y_score = np.empty((len(signals), len(self.class_set)), np.float32)
-        answering = np.array([self.responsible(signal) is self for signal in signals], bool)
-        for predictor, rows in ((self, np.flatnonzero(answering)), (self.few_leads, np.flatnonzero(~answering))):
-            if len(rows):
-                chosen = [signals[row] for row in rows]
-                y_score[rows] = predict(predictor.models, predictor.windows, chosen, covariates[rows], predictor.device)
-        return y_score
+        return predict(self.models, self.windows, signals, covariates, self.device)
 
     def embed(self, signals: Sequence[np.ndarray]) -> np.ndarray:
         """Features (R, D) float32 of R signals (n_leads, T_i) int16 microvolts: mean and maximum over time of what the
@@ -202,18 +181,14 @@ class Predictor:
         """(D,) the index of the member that each feature of `embed` belongs to."""
         return np.repeat(np.arange(len(self.models)), [2 * model.encoder.out_channels for model in self.models])
 
-    def contract(self) -> tuple[SignalConfig, ClassSet, dict[str, Any]]:
-        """What all members share: how they read, what they answer, and how they decide."""
-        return self.signal_config, self.class_set, self.decision
-
     def decide(self, y_score: np.ndarray) -> np.ndarray:
         """Decisions (R, C) bool for probabilities (R, C)."""
         return decide(y_score, self.thresholds, self.decision)
 
 
 def load_predictor(folder: str | Path, device: str = "cpu") -> Predictor:
-    """Predictor of a run folder, or of all the run folders in it (an ensemble). A run folder that has a run `few_leads`
-    in it, as mdl/ has, leaves recordings without many of the leads to that one.
+    """Predictor of a run folder, or of all the run folders in it (an ensemble). Of a run folder, what lies in folders
+    inside it, as mdl/ensemble/ in mdl/, has no part in the answers.
 
     Raises:
         engine.run_folder.RunError: there is no such folder or no run in it, or a member does not load, or it reads its
@@ -222,24 +197,11 @@ def load_predictor(folder: str | Path, device: str = "cpu") -> Predictor:
     folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         raise RunError(f"{folder}: there is no such model folder")
+    runs = [folder]
     if not (folder / "config.json").exists():
         runs = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
         if not runs:
             raise RunError(f"{folder} holds neither a config.json nor run folders")
-        return _load_runs(runs, device)
-    predictor = _load_runs([folder], device)
-    if (folder / FEW_LEADS / "config.json").exists():
-        predictor.few_leads = _load_runs([folder / FEW_LEADS], device)
-        if predictor.few_leads.contract() != predictor.contract():
-            raise RunError(f"{folder / FEW_LEADS} {_OTHER_CONTRACT} {folder}: it cannot answer for it")
-        # Each has thresholds of its own, and `decide` sees probabilities, not recordings.
-        if predictor.decision["rule"] == "thresholds":
-            raise RunError(f"{folder / FEW_LEADS} decides by thresholds of its own: train it with --decision reward")
-    return predictor
-
-
-def _load_runs(runs: list[Path], device: str) -> Predictor:
-    """Predictor whose probabilities are the mean over runs, each of which reads windows of its own. Raises RunError."""
     models = []
     windows = []
     contracts = []
@@ -249,5 +211,8 @@ def _load_runs(runs: list[Path], device: str) -> Predictor:
         windows += run_windows
         contracts.append((signal, class_set, config["decision"]))
         if contracts[-1] != contracts[0]:
-            raise RunError(f"{run} {_OTHER_CONTRACT} {runs[0]}: they cannot be averaged")
+            raise RunError(
+                f"{run} has another signal configuration, other classes or another decision rule than {runs[0]}: "
+                "they cannot be averaged"
+            )
     return Predictor(models, windows, *contracts[0], device)

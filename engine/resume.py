@@ -13,7 +13,7 @@ from engine.distributed import ProcessGroup
 from engine.history import CHECKPOINT_VERSION, TENSORBOARD, History
 from engine.loop import Trainer
 from engine.recordings import TrainValid
-from engine.run_folder import ReadOnlyRunFolder, RunError, RunFolder, new_run_path
+from engine.run_folder import PRETRAIN, ReadOnlyRunFolder, RunError, RunFolder, new_run_path
 from engine.trained_run import member_windows
 from engine.windows import Windows
 
@@ -98,7 +98,10 @@ def open_run(args: Namespace, group: ProcessGroup, prefix: str = "") -> Iterator
 
 def _overwrite(run: RunFolder, allowed: bool) -> None:
     if not allowed:
-        raise RunError(f"{run.path} holds a run already: name another --folder, or give --overwrite or --resume")
+        text = f"{run.path} holds a run already: name another --folder, or give --overwrite or --resume"
+        if not run.prefix and (run.path / f"{PRETRAIN}config.json").exists():
+            text += f"; to fine-tune its encoder anew: mkdir NEW && cp {run.path}/{PRETRAIN}* NEW, and --folder NEW"
+        raise RunError(text)
     for name in OVERWRITTEN:
         run.remove(name)
     shutil.rmtree(run / TENSORBOARD, ignore_errors=True)

@@ -41,8 +41,7 @@ NOT_RUN = {
     "docker": "a container engine; test_submission.py does the steps of the Dockerfile",
     "runs/folds_1_to_7": "trainings of minutes; the shorter ones of docs/runs.md are run",
     "--sample_freq_in": "arrays; test_convert.py reads them",
-    "--folder mdl/pretrained": "the shipped encoder would be trained anew",
-    "--folder mdl/few_leads": "the shipped network would be trained anew; test_distil.py trains likewise",
+    "--config mdl/": "the shipped encoder and network would be trained anew; test_repeat.py repeats smaller runs",
 }
 TINY = tuple("--stem 8 --widths 8 8 --depths 1 1".split())
 BRIEF = tuple("--epochs 1 --batch_size 8 --no-plots".split())  # a picture takes longer than such an epoch
@@ -79,7 +78,7 @@ def commands(text):
 def documented(page):
     """All commands of a page: of its blocks, and those that stand in a line of text."""
     text = "\n".join(blocks(page, "bash"))
-    inline = re.findall(r"`((?:python|torchrun|cp) [^`\n]*)`", page.read_text(encoding="utf-8"))
+    inline = re.findall(r"`((?:python|torchrun|cp|mkdir) [^`\n]*)`", page.read_text(encoding="utf-8"))
     return commands(text) + [command for line in inline for command in commands(line)]
 
 
@@ -191,9 +190,10 @@ def test_documented_commands_run(page, recordings, trained, tmp_path, run_script
     for command in filter(is_run, documented(page)):
         file, arguments = program(command)
         if file is None:
-            assert command[0] == "cp", f"{shlex.join(command)}: neither run nor in NOT_RUN"
-            shutil.rmtree(tmp_path / command[-1], ignore_errors=True)
-            subprocess.run(command, cwd=tmp_path, check=True)
+            assert command[0] in ("cp", "mkdir"), f"{shlex.join(command)}: neither run nor in NOT_RUN"
+            if command[0] == "mkdir":
+                shutil.rmtree(tmp_path / command[-1], ignore_errors=True)
+            subprocess.run(" ".join(command), shell=True, cwd=tmp_path, check=True)
             continue
         if file.name not in ("train.py", "pretrain.py") and not (tmp_path / "RUN").exists():
             shutil.copytree(trained, tmp_path / "RUN")

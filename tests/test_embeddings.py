@@ -19,11 +19,11 @@ from models.folding import fold_norms
 
 @pytest.fixture(scope="module")
 def embedded(sample, tmp_path_factory):
-    """The arrays of all shipped recordings, and the Predictor: one network of the shipped model, and a small untrained
-    one with another window.
+    """The arrays of all shipped recordings, and the Predictor: one network of the shipped ensemble, and a small
+    untrained one with another window.
     """
     file = tmp_path_factory.mktemp("embedded") / "sub" / "features.npz"
-    predictor = load_predictor(ROOT / "mdl")
+    predictor = load_predictor(ROOT / "mdl" / "ensemble")
     small = build_model({"stem": 8, "widths": [8, 8], "depths": [1, 1], "n_classes": len(predictor.class_set)})
     predictor.models = [predictor.models[0], fold_norms(small)]
     predictor.windows = [Windows(250, 125), Windows(400, 0)]

@@ -115,7 +115,7 @@ def test_the_shipped_model_answers_as_the_driver_does(exported, onnxruntime, sam
     about = {key: json.loads(text) for key, text in session.get_modelmeta().custom_metadata_map.items()}
     assert about["classes"] == list(CLASSES.codes) and about["leads"] == list(LEADS)
     assert about["sample_freq"] == 100 and about["unit"] == "mV"
-    assert about["windows"] == [[250, 125]] * 7
+    assert about["windows"] == [[predictor.windows[0].seq_length, predictor.windows[0].overlap]]
     np.testing.assert_allclose(about["thresholds"], predictor.thresholds)
     rule = about["decision"]
     odds = expected * np.array(rule["odds"])

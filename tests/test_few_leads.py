@@ -1,7 +1,4 @@
-"""Training for recordings with few leads: what a window keeps, and that it is what the driver would read."""
-
-import json
-import shutil
+"""Few leads: what a window of the training keeps, that the driver would read the same, and the shipped model."""
 
 import numpy as np
 import pytest
@@ -11,11 +8,10 @@ from conftest import ROOT, fake_ecg, write_record
 import driver
 from data.covariates import LEAD_SUBSETS, recording_covariates, subset_covariates
 from data.labels import load_class_set
-from data.preprocess import LEADS, SignalConfig, preprocess, to_microvolts
+from data.preprocess import LEADS, SignalConfig, preprocess, to_microvolts, to_millivolts
 from data.records import parse_header, read_record
 from engine.augment import augment, keep_lead_subset
 from engine.inference import load_predictor
-from engine.run_folder import RunError
 from models import build_model
 
 RECORDED = (("I", "II"), ("I", "II", "V2"), ("I",))  # leads of a recorder that stand for each of LEAD_SUBSETS
@@ -85,44 +81,36 @@ def test_the_head_is_told_which_leads_are_missing():
 
 @pytest.fixture(scope="module")
 def shipped():
-    without = load_predictor(ROOT / "mdl")
-    without.few_leads = None
-    return load_predictor(ROOT / "mdl"), without, load_predictor(ROOT / "mdl" / "few_leads")
+    return load_predictor(ROOT / "mdl")
 
 
-@pytest.mark.parametrize(
-    "names, few", [(("I", "II"), True), (("I",), True), (LEADS[:8], True), (LEADS[:9], False), (LEADS, False)]
-)
-def test_the_shipped_model_leaves_few_leads_to_the_network_made_for_them(names, few, shipped, sample):
-    model, without, of_few = shipped
+def test_the_shipped_model_is_one_network_that_is_told_which_leads_are_missing(shipped):
+    """And mdl/ stays small enough to clone."""
+    assert [model.lead_flags for model in shipped.models] == [True]
+    assert shipped.class_set == load_class_set("cinc2020") and shipped.decision["rule"] == "reward"
+    assert sum(file.stat().st_size for file in (ROOT / "mdl").rglob("*")) < 25 * 2**20
+
+
+@pytest.mark.parametrize("names", [("I",), ("I", "II"), LEADS[:8], LEADS], ids=["1", "2", "8", "12"])
+def test_the_shipped_model_answers_for_any_leads(names, shipped, sample):
+    """Against the head's linear layer on the mean and maximum of the encoder's features, age, sex, rhythm and flags."""
     adc, header = read_record(sample / "georgia" / "E00001")
     rows = [row for row, name in enumerate(header.lead_names) if name in names]
     header = header._replace(n_leads=len(rows), leads=tuple(header.leads[row] for row in rows))
-    signal, covariates = model.read(adc[rows], header)
-    assert model.responsible(signal) is (model.few_leads if few else model)
-    expected = (of_few if few else without).predict([signal], covariates[None])
-    assert np.array_equal(model.predict([signal], covariates[None]), expected)
-    both = model.predict([signal, np.ones((12, 900), np.int16)], np.stack([covariates, covariates]))
-    np.testing.assert_allclose(both[:1], expected, atol=1e-6)
-    assert np.array_equal(model.embed([signal]), without.embed([signal]))  # features are always those of the seven
-
-
-def test_a_network_for_few_leads_with_another_contract_is_refused(tmp_path):
-    shutil.copytree(ROOT / "mdl" / "few_leads", tmp_path / "run")
-    shutil.copytree(ROOT / "mdl" / "few_leads", tmp_path / "run" / "few_leads")
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"decision": {"rule": "thresholds"}}))
-    with pytest.raises(RunError, match="run/few_leads has another signal configuration, other classes or another"):
-        load_predictor(tmp_path / "run")
-
-
-def test_a_network_for_few_leads_with_thresholds_of_its_own_is_refused(tmp_path):
-    for folder in (tmp_path / "run", tmp_path / "run" / "few_leads"):
-        shutil.copytree(ROOT / "mdl" / "few_leads", folder)
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | {"decision": {"rule": "thresholds"}}))
-    with pytest.raises(RunError, match="run/few_leads decides by thresholds of its own"):
-        load_predictor(tmp_path / "run")
+    signal, covariates = shipped.read(adc[rows], header)
+    there = torch.from_numpy(signal.any(axis=1))
+    assert there.sum() == {1: 1, 2: 6, 8: 8, 12: 12}[len(names)]  # two limb leads give six
+    model = shipped.models[0]
+    with torch.inference_mode():
+        x = torch.from_numpy(to_millivolts(signal))
+        windows = [x[:, start : start + 250] for start in shipped.windows[0].starts(x.shape[1])]
+        features = model.encoder(torch.stack(windows))  # (W, D, T')
+        known = torch.cat([torch.from_numpy(covariates), there.float() - 1])  # (N_COVARIATES + 12,)
+        known = known.expand(len(windows), -1)
+        told = model.head.linear(torch.cat([features.mean(2), features.amax(2), known], 1)).sigmoid().mean(0)
+    y_score = shipped.predict([signal], covariates[None])[0]
+    np.testing.assert_allclose(y_score, told, atol=1e-5)
+    assert y_score.std() > 0.01
 
 
 def test_the_driver_says_that_leads_are_missing(tmp_path, untrained_run, capsys):
@@ -132,7 +120,7 @@ def test_the_driver_says_that_leads_are_missing(tmp_path, untrained_run, capsys)
     folders = [str(tmp_path / "in"), str(tmp_path / "out")]
     driver.main(folders)
     said = "leads are missing in 1 recordings, most often V1, V2, V3, V4, V5, V6 (in 1): "
-    assert f"{said}without 4 or more the network for few leads answers, else zeros" in capsys.readouterr().out
+    assert f"{said}the network is told which leads are missing\n" in capsys.readouterr().out
     lines = (tmp_path / "out" / "record_warnings.txt").read_text().splitlines()
     assert [line.partition(",")[0] for line in lines] == ["record", "R0", "R0"]
     assert (
@@ -140,5 +128,3 @@ def test_the_driver_says_that_leads_are_missing(tmp_path, untrained_run, capsys)
     )
     driver.main([str(untrained_run(load_class_set("cinc2020")).path), *folders])
     assert f"{said}zeros stand for them (to train for that: --lead_subsets or --leads)" in capsys.readouterr().out
-    driver.main([str(ROOT / "mdl" / "few_leads"), *folders])
-    assert f"{said}zeros stand for them, as in its training with --lead_subsets" in capsys.readouterr().out

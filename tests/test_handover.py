@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -288,11 +289,23 @@ def test_the_benchmark_refuses_to_mix_settings(pretrained, tmp_path):
 
 
 def test_the_shipped_encoder_can_be_fine_tuned(sample, tmp_path, run_script):
-    shutil.copytree(ROOT / "mdl" / "pretrained", tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    for file in (ROOT / "mdl").glob("pretrain_*"):
+        shutil.copy(file, tmp_path / "run")
     flags = ("--epochs", "1", "--n_total", "40", "--freeze_encoder")
     run_script("train.py", "--input_folder", sample, "--folder", "run", *flags, cwd=tmp_path)
     trained, shipped = (RunFolder(tmp_path / "run").load(name) for name in ("model.pth", "pretrain_model.pth"))
     assert all(
-        torch.equal(trained["members"][0][f"encoder.{name}"], weight.float())
+        torch.equal(trained["members"][0][f"encoder.{name}"].float(), weight.float())  # stored in half precision
         for name, weight in shipped["encoder"].items()
     )
+
+
+def test_a_copy_of_the_whole_shipped_folder_is_finished(few, tmp_path, run_script):
+    """It holds the encoder and what came of it: what to copy is said, and nothing is lost."""
+    shutil.copytree(ROOT / "mdl", tmp_path / "copy", ignore=shutil.ignore_patterns("ensemble"))
+    before = {file: file.read_bytes() for file in (tmp_path / "copy").iterdir()}
+    done = run_script("train.py", "--input_folder", few, "--folder", "copy", cwd=tmp_path, check=False)
+    said = "copy holds a run already: .*or --resume; to fine-tune its encoder anew: mkdir NEW && cp copy/pretrain_"
+    assert done.returncode and re.search(said, done.stderr)
+    assert all(file.read_bytes() == content for file, content in before.items())

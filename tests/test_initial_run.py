@@ -162,20 +162,20 @@ def test_what_the_run_does_not_decide_may_be_chosen(initial, sample):
     assert train.parse_args(base[:2])[0].lr == 0.01
 
 
-def test_the_first_network_of_the_shipped_model_and_the_one_for_few_leads(sample):
+def test_the_shipped_network_and_the_first_of_the_shipped_ensemble(sample):
     base = ["--input_folder", str(sample), "--init"]
-    args, start = train.parse_args([*base, str(ROOT / "mdl")])
+    args, start = train.parse_args([*base, str(ROOT / "mdl" / "ensemble")])
     model = train.build_model(args.model_config(24))
     said = start.load_classes_into(model.head, load_class_set("cinc2020"))
     start.load_into(model.encoder)
     assert "holds 7 networks: the first is fine-tuned" in said
-    first = RunFolder(ROOT / "mdl").load("model.pth")["members"][0]
+    first = RunFolder(ROOT / "mdl" / "ensemble").load("model.pth")["members"][0]
     assert all(torch.equal(value, first[name]) for name, value in model.state_dict().items())
     assert args.lead_subsets == 0 and len(start.trained_on) == 2376
-    args, start = train.parse_args([*base, str(ROOT / "mdl" / "few_leads")])
-    assert args.lead_subsets == 0.4 and args.model_config(24)["lead_flags"]
+    args, start = train.parse_args([*base, str(ROOT / "mdl")])
+    assert 0 < args.lead_subsets <= 1 and args.model_config(24)["lead_flags"] and start.trained_on
     with pytest.raises(RunError, match="--lead_subsets 0.0 contradicts .* which is told which leads are missing"):
-        train.parse_args([*base, str(ROOT / "mdl" / "few_leads"), "--lead_subsets", "0"])
+        train.parse_args([*base, str(ROOT / "mdl"), "--lead_subsets", "0"])
 
 
 def test_recordings_that_the_run_was_trained_on_are_counted(copied, capsys):

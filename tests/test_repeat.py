@@ -89,8 +89,8 @@ def test_what_cannot_be_repeated_is_refused(saved, tmp_path, capsys):
     for file, message in [
         (tmp_path / "none.json", "is missing"),
         (tmp_path, "is not a regular file"),
-        (ROOT / "mdl" / "config.json", "is of an ensemble: repeat its members one by one"),
-        (ROOT / "mdl" / "pretrained" / "pretrain_config.json", "does not describe a run"),
+        (ROOT / "mdl" / "ensemble" / "config.json", "is of an ensemble: repeat its members one by one"),
+        (ROOT / "mdl" / "pretrain_config.json", "does not describe a run"),
     ]:
         with pytest.raises(SystemExit, match=message):
             train.main(["--config", str(file)])
@@ -111,9 +111,9 @@ def test_flags_that_are_gone_are_named(saved, capsys):
 
 
 def test_a_pretraining_is_repeated_too():
-    args = pretrain.parse_args(["--config", str(ROOT / "mdl" / "pretrained" / "pretrain_config.json"),
+    args = pretrain.parse_args(["--config", str(ROOT / "mdl" / "pretrain_config.json"),
                                 "--input_folder", str(ROOT / "data" / "sample"), "--epochs", "2"])  # fmt: skip
-    config = json.loads((ROOT / "mdl" / "pretrained" / "pretrain_config.json").read_text())
+    config = json.loads((ROOT / "mdl" / "pretrain_config.json").read_text())
     assert args.epochs == 2 and args.seq_length == config["training"]["seq_length"]
     assert args.encoder == config["encoder"]["encoder"]
 

@@ -101,9 +101,9 @@ def one_thread():
 
 
 def test_a_run_that_does_not_say_it_overlaps_by_half_to_the_last_bit(sample, one_thread):
-    """The shipped one; and one that says the same in words."""
-    shipped = load_predictor(ROOT / "mdl")
-    assert "overlap" not in load_run(ROOT / "mdl").config["members"][0]
+    """The shipped ensemble; and one that says the same in words."""
+    shipped = load_predictor(ROOT / "mdl" / "ensemble")
+    assert "overlap" not in load_run(ROOT / "mdl" / "ensemble").config["members"][0]
     for record in find_records(sample)[17::60]:  # of 15.18 s, and others
         signal, covariates, _, _ = read_input(record, shipped.signal_config)
         expected = plain_mean(shipped.models, signal, covariates, 250, 125)
@@ -155,16 +155,11 @@ def test_every_way_in_keeps_to_the_run(tmp_path):
     assert shared_out == pytest.approx(float(logits[3] - silent[3]), rel=0.05, abs=0.05)
 
 
-def test_a_network_for_few_leads_has_windows_of_its_own(signals, covariates, tmp_path):
+def test_a_run_inside_a_run_has_no_part_in_its_answers(signals, covariates, tmp_path):
     run = make_run(tmp_path / "run", overlap=0)
-    few = make_run(tmp_path / "run" / "few_leads", seed=1)
-    one_lead = signals[-1] * (np.arange(12) == 0)[:, None].astype(np.int16)
-    found = load_predictor(run.path).predict([signals[-1], one_lead], covariates[:2])
-    expected = (
-        plain_mean([folded(run)], signals[-1], covariates[0], 250, 0),
-        plain_mean([folded(few)], one_lead, covariates[1], 250, 125),
-    )
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    make_run(tmp_path / "run" / "inside", seed=1)
+    found = load_predictor(run.path).predict(signals[-1:], covariates[-1:])[0]
+    np.testing.assert_allclose(found, plain_mean([folded(run)], signals[-1], covariates[-1], 250, 0), atol=1e-6)
 
 
 def test_runs_that_overlap_differently_are_joined_and_each_reads_as_before(signals, covariates, tmp_path):
