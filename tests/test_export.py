@@ -11,7 +11,6 @@ from conftest import ENVIRONMENT, LEADS, ROOT
 from test_docs import blocks
 
 import export
-from benchmarks import scripts
 from data.covariates import N_COVARIATES
 from data.inputs import read_input
 from data.labels import load_class_set
@@ -200,22 +199,17 @@ def test_a_program_joins_members_of_different_windows():
 
 
 @pytest.fixture(scope="module")
-def member_as_program(one_member, tmp_path_factory):
-    """One member of the shipped model as a file."""
+def exported_program(tmp_path_factory):
+    """The shipped model as a file for PyTorch."""
     file = tmp_path_factory.mktemp("program") / "model.pt2"
-    assert export.main([str(one_member), str(file)]) == 0
+    assert export.main([str(ROOT / "mdl"), str(file)]) == 0
     assert [path.name for path in file.parent.iterdir()] == ["model.pt2"]
     return file
 
 
-@pytest.fixture(scope="module")
-def one_member(tmp_path_factory):
-    return scripts.one_member(tmp_path_factory.mktemp("member"))
-
-
-def test_a_program_answers_as_the_driver_does(member_as_program, one_member, sample):
-    predictor = load_predictor(one_member)
-    module = read_program(member_as_program.read_bytes())[0].module()
+def test_a_program_answers_as_the_driver_does(exported_program, sample):
+    predictor = load_predictor(ROOT / "mdl")
+    module = read_program(exported_program.read_bytes())[0].module()
     for record in find_records(sample)[::10]:
         signal, covariates, _, _ = read_input(record, predictor.signal_config)
         found = run_program(module, to_millivolts(signal[None]), covariates[None])
@@ -223,13 +217,13 @@ def test_a_program_answers_as_the_driver_does(member_as_program, one_member, sam
 
 
 @pytest.mark.slow
-def test_the_documented_program_needs_nothing_of_this_code(member_as_program, one_member, sample, tmp_path):
+def test_the_documented_program_needs_nothing_of_this_code(exported_program, sample, tmp_path):
     """In another folder, where none of these modules can be imported."""
     _, code = blocks(ROOT / "docs" / "onnx.md", "python")
-    predictor = load_predictor(one_member)
+    predictor = load_predictor(ROOT / "mdl")
     signal, covariates, _, _ = read_input(sample / "georgia" / "E00004", predictor.signal_config)
     np.savez(tmp_path / "recording.npz", signal=to_millivolts(signal), covariates=covariates)
-    (tmp_path / "model.pt2").symlink_to(member_as_program)
+    (tmp_path / "model.pt2").symlink_to(exported_program)
     code += "\nnp.save('answer.npy', probabilities)\n"
     code += "import sys\nassert not {'models', 'engine', 'data'} & set(sys.modules)\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
