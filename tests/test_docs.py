@@ -41,7 +41,7 @@ NOT_RUN = {
     "docker": "a container engine; test_submission.py does the steps of the Dockerfile",
     "runs/folds_1_to_7": "trainings of minutes; the shorter ones of docs/runs.md are run",
     "--sample_freq_in": "arrays; test_convert.py reads them",
-    "--config mdl/": "the shipped encoder and network would be trained anew; test_repeat.py repeats smaller runs",
+    "--folder mdl": "the shipped encoder and network would be trained anew; test_hidden.py trains smaller ones",
 }
 TINY = tuple("--stem 8 --widths 8 8 --depths 1 1".split())
 BRIEF = tuple("--epochs 1 --batch_size 8 --no-plots".split())  # a picture takes longer than such an epoch

@@ -88,7 +88,7 @@ def test_the_shipped_model_is_one_network_that_is_told_which_leads_are_missing(s
     """And mdl/ stays small enough to clone."""
     assert [model.lead_flags for model in shipped.models] == [True]
     assert shipped.class_set == load_class_set("cinc2020") and shipped.decision["rule"] == "reward"
-    assert sum(file.stat().st_size for file in (ROOT / "mdl").rglob("*")) < 25 * 2**20
+    assert sum(file.stat().st_size for file in (ROOT / "mdl").rglob("*")) < 25_000_000
 
 
 @pytest.mark.parametrize("names", [("I",), ("I", "II"), LEADS[:8], LEADS], ids=["1", "2", "8", "12"])
