@@ -40,6 +40,8 @@ NOT_RUN = {
     "submission/": "a training of 60 epochs; test_submission.py runs smaller versions",
     "docker": "a container engine; test_submission.py does the steps of the Dockerfile",
     "runs/folds_1_to_7": "trainings of minutes; the shorter ones of docs/runs.md are run",
+    "runs/encoder": "a pre-training of minutes; docs/pretraining.md has a shorter one",
+    "runs/seed_": "trainings of minutes, after the pre-training that is not run",
     "--sample_freq_in": "arrays; test_convert.py reads them",
     "--folder mdl": "the shipped encoder and network would be trained anew; test_hidden.py trains smaller ones",
 }
