@@ -25,35 +25,26 @@ history.csv and its picture history.png, train_ids.txt, valid_ids.txt, valid_pre
 record_warnings.txt. `python driver.py RUN IN OUT` uses it.
 """
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 
 from data.dataset import build_dataset, class_frequency, with_auxiliary, with_lead_subsets
 from data.labels import load_class_set
 from data.metadata import read_metadata
-from data.needed_leads import needs_lines
 from data.overview import overview
-from data.preprocess import LEADS
 from engine.augment import DEFAULT_AUGMENT, augment, keep_lead_subset
-from engine.decision import choose_rule
 from engine.distil import read_teacher
 from engine.distributed import process_group, synchronise_batch_norm
-from engine.handover import FINE_TUNING, FINE_TUNING_LR, read_pretrained
-from engine.initial_run import read_initial
 from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.options import TrainingParser
 from engine.recordings import open_recordings, split_recordings
-from engine.resume import open_run, resumed_windows, start_or_resume
+from engine.resume import open_run, start_or_resume
 from engine.script import clean_exit
+from engine.start import DEFAULTS, decision_rule, read_start, windows_of
 from engine.trained_run import make_config
 from engine.validation import Validator, score_test
-from engine.windows import OVERLAP, Windows
 from models import build_model
 
-# Of flags that --init or a pre-trained encoder may decide otherwise, see engine/handover.py.
-DEFAULTS = {"lr": 0.01, "epochs": 60, "encoder_lr_factor": 0.3}
 # Columns of history.csv that are printed.
 SHOWN = {"train_loss": "train", "valid_loss": "valid", "auroc": "AUROC", "challenge_metric": "challenge"}
 
@@ -62,9 +53,7 @@ def parse_args(argv=None):
     """The flags, checked, and what training starts from: the run of --init, the pre-trained encoder in --folder, or
     None.
     """
-    parser = TrainingParser(
-        __doc__, epochs=f"default: {DEFAULTS['epochs']}; {FINE_TUNING['xresnet']['epochs']} with a pre-trained xresnet"
-    )
+    parser = TrainingParser(__doc__, epochs=DEFAULTS["epochs"])
     group = parser.add_argument_group("what the model reads and answers")
     group.add_argument(
         "--classes",
@@ -85,12 +74,7 @@ def parse_args(argv=None):
     parser.add_head_arguments()
     group = parser.add_argument_group("training")
     group.add_argument("--batch_size", type=int, default=64, help="windows (default: %(default)s)")
-    group.add_argument(
-        "--lr",
-        type=float,
-        help=f"peak learning rate (default: {DEFAULTS['lr']}; {FINE_TUNING_LR} with --init or a pre-trained encoder; "
-        f"{FINE_TUNING['xresnet']['lr']} with a pre-trained xresnet)",
-    )
+    group.add_argument("--lr", type=float, help=f"peak learning rate ({DEFAULTS['lr']})")
     group.add_argument("--weight_decay", type=float, default=0.01, help="default: %(default)s")
     group.add_argument("--ema_decay", type=float, default=0.99, help="of the averaged weights (default: %(default)s)")
     group.add_argument(
@@ -147,51 +131,12 @@ def parse_args(argv=None):
     group.add_argument(
         "--encoder_lr_factor",
         type=float,
-        help="learning rate of a pre-trained encoder relative to the head's (default: "
-        f"{DEFAULTS['encoder_lr_factor']}; {FINE_TUNING['xresnet']['encoder_lr_factor']} of an xresnet)",
+        help=f"learning rate of a pre-trained encoder relative to the head's ({DEFAULTS['encoder_lr_factor']})",
     )
     args = parser.parse(argv)
-    start = read_pretrained(args.folder)
-    if args.init is not None:
-        if start is not None:
-            parser.error(
-                f"--init {args.init}: --folder {args.folder} holds a pre-trained encoder: name another --folder"
-            )
-        start = read_initial(args)
-    if start is not None:
-        start.apply(args)
-    elif args.freeze_encoder or (args.encoder_lr_factor is not None and not args.resume and args.config is None):
-        flag = "--freeze_encoder" if args.freeze_encoder else "--encoder_lr_factor"
-        parser.error(f"{flag} needs --init RUN, or a --folder with a pre-trained encoder, see pretrain.py")
-    elif args.config is not None and Path(args.config).with_name("pretrain_config.json").exists():
-        parser.error(f"{args.config} was fine-tuned: copy the files pretrain_* beside it into --folder first")
-    for name, value in DEFAULTS.items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
-    if args.lead_subsets and len(args.leads) < len(LEADS):
-        parser.error(
-            f"--lead_subsets hides some of the twelve leads, and --leads {' '.join(args.leads)} reads no others than "
-            "these: give one of the two"
-        )
+    start = read_start(args, parser.error)
     parser.check_sizes(args)
     return args, start
-
-
-def decision_rule(args, class_set, start, teacher):
-    """That of --decision; else the teacher's; else, for the same classes, that of --init; else the class set's own."""
-    rule = choose_rule(args.decision, class_set)
-    if args.decision is not None:
-        return rule
-    if teacher is not None:
-        return teacher.rule
-    return rule if args.init is None else start.rule_for(class_set, rule)
-
-
-def windows_of(args, start, run):
-    """How the network reads whole recordings: as before where it goes on from a run, else without overlap."""
-    if args.resume and (run / "config.json").exists():
-        return resumed_windows(run, len(args.leads))
-    return Windows(args.seq_length, OVERLAP) if args.init is None else start.windows
 
 
 def make_loss(args, group, generator):
@@ -240,8 +185,7 @@ def train(args, start, run, group):
     data = build_dataset(cache, class_set, read_metadata(args.metadata, cache.names, cache.duplicates))
     recordings = split_recordings(args, data, start, args.classes, args.train_share)
     data = with_auxiliary(data, class_set, recordings.train, args.auxiliary)
-    lines = overview(data, class_set, recordings.train, recordings.valid, data.auxiliary)
-    print(*lines, *needs_lines(class_set, args.leads), sep="\n")
+    print(*overview(data, class_set, recordings.train, recordings.valid, args.leads), sep="\n")
     print(f"{len(recordings.train)} recordings train, {len(recordings.valid)} validate; {run.path}")
     frequency = class_frequency(data, recordings.train)  # (C + A,)
     teacher = None if args.teacher is None else read_teacher(args.teacher, class_set)

@@ -9,6 +9,8 @@ from data.cache import SignalCache
 from data.dataset import Dataset
 from data.labels import CLASS_SETS, ClassSet, diagnosis_table, is_diagnosis, load_class_set
 from data.metadata import Metadata
+from data.needed_leads import needs_lines
+from data.preprocess import LEADS
 
 FEW = 5  # recordings with a class; of fewer nothing is learned, and nothing is measured on them
 NAMED_SETS = tuple(name for name in CLASS_SETS if name != "dset")  # those that do not depend on the data
@@ -19,7 +21,7 @@ MAX_CLASSES = 30  # that are named as rare
 
 
 def overview(
-    data: Dataset, class_set: ClassSet | None, train: np.ndarray, valid: np.ndarray, auxiliary: Sequence[str] = ()
+    data: Dataset, class_set: ClassSet | None, train: np.ndarray, valid: np.ndarray, leads: Sequence[str] = LEADS
 ) -> list[str]:
     """Lines that say what a training is about to use.
 
@@ -27,10 +29,11 @@ def overview(
         data: the recordings, with labels if there is a class set.
         class_set: what is learned; None where nothing is, in pre-training.
         train, valid: rows that train and that validate.
-        auxiliary: codes outside the class set that are learned beside it.
+        leads: that the model reads.
 
     Returns:
-        lines of text: a table by source, duplicates, rare classes, codes outside the class set.
+        lines of text: a table by source, duplicates, rare classes, codes outside the class set, classes that the leads
+        do not suffice for.
 
     Raises:
         ValueError: no recording that trains, or none that validates, has a label of the class set, see check_labels.
@@ -42,7 +45,8 @@ def overview(
     if class_set is not None:
         n_classes = len(class_set)
         lines += rare_class_lines(data.targets[train, :n_classes], data.y_true[valid], class_set)
-        lines += outside_lines(data.cache.dx, class_set, auxiliary)
+        lines += outside_lines(data.cache.dx, class_set, data.auxiliary)
+        lines += needs_lines(class_set, leads)
     return lines
 
 

@@ -1,5 +1,6 @@
 """What is told at the start of a training, and which trainings do not start at all."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -96,10 +97,13 @@ def test_codes_outside_the_class_set_are_counted_and_named():
 def test_the_overview_has_all_of_it():
     names = [f"a/R{i}" for i in range(20)]
     data = dataset(names, [[AF], [SINUS, UNSCORED]] * 10, duplicates=[("a/R0", "a/R7")])
-    lines = overview(data, load_class_set("cinc2020"), np.arange(15), np.arange(15, 20), [UNSCORED])
+    data = replace(data, auxiliary=(UNSCORED,))
+    lines = overview(data, load_class_set("cinc2020"), np.arange(15), np.arange(15, 20))
     assert lines[1].split() == ["a", "20", "20", "0", "19"] and "a/R0 = a/R7" in lines[2]
     assert lines[3].startswith("not learned") and "AF" not in lines[3].replace("AFL", "") and "NSR" not in lines[3]
     assert "AF (2)" in lines[4] and lines[5].startswith("codes outside") and len(lines) == 6
+    one_lead = overview(data, load_class_set("cinc2020"), np.arange(15), np.arange(15, 20), ["I"])
+    assert one_lead[:6] == lines and "LAD, RAD" in one_lead[6]
     unlabelled = overview(data, None, np.arange(15), np.arange(15, 20))
     assert len(unlabelled) == 3 and "label" not in unlabelled[0]
 
