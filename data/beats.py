@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ CLIP = 3.0  # mV
 MIN_CORRELATION = 0.85  # with the recording's median beat; other beats are extrasystoles, or noise
 N_COMPONENTS = 64
 N_VARIED = 16  # components, the first, of which the variation from beat to beat is asked
+FIT_ON = 10_000  # recordings whose beats are in memory as a whole, to fit components: 300 MB with 12 beats each
 SMALLEST_SPREAD = 0.03  # added to a spread before its logarithm
 
 
@@ -26,7 +27,7 @@ class Beats:
 
     begins: np.ndarray  # (n,) first sample
     ends: np.ndarray  # (n,) sample after the last
-    shapes: np.ndarray  # (n, F) float32 mV, leads one after another, each without its median over the recording
+    shapes: np.ndarray  # (n, F) float32 mV, leads one after another, each without its median; or (n, N_COMPONENTS)
     typical: np.ndarray  # (n,) bool, whether it resembles the median beat
 
 
@@ -123,13 +124,16 @@ class UnseenBeats:
 
     def __init__(self, signals: Mapping[int, np.ndarray], train: np.ndarray, sample_freq: float, seq_length: int):
         self.seq_length = seq_length
-        found = {row: find_beats(to_millivolts(signal), sample_freq) for row, signal in signals.items()}
-        fitted = [found[row] for row in train.tolist()]
-        means = [beats.shapes[beats.typical].mean(0) for beats in fitted if beats.typical.any()]
+        fit_on = train if len(train) <= FIT_ON else train[np.linspace(0, len(train) - 1, FIT_ON).astype(int)]
+        found = {row: find_beats(to_millivolts(signals[row]), sample_freq) for row in fit_on.tolist()}
+        means = [beats.shapes[beats.typical].mean(0) for beats in found.values() if beats.typical.any()]
         n_numbers = next(iter(found.values())).shapes.shape[1]
         self.components = fit_components(np.array(means, np.float32).reshape(len(means), n_numbers))
-        self.beats = {row: (beats, self.components(beats.shapes)) for row, beats in found.items()}
-        logs = [_log_spread(numbers) for _, numbers in map(self.beats.get, train.tolist()) if len(numbers) > 2]
+        self.beats = {}  # {row: Beats in components}, a tenth of the memory
+        for row, signal in signals.items():
+            beats = found.pop(row) if row in found else find_beats(to_millivolts(signal), sample_freq)
+            self.beats[row] = replace(beats, shapes=self.components(beats.shapes))
+        logs = [_log_spread(beats.shapes) for beats in map(self.beats.get, train.tolist()) if len(beats.shapes) > 2]
         self.usual = np.mean(logs, axis=0) if logs else np.zeros(N_VARIED)
         spread = np.std(logs, axis=0) if logs else np.ones(N_VARIED)
         self.unusual = np.where(spread > 1e-3, spread, 1)
@@ -143,15 +147,15 @@ class UnseenBeats:
             has_variation=np.zeros(len(rows), bool),
         )
         for i, (row, start) in enumerate(zip(rows.tolist(), starts.tolist())):
-            beats, numbers = self.beats[row]
+            beats = self.beats[row]
             outside = (beats.ends <= start) | (beats.begins >= start + self.seq_length)
             typical = outside & beats.typical
             if typical.any():
                 unseen.has_beat[i] = True
-                unseen.beat[i] = numbers[typical].mean(0)
+                unseen.beat[i] = beats.shapes[typical].mean(0)
             if outside.sum() > 2:
                 unseen.has_variation[i] = True
-                unseen.variation[i] = (_log_spread(numbers[outside]) - self.usual) / self.unusual
+                unseen.variation[i] = (_log_spread(beats.shapes[outside]) - self.usual) / self.unusual
         return unseen
 
 

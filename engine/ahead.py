@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from data.dataset import Batch
 from engine.augment import change_gain
 from engine.baselines import Persistence, fit_linear, skill
-from engine.distributed import ProcessGroup
 from engine.forecasting import error_unit, huber, losses_ahead, typical_spread
-from engine.recordings import TrainValid
+from engine.objective import Objective
 from engine.run_folder import RunError
 from models.next_sample import NextSampleModel
 
 
-class SamplesAhead:
-    """The model, its loss in training and its scores on validation, beside those of two baselines.
-
-    Args:
-        args: seq_length, sample_freq, k_steps_ahead and gain.
-        encoder: a causal one.
-        recordings: that train and validate.
-        group: the processes that train together.
-        generator: what augments, the same for all processes.
-
-    Raises:
-        RunError: the recordings are too short for the distances.
+class SamplesAhead(Objective):
+    """Of the flags it reads seq_length, sample_freq, k_steps_ahead and gain; the encoder is a causal one. Raises
+    RunError where the recordings are too short for the distances.
     """
 
-    # Columns of pretrain_history.csv that are printed.
     shown = {
         "train_loss": "train",
         "valid_loss": "valid",
@@ -40,37 +27,21 @@ class SamplesAhead:
         "skill_linear": "against linear",
     }
 
-    def __init__(
-        self,
-        args: Namespace,
-        encoder: nn.Module,
-        recordings: TrainValid,
-        group: ProcessGroup,
-        generator: Generator | None,
-    ):
-        self.args = args
-        self.group = group
-        self.generator = generator
-        self.train_signals = [recordings.cache.signal(i) for i in recordings.train]
-        self.valid_signals = [recordings.cache.signal(i) for i in recordings.valid]
-        scale = typical_spread(self.train_signals)  # 12 numbers, mV
-        self.head_config = {"k_steps_ahead": args.k_steps_ahead, "scale": scale}
-        self.model = NextSampleModel(encoder, args.k_steps_ahead, scale).to(group.device)
-        self.scale = torch.tensor(scale, device=group.device)
+    def _prepare(self, encoder: nn.Module) -> None:
+        scale = typical_spread(self.train_signals)  # n_leads numbers, mV
+        self.head_config = {"k_steps_ahead": self.args.k_steps_ahead, "scale": scale}
+        self.model = NextSampleModel(encoder, self.args.k_steps_ahead, scale).to(self.group.device)
+        self.scale = torch.tensor(scale, device=self.group.device)
         self._measure_baselines()
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Robust error of the predictions for windows of random amplification, each distance ahead weighing the same.
-        Every process changes the whole batch of B windows alike, and computes its own rows of it, b = B / number of
-        processes.
-        """
-        parts = (batch.x, batch.lengths)
-        x, lengths = (self.group.all_gather(t.to(self.group.device, non_blocking=True)) for t in parts)
+        """Robust error of the predictions for windows of random amplification, each distance ahead weighing the same."""
+        x, lengths = self._whole_batch(batch)
         x = change_gain(x, self.args.gain, self.generator)
         own = self.group.local_rows(len(x))
         x = x[own]
         lengths = lengths[own]
-        prediction, future, valid = model(x, lengths)  # (b, 12, K, T')
+        prediction, future, valid = model(x, lengths)  # (b, n_leads, K, T')
         error, n = huber(prediction, future, valid, error_unit(x, lengths, self.scale))  # (K,), (K,)
         return (error / self.group.all_reduce(n.clone()).clamp(min=1)).mean()
 

@@ -10,7 +10,6 @@ Errors of samples are counted in each lead's typical spread, its mean standard d
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from data.beats import N_COMPONENTS, N_VARIED, UnseenBeats
 from data.covariates import N_DEMOGRAPHICS
@@ -27,10 +26,9 @@ from data.preprocess import INDEPENDENT, to_millivolts
 from data.rhythm import N_RHYTHM
 from engine.augment import add_noise, add_wander, change_band, uniform
 from engine.baselines import skill
-from engine.distributed import ProcessGroup
 from engine.hidden_baselines import interpolated, regressed, second_moments
 from engine.hiding import Visible, hide
-from engine.recordings import TrainValid
+from engine.objective import Objective
 from engine.windows import full_float32, half_overlapping, window_batches
 from models.folding import fold_norms
 from models.hidden_samples import HiddenSamplesModel
@@ -54,18 +52,9 @@ class Targets:
     known: Tensor  # (b, 3) bool
 
 
-class HiddenSamples:
-    """The model, its loss in training and its scores on validation, beside those of baselines.
+class HiddenSamples(Objective):
+    """Of the flags it reads seq_length, sample_freq and gain; the encoder is any that looks both ways."""
 
-    Args:
-        args: seq_length, sample_freq and gain.
-        encoder: any that looks both ways.
-        recordings: that train and validate.
-        group: the processes that train together.
-        generator: what augments and hides, the same for all processes.
-    """
-
-    # Columns of pretrain_history.csv that are printed.
     shown = {
         "train_loss": "train",
         "valid_loss": "valid",
@@ -74,40 +63,24 @@ class HiddenSamples:
         "skill_beat": "of the unseen beats",
     }
 
-    def __init__(
-        self,
-        args: Namespace,
-        encoder: nn.Module,
-        recordings: TrainValid,
-        group: ProcessGroup,
-        generator: Generator | None,
-    ):
-        self.args = args
-        self.group = group
-        self.generator = generator
-        cache = recordings.cache
-        self.valid = recordings.valid
-        self.rhythm = cache.covariates[:, N_DEMOGRAPHICS:]  # (R, N_RHYTHM)
-        train_signals = [cache.signal(i) for i in recordings.train]
-        self.valid_signals = [cache.signal(i) for i in recordings.valid]
-        rows = [*recordings.train.tolist(), *recordings.valid.tolist()]
-        signals = dict(zip(rows, [*train_signals, *self.valid_signals]))
-        self.beats = UnseenBeats(signals, recordings.train, args.sample_freq, args.seq_length)
-        self.of_mean_beat = torch.from_numpy(self.beats.components.of_mean).to(group.device)
-        scale = mean_deviation(train_signals)  # 8 numbers, mV
+    def _prepare(self, encoder: nn.Module) -> None:
+        train = self.recordings.train
+        self.valid = self.recordings.valid
+        self.rhythm = self.recordings.cache.covariates[:, N_DEMOGRAPHICS:]  # (R, N_RHYTHM)
+        signals = dict(zip([*train.tolist(), *self.valid.tolist()], [*self.train_signals, *self.valid_signals]))
+        self.beats = UnseenBeats(signals, train, self.args.sample_freq, self.args.seq_length)
+        self.of_mean_beat = torch.from_numpy(self.beats.components.of_mean).to(self.group.device)
+        scale = mean_deviation(self.train_signals)  # 8 numbers, mV
         self.head_config = {"scale": scale, "n_summary": sum(SUMMARY)}
-        self.model = HiddenSamplesModel(encoder, scale, sum(SUMMARY)).to(group.device)
-        self.scale = torch.tensor(scale, device=group.device)[:, None]  # (8, 1)
-        self.baselines = self._measure_baselines(second_moments(train_signals))
+        self.model = HiddenSamplesModel(encoder, scale, sum(SUMMARY)).to(self.group.device)
+        self.scale = torch.tensor(scale, device=self.group.device)[:, None]  # (8, 1)
+        self.baselines = self._measure_baselines(second_moments(self.train_signals))
 
     # ---- training
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Weighted sum of the errors of hidden samples and of the summary. Every process augments and hides the whole
-        batch of B windows alike, and computes its own rows of it, b = B / number of processes.
-        """
-        parts = (batch.x, batch.lengths)
-        x, lengths = (self.group.all_gather(t.to(self.group.device, non_blocking=True)) for t in parts)
+        """Weighted sum of the errors of hidden samples and of the summary."""
+        x, lengths = self._whole_batch(batch)
         recorded = has_signal(x)
         gain = torch.exp(uniform((len(x), 1, 1), -self.args.gain, self.args.gain, x, self.generator))
         x = change_band(x * gain, BAND, self.generator)

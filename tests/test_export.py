@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -79,18 +80,25 @@ def test_one_module_is_the_predictor():
         np.testing.assert_allclose(found, predictor.predict(list(signals), covariates), atol=1e-5)
 
 
+def answers_alike(exported, predictor, shapes, tolerance):
+    """An exported model, (signal (n, 12, T) mV, covariates (n, N_COVARIATES)) -> probabilities, on noise of these
+    shapes (n, T).
+    """
+    rng = np.random.default_rng(0)
+    for n, n_samples in shapes:
+        signals = rng.normal(0, 300, (n, 12, n_samples)).astype(np.int16)
+        covariates = rng.normal(size=(n, N_COVARIATES)).astype(np.float32)
+        expected = predictor.predict(list(signals), covariates)
+        found = exported(to_millivolts(signals), covariates)
+        assert found.shape == expected.shape == (n, len(CLASSES)) and expected.std() > 0.01
+        np.testing.assert_allclose(found, expected, atol=tolerance)
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_every_network_can_be_exported(name, onnxruntime):
     predictor = predictor_of(name)
     session = onnxruntime.InferenceSession(onnx_bytes(predictor))
-    rng = np.random.default_rng(0)
-    for n, n_samples in ((1, 1000), (3, 777), (2, 250), (4, 90)):
-        signals = rng.normal(0, 300, (n, 12, n_samples)).astype(np.int16)
-        covariates = rng.normal(size=(n, N_COVARIATES)).astype(np.float32)
-        expected = predictor.predict(list(signals), covariates)
-        found = run_session(session, to_millivolts(signals), covariates)
-        assert found.shape == expected.shape == (n, len(CLASSES)) and expected.std() > 0.01
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+    answers_alike(partial(run_session, session), predictor, ((1, 1000), (3, 777), (2, 250), (4, 90)), 1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -147,15 +155,8 @@ def test_every_network_becomes_a_program(name):
     """For numbers and lengths of recordings that were not traced, a single one and a single sample among them."""
     predictor = predictor_of(name)
     program, about = read_program(program_bytes(predictor))
-    module = program.module()
-    rng = np.random.default_rng(0)
-    for n, n_samples in ((1, 1000), (3, 778), (2, 250), (4, 90), (1, 1), (1, 376)):
-        signals = rng.normal(0, 300, (n, 12, n_samples)).astype(np.int16)
-        covariates = rng.normal(size=(n, N_COVARIATES)).astype(np.float32)
-        expected = predictor.predict(list(signals), covariates)
-        found = run_program(module, to_millivolts(signals), covariates)
-        assert found.shape == expected.shape == (n, len(CLASSES)) and expected.std() > 0.01
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+    shapes = ((1, 1000), (3, 778), (2, 250), (4, 90), (1, 1), (1, 376))
+    answers_alike(partial(run_program, program.module()), predictor, shapes, 1e-6)
     assert about.pop("format") == "12ecg-pt2-1"
     expected = json.loads(json.dumps(metadata(predictor)))
     del expected["format"]

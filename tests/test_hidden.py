@@ -274,13 +274,25 @@ def test_targets_against_a_slow_plain_version(ecgs):
 def test_targets_use_no_beat_that_the_window_shows(ecgs):
     unseen = UnseenBeats(ecgs, np.arange(9), 100.0, 250)
     before = unseen(np.array([2]), np.array([400]))
-    beats, numbers = unseen.beats[2]
+    beats = unseen.beats[2]
+    numbers = beats.shapes
     shown = [i for i in range(len(numbers)) if set(range(beats.begins[i], beats.ends[i])) & set(range(400, 650))]
     assert 0 < len(shown) < len(numbers)
     numbers[shown] = np.nan
     after = unseen(np.array([2]), np.array([400]))
     assert after.has_beat and np.array_equal(before.beat, after.beat)
     assert np.array_equal(before.variation, after.variation)
+
+
+def test_of_many_recordings_some_are_enough_for_the_components(ecgs, monkeypatch):
+    """The components are those of the recordings that were taken; the beats of all are known in them."""
+    monkeypatch.setattr("data.beats.FIT_ON", 3)
+    unseen = UnseenBeats(ecgs, np.arange(9), 100.0, 250)
+    of_some = UnseenBeats({row: ecgs[row] for row in (0, 4, 8)}, np.array([0, 4, 8]), 100.0, 250)
+    assert np.array_equal(unseen.components.weights, of_some.components.weights)
+    shapes = find_beats(ecgs[5] / 1000, 100.0).shapes
+    assert unseen.beats[5].shapes == pytest.approx(unseen.components(shapes), abs=1e-4)
+    assert set(unseen.beats) == set(ecgs)
 
 
 def test_an_amplified_recording_has_amplified_targets():

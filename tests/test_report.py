@@ -200,23 +200,29 @@ def test_answers_of_the_driver_are_scored(tmp_path, sample, run_script):
     assert stop.value.code not in (0, None)
 
 
-def test_own_pretraining_run_draws_the_future(pretrained, few, tmp_path):
-    report.main([str(pretrained), "--input_folder", str(few), "--out", str(tmp_path / "page.html")])
+@pytest.mark.parametrize(
+    "run, headings, columns",
+    [
+        (
+            "pretrained",
+            ("What was pre-trained", "Loss and skill by distance", "The future, foreseen"),
+            ("skill_persistence", "skill_linear"),
+        ),
+        (
+            "pretrained_xresnet",
+            ("What was pre-trained", "Loss and skill", "The hidden, filled in"),
+            ("hidden_loss_leads", "skill_interpolation_stretches", "skill_linear", "beat_loss", "skill_rhythm"),
+        ),
+    ],
+)
+def test_own_pretraining_run_draws_what_was_predicted(run, headings, columns, few, tmp_path, request):
+    folder = request.getfixturevalue(run)
+    report.main([str(folder), "--input_folder", str(few), "--out", str(tmp_path / "page.html")])
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    for heading in ("What was pre-trained", "Loss and skill by distance", "The future, foreseen"):
+    for heading in headings:
         assert f">{heading}</a></h2>" in text
-    best = min(history(pretrained / "pretrain_history.csv"), key=lambda row: float(row["valid_loss"]))
-    assert all(f"{float(best[f'skill_{baseline}']):.3f}" in text for baseline in ("persistence", "linear"))
-    assert text.count('class="paper"') == 3
-
-
-def test_own_pretraining_run_fills_in_what_is_hidden(pretrained_xresnet, few, tmp_path):
-    report.main([str(pretrained_xresnet), "--input_folder", str(few), "--out", str(tmp_path / "page.html")])
-    text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    for heading in ("What was pre-trained", "Loss and skill", "The hidden, filled in"):
-        assert f">{heading}</a></h2>" in text
-    best = min(history(pretrained_xresnet / "pretrain_history.csv"), key=lambda row: float(row["valid_loss"]))
-    for column in ("hidden_loss_leads", "skill_interpolation_stretches", "skill_linear", "beat_loss", "skill_rhythm"):
+    best = min(history(folder / "pretrain_history.csv"), key=lambda row: float(row["valid_loss"]))
+    for column in columns:
         assert f"{float(best[column]):.3f}" in text
     assert text.count('class="paper"') == 3
 
