@@ -40,7 +40,8 @@ from tqdm import tqdm
 from data.headers import printable
 from data.inputs import chunks, read_input
 from data.labels import ClassSet
-from data.preprocess import LEADS, MISSING_LEADS, SignalConfig
+from data.leads import LEADS
+from data.preprocess import MISSING_LEADS, SignalConfig
 from data.records import Record, RecordError, find_records
 from engine.arguments import path_argument
 from engine.distributed import ProcessGroup, process_group

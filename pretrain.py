@@ -27,9 +27,9 @@ recordings.csv (the same by content), skipped_records.csv and record_warnings.tx
 import torch
 
 from data.dataset import unlabelled_dataset
+from data.leads import LEADS
 from data.metadata import read_metadata
 from data.overview import overview
-from data.preprocess import LEADS
 from engine.ahead import SamplesAhead
 from engine.distributed import process_group, synchronise_batch_norm
 from engine.handover import make_pretrain_config

@@ -17,11 +17,11 @@ from data.covariates import N_COVARIATES
 from data.records import find_records
 from engine.allocator import keep_freed_memory
 from engine.augment import DEFAULT_AUGMENT, augment
+from engine.bf16 import cpu_has_bf16
 from engine.distributed import ProcessGroup
 from engine.forecasting import error_unit, huber
 from engine.inference import load_predictor
 from engine.loop import Trainer, make_optimizer, make_schedule
-from engine.options import cpu_has_bf16
 from engine.windows import in_threads
 from models import build_encoder, build_model
 from models.next_sample import NextSampleModel

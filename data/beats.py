@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from data.preprocess import INDEPENDENT, to_millivolts
+from data.leads import INDEPENDENT
+from data.preprocess import to_millivolts
 from data.rhythm import BAND, r_peaks
 
 BEFORE = 0.3  # s of a beat before its R peak

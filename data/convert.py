@@ -28,7 +28,7 @@ from tqdm import tqdm
 from data.files import FolderError, walk_files, write_atomically
 from data.formats.arrays import ENDINGS, ArrayLayout, read_array
 from data.headers import MAX_MESSAGE, MILLIVOLTS, Header, RecordError, printable
-from data.preprocess import lead_name
+from data.leads import lead_name
 from data.records import Record, find_records, read_record
 
 INVALID = -(2**15)  # WFDB's mark for 'no sample here' in 16 bits

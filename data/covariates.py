@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from data.preprocess import LEADS, to_millivolts
+from data.leads import LEADS
+from data.preprocess import to_millivolts
 from data.rhythm import N_RHYTHM, rhythm
 
 N_DEMOGRAPHICS = 4

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from data.headers import RecordError
 from data.inputs import SATURATED
 from data.labels import is_diagnosis
-from data.preprocess import LEADS, SignalConfig, lead_name, preprocess_with_quality
+from data.leads import LEADS, lead_name
+from data.preprocess import SignalConfig, preprocess_with_quality
 from data.records import Record, read_record, record_header
 from data.sources import sources_of
 

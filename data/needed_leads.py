@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from itertools import combinations, product
 
 from data.labels import ClassSet
-from data.preprocess import LEADS
+from data.leads import LEADS
 
 LIMB = LEADS[:6]
 CHEST = LEADS[6:]

@@ -8,9 +8,9 @@ import numpy as np
 from data.cache import SignalCache
 from data.dataset import Dataset
 from data.labels import CLASS_SETS, ClassSet, diagnosis_table, is_diagnosis, load_class_set
+from data.leads import LEADS
 from data.metadata import Metadata
 from data.needed_leads import needs_lines
-from data.preprocess import LEADS
 
 FEW = 5  # recordings with a class; of fewer nothing is learned, and nothing is measured on them
 NAMED_SETS = tuple(name for name in CLASS_SETS if name != "dset")  # those that do not depend on the data

@@ -1,39 +1,27 @@
 """ADC values and header -> float32 millivolts of fixed leads at a fixed rate; the one way into every model."""
 
 import math
-import re
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from data.headers import INVALID_SAMPLE, MILLIVOLTS, Header, RecordError
+from data.leads import LEADS, combine_leads, plan_leads
 from data.quality import Quality, inspect
 from data.resample import resample
 
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-INDEPENDENT = (0, 1, 6, 7, 8, 9, 10, 11)  # I, II and V1 to V6: the other four leads follow from I and II
 __all__ = [
-    "LEADS",
     "Quality",
     "SignalConfig",
-    "lead_name",
     "preprocess",
     "preprocess_with_quality",
     "resample",
-    "standard_leads",
     "window_starts",
 ]
 
 FREQ_RANGE = (1.0, 2e4)  # Hz, of a recording that can be preprocessed
 
-# Every limb lead is a combination of the two independent ones, I and II (Einthoven, Goldberger).
-_LIMB = {"I": (1, 0), "II": (0, 1), "III": (-1, 1), "aVR": (-0.5, -0.5), "aVL": (1, -0.5), "aVF": (-0.5, 1)}
-# Spellings besides those of LEADS in any case: modified limb leads (MIT-BIH) and German/French 'DI'.
-_SPELLINGS = {name.upper(): name for name in LEADS} | {
-    f"{prefix}{name}": name for prefix in ("ML", "D") for name in ("I", "II", "III")
-}
 MISSING_LEADS = "missing, set to zero"  # how the warning on them begins
 MAX_VALUES = 6 * 10**8  # leads x samples at the model's rate: 12 leads of a day at 500 Hz and some
 _LONG = 2**20  # samples a lead; beyond it leads are processed one at a time, so that memory stays bounded
@@ -104,7 +92,7 @@ def preprocess(adc: np.ndarray, header: Header, config: SignalConfig) -> np.ndar
     if adc.shape[1] > _LONG:
         return _lead_by_lead(adc, header, config, plan)
     x, _ = _to_millivolts(adc, header, used)
-    return _finish(_assemble(x, used, plan), header, config)
+    return _finish(combine_leads(x, used, plan), header, config)
 
 
 def preprocess_with_quality(adc: np.ndarray, header: Header, config: SignalConfig) -> tuple[np.ndarray, Quality]:
@@ -121,7 +109,7 @@ def preprocess_with_quality(adc: np.ndarray, header: Header, config: SignalConfi
     else:
         whole, bad = _to_millivolts(adc, header, stored)
         quality = inspect([([names[row] for row in stored], whole, bad)])
-        x = _finish(_assemble(whole, stored, plan), header, config)
+        x = _finish(combine_leads(whole, stored, plan), header, config)
     quality.missing = [name for name, terms in zip(config.leads, plan) if not terms]
     quality.derived = [name for name, terms in zip(config.leads, plan) if terms and name not in rows]
     quality.warnings = _lead_warnings(header, rows, quality.missing) + quality.warnings
@@ -144,13 +132,13 @@ def _lead_by_lead(adc, header, config, plan):
     for terms in plan:
         used = sorted(row for row, _ in terms)
         x, _ = _to_millivolts(adc, header, used)
-        leads.append(_finish(_assemble(x, used, (terms,)), header, config))
+        leads.append(_finish(combine_leads(x, used, (terms,)), header, config))
     return np.concatenate(leads)
 
 
 def _plan_of(header, config):
     try:
-        return _plan(header.lead_names, config.leads)
+        return plan_leads(header.lead_names, config.leads)
     except ValueError as error:
         raise RecordError(f"{header.record_name}: {error}") from None
 
@@ -178,68 +166,6 @@ def _checked(adc, header, config):
             f"Hz are too many (limit: {MAX_VALUES} values)"
         )
     return adc
-
-
-def lead_name(text: str) -> str | None:
-    """Name in LEADS that a header means by `text`: any case, 'MLII', 'DII', 'lead II', 'ECG II'; None if it is none."""
-    return _SPELLINGS.get(re.sub(r"^(ECG[ _])?(LEAD[ _])?", "", text.strip().upper()))
-
-
-def standard_leads(names: Iterable[str]) -> tuple[str, ...]:
-    """The leads that a user means by some names, spelt as for `lead_name`, in the order of LEADS. Raises ValueError,
-    which says what to type, for a name that is unknown or given twice.
-    """
-    chosen = []
-    for text in names:
-        name = lead_name(text)
-        if name is None:
-            raise ValueError(f"{text!r} is not one of the 12 leads: name some of {' '.join(LEADS)}, spaces between")
-        if name in chosen:
-            raise ValueError(f"lead {name} is named twice: name each lead once")
-        chosen.append(name)
-    return tuple(name for name in LEADS if name in chosen)
-
-
-@lru_cache(maxsize=256)
-def _plan(names, wanted):
-    """-> rows {lead: row} of the leads there are, and how each wanted one comes from them: a tuple of (row, weight),
-    empty where it is missing.
-    """
-    rows = {}
-    for row, name in enumerate(map(lead_name, names)):
-        if name in rows:
-            raise ValueError(f"lead {name} stands twice ({names[rows[name]]!r} and {names[row]!r})")
-        if name is not None:
-            rows[name] = row
-    if not rows:
-        raise ValueError(f"none of its leads ({', '.join(names)[:200]}) is one of {' '.join(LEADS)}")
-    pair = [name for name in _LIMB if name in rows][:2]
-    plan = []
-    for name in wanted:
-        if name in rows:
-            plan.append(((rows[name], 1.0),))
-        elif name in _LIMB and len(pair) == 2:
-            weights = np.linalg.solve(np.array([_LIMB[other] for other in pair], float).T, _LIMB[name])
-            plan.append(tuple((rows[other], round(weight, 12)) for other, weight in zip(pair, weights.tolist())))
-        else:
-            plan.append(())
-    if not any(plan):
-        raise ValueError(f"none of its leads ({', '.join(rows)}) gives any that the model reads: {' '.join(wanted)}")
-    return rows, tuple(plan)
-
-
-def _assemble(x, stored, plan):
-    """x (len(stored), n) float32 mV, the leads in rows `stored` of the file -> (len(plan), n), x itself where that is
-    all.
-    """
-    if plan == tuple(((row, 1.0),) for row in stored):
-        return x
-    place = {row: i for i, row in enumerate(stored)}
-    out = np.zeros((len(plan), x.shape[1]), np.float32)
-    for lead, terms in zip(out, plan):
-        for row, weight in terms:
-            lead += x[place[row]] if weight == 1 else np.float32(weight) * x[place[row]]
-    return out
 
 
 def _to_millivolts(adc, header, rows):
@@ -338,12 +264,6 @@ def to_microvolts(signal: np.ndarray) -> np.ndarray:
     scaled = signal * 1000
     np.rint(scaled, out=scaled)
     return np.clip(scaled, -32767, 32767, out=scaled).astype(np.int16)
-
-
-def limb_leads(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """III, aVR, aVL and aVF from leads I and II, both (T,): (4, T)."""
-    weights = np.array([_LIMB[name] for name in LEADS[2:6]], np.float32)  # (4, 2)
-    return weights @ np.stack([first, second])
 
 
 def to_millivolts(signal: np.ndarray) -> np.ndarray:

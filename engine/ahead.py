@@ -35,7 +35,7 @@ class SamplesAhead(Objective):
         self._measure_baselines()
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Robust error of the predictions for windows of random amplification, each distance ahead weighing the same."""
+        """Robust error of predictions for windows of random amplification, each distance ahead weighing the same."""
         x, lengths = self._whole_batch(batch)
         x = change_gain(x, self.args.gain, self.generator)
         own = self.group.local_rows(len(x))

@@ -10,7 +10,8 @@ from data.groups import NAMES, clinical_order, group_of
 from data.headers import Header, printable
 from data.inputs import read_input
 from data.labels import ClassSet
-from data.preprocess import LEADS, SignalConfig, lead_name, preprocess, to_millivolts
+from data.leads import LEADS, lead_name
+from data.preprocess import SignalConfig, preprocess, to_millivolts
 from data.records import Record, read_record
 from data.rhythm import BAND, MIN_INTERVALS, r_peaks
 from engine.explain import attribute, important, lead_shares, stretches

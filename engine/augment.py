@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from data.covariates import LEAD_SUBSETS
-from data.preprocess import LEADS
+from data.leads import LEADS
 
 DEFAULT_AUGMENT = {
     "gain": 0.25,  # up to this relative change of amplitude

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from data.beats import N_COMPONENTS, N_VARIED, UnseenBeats
 from data.covariates import N_DEMOGRAPHICS
 from data.dataset import Batch
-from data.preprocess import INDEPENDENT, to_millivolts
+from data.leads import INDEPENDENT
+from data.preprocess import to_millivolts
 from data.rhythm import N_RHYTHM
 from engine.augment import add_noise, add_wander, change_band, uniform
 from engine.baselines import skill

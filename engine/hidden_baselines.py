@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.preprocess import INDEPENDENT, to_millivolts
+from data.leads import INDEPENDENT
+from data.preprocess import to_millivolts
 from engine.hiding import Visible
 
 RIDGE = 1e-6  # of the mean power of the leads: one of them may be silent, or the copy of another

@@ -27,8 +27,9 @@ from data.formats.arrays import array_header
 from data.headers import Header, RecordError
 from data.inputs import model_input
 from data.labels import ClassSet
+from data.leads import LEADS
 from data.needed_leads import needs, needs_text
-from data.preprocess import LEADS, SignalConfig, preprocess, to_microvolts
+from data.preprocess import SignalConfig, preprocess, to_microvolts
 from engine.decision import decide
 from engine.run_folder import RunError
 from engine.trained_run import load_run

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from data.covariates import N_COVARIATES
 from data.extras import load_extra
-from data.headers import printable
+from data.leads import LEADS, standard_leads
 from data.metadata import find_table
-from data.preprocess import LEADS, SignalConfig, standard_leads
 from data.splits import Split
+from engine.bf16 import cpu_has_bf16, gpu_has_bf16
+from engine.flags import Flags
 from engine.repeat import as_flags, settings_to_repeat
 from engine.resume import take_settings
 from models import ENCODERS, HEAD
@@ -25,20 +25,6 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_INPUT = "./Training_WFDB"
 SAMPLE = ROOT / "data" / "sample"
 PATH_FLAGS = ("input_folder", "metadata", "cache", "folder", "classes", "teacher", "init", "config")
-# How and where a run is computed; all others decide its result.
-NOT_PART_OF_A_RUN = (
-    "resume",
-    "overwrite",
-    "workers",
-    "cache",
-    "cuda",
-    "folder",
-    "strict",
-    "compile",
-    "plots",
-    "tensorboard",
-    "config",
-)
 SHARES = (
     "lead_subsets",
     "teacher_share",
@@ -55,42 +41,6 @@ POSITIVE = ("epochs", "batch_size", "sample_freq", "lr", "n_total", "n_folds", "
 NOT_NEGATIVE = ("gain", "mixup", "weight_decay", "auxiliary")
 MIN_WINDOW = 32  # samples; the shortest that two frames of the default encoder cover
 IMPLIED_SIZES = ("n_leads", "n_classes", "n_covariates")  # of a network; they follow from the data and other flags
-
-
-class Flags(Namespace):
-    """Parsed flags. `explicit` holds the names of those that were chosen, on the command line or by the run that is
-    resumed, and `split_by` the Split that they ask for.
-    """
-
-    def settings(self) -> dict:
-        """The flags that decide a run's result, as plain values: for config.json, and to compare when resuming."""
-        hidden = (*NOT_PART_OF_A_RUN, "explicit", "split_by")
-        kept = {name: value for name, value in vars(self).items() if name not in hidden}
-        # A folder's name may hold what is not UTF-8, which JSON cannot.
-        return {name: printable(value) if isinstance(value, str) else value for name, value in kept.items()}
-
-    def signal_config(self) -> SignalConfig:
-        """What the model's input is."""
-        return SignalConfig(sample_freq=self.sample_freq, leads=tuple(self.leads))
-
-    def encoder_config(self) -> dict:
-        """The encoder that --encoder and the flags of its sizes describe, as models.build_encoder takes it."""
-        sizes = self._sizes(ENCODERS[self.encoder][1])
-        return {"encoder": self.encoder, **sizes, "n_leads": len(self.leads)}
-
-    def model_config(self, n_classes: int) -> dict:
-        """Encoder and classification head, as models.build_model takes them."""
-        implied = {
-            "n_covariates": N_COVARIATES if self.covariates else 0,
-            "lead_flags": self.lead_subsets > 0,
-            "n_classes": n_classes,
-        }
-        return self.encoder_config() | self._sizes(HEAD) | implied
-
-    def _sizes(self, defaults: dict) -> dict:
-        """`defaults` with what the flags of sizes say instead."""
-        given = {name: getattr(self, name, None) for name in defaults}
-        return {name: default if given[name] is None else given[name] for name, default in defaults.items()}
 
 
 class LeadNames(Action):
@@ -394,19 +344,3 @@ def _kind(value: Any) -> dict:
 
 def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def gpu_has_bf16() -> bool:
-    """Whether the GPU computes bfloat16 natively, as NVIDIA's do from Ampere on. `torch.cuda.is_bf16_supported` by
-    itself is true of those before, too, which emulate it.
-    """
-    return torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 natively; elsewhere it is emulated and slower than float32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags

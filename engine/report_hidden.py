@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from data.leads import INDEPENDENT, limb_leads
 from data.page import Facts, Section, Table
-from data.preprocess import INDEPENDENT, limb_leads
 from engine.handover import Pretrained
 from engine.hidden import KINDS
 from engine.plots import N_COLUMNS, SECONDS

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data.labels import ClassSet
-from data.preprocess import LEADS
+from data.leads import LEADS
 from engine.decision import choose_rule
 from engine.distil import Teacher
 from engine.handover import FINE_TUNING, FINE_TUNING_LR, Pretrained, read_pretrained

@@ -8,7 +8,8 @@ from conftest import ROOT, fake_ecg, write_record
 import driver
 from data.covariates import LEAD_SUBSETS, recording_covariates, subset_covariates
 from data.labels import load_class_set
-from data.preprocess import LEADS, SignalConfig, preprocess, to_microvolts, to_millivolts
+from data.leads import LEADS
+from data.preprocess import SignalConfig, preprocess, to_microvolts, to_millivolts
 from data.records import parse_header, read_record
 from engine.augment import augment, keep_lead_subset
 from engine.inference import load_predictor

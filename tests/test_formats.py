@@ -13,8 +13,9 @@ from conftest import LEADS, PTB_XL_TABLE, fake_ecg, write_ptb_xl, write_record
 from data.formats import mimic, ptbxl
 from data.inputs import read_input
 from data.labels import load_class_set
+from data.leads import lead_name
 from data.metadata import find_table, read_metadata
-from data.preprocess import SignalConfig, lead_name, preprocess
+from data.preprocess import SignalConfig, preprocess
 from data.rates import one_rate_only
 from data.records import RecordError, find_records, read_header, read_record
 from data.statements import PREFIX, diagnosis_codes, statements

@@ -12,7 +12,7 @@ from conftest import TINY_HIDDEN, SameBatch, fake_ecg, history, interrupt_and_re
 import pretrain
 import train
 from data.beats import AFTER, BEFORE, N_COMPONENTS, UnseenBeats, find_beats, fit_components
-from data.preprocess import INDEPENDENT, LEADS, limb_leads
+from data.leads import INDEPENDENT, LEADS, limb_leads
 from data.rhythm import r_peaks
 from engine.handover import FINE_TUNING
 from engine.hidden import Targets, by_kind, summary_sums

@@ -15,9 +15,10 @@ from data.cache import open_cache
 from data.dataset import ResidentBatches, TrainBatches, build_dataset
 from data.inputs import read_input
 from data.labels import load_class_set
+from data.leads import LEADS, lead_name, standard_leads
 from data.metadata import read_metadata
 from data.needed_leads import NEEDS, needs, needs_text
-from data.preprocess import LEADS, SignalConfig, lead_name, preprocess, standard_leads, to_microvolts
+from data.preprocess import SignalConfig, preprocess, to_microvolts
 from data.records import RecordError, find_records, parse_header
 from engine.answers import answer_of, draw, explain
 from engine.augment import drop_leads

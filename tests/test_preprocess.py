@@ -13,7 +13,8 @@ from conftest import fake_ecg
 from scipy.signal import resample_poly
 
 from data import preprocess as module
-from data.preprocess import LEADS, Quality, SignalConfig, lead_name, preprocess, preprocess_with_quality, window_starts
+from data.leads import LEADS, lead_name
+from data.preprocess import Quality, SignalConfig, preprocess, preprocess_with_quality, window_starts
 from data.quality import inspect
 from data.records import RecordError, find_records, parse_header, read_record
 from data.resample import ratio, resample

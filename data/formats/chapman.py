@@ -11,7 +11,7 @@ import numpy as np
 
 from data.formats.physical import library, number, physical_header, sex_of
 from data.headers import MAX_AGE, Header, RecordError
-from data.preprocess import lead_name
+from data.leads import lead_name
 from data.recording import Facts, Record
 
 SAMPLE_FREQ = 500.0  # Hz

@@ -11,7 +11,7 @@ import numpy as np
 
 from data.formats.physical import library, number, physical_header
 from data.headers import MAX_AGE, Header, RecordError
-from data.preprocess import LEADS
+from data.leads import LEADS
 from data.recording import Facts
 
 SAMPLE_FREQ = 400.0  # Hz

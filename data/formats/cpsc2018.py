@@ -13,7 +13,7 @@ from scipy.io import loadmat
 from data.formats.physical import number, physical_header, sex_of
 from data.headers import MAX_AGE, Header, RecordError
 from data.labels import CPSC2018
-from data.preprocess import LEADS
+from data.leads import LEADS
 from data.recording import Facts
 
 SAMPLE_FREQ = 500.0  # Hz

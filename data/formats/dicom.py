@@ -7,7 +7,7 @@ import numpy as np
 
 from data.formats.physical import library, number, physical_header, sex_of
 from data.headers import Header, RecordError
-from data.preprocess import lead_name
+from data.leads import lead_name
 
 # The last number of a channel's code in the schemes SCPECG (5.6.3-9-1) and MDC (2:1), by which ECG leads are named.
 LEADS = {1: "I", 2: "II", 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"} | {n + 2: f"V{n}" for n in range(1, 7)}

@@ -7,7 +7,7 @@ import numpy as np
 
 from data.formats.physical import library, physical_header, sex_of
 from data.headers import Header, RecordError
-from data.preprocess import lead_name
+from data.leads import lead_name
 
 DAYS = 365.25  # of a year
 
