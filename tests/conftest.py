@@ -91,6 +91,23 @@ def folder_of_records(tmp_path):
     return tmp_path / "in"
 
 
+def signals(cache):
+    """Those of a cache, one after another."""
+    return np.concatenate([cache.signal(i) for i in range(len(cache))], axis=1)
+
+
+def flip_a_sample(file):
+    """Damage a file as a bad disk does."""
+    data = bytearray(file.read_bytes())
+    data[12345] ^= 0xFF
+    file.write_bytes(data)
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr("data.shards.N_RECORDS", 5)
+
+
 def start_script(script, *args, cwd, stdout, stderr, environment=()):
     """Start one of the scripts in a forked process, its output into two open files; returns the process id.
 
