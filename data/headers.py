@@ -6,13 +6,12 @@ date before the time in the record line (Challenge 2020) or in another notation,
 is remarked upon.
 """
 
-import math
 import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from data.dx import read_dx
+from data.header_comments import NUMBER, parse_comments
 
 # Limits, so that a hostile header allocates nothing. Far beyond any real 12-lead recording.
 MAX_LEADS = 256
@@ -23,10 +22,8 @@ MAX_SKEW = 100_000  # frames
 MAX_LINE = 2000  # characters of a signal line; header(5) allows 255
 MAX_MESSAGE = 2000  # characters of an error
 MAX_SHOWN = 80  # characters of a header's text in it
-MAX_TEXTS = 5  # pieces of a #Dx comment in a warning
 MAX_FREQ = 1e6  # Hz
 GAIN_RANGE = (1e-9, 1e12)  # adu per unit, of either sign
-MAX_AGE = 150  # years; beyond it the age counts as unknown (PTB-XL writes 300 for "over 89")
 
 DEFAULT_FREQ = 250.0  # Hz; header(5), where the field is absent
 DEFAULT_GAIN = 200.0  # adu per mV; header(5), where the field is absent or 0
@@ -51,12 +48,9 @@ INVALID_SAMPLE = {
     "0": -(2**15),
 }
 
-SEXES = {"m": "Male", "f": "Female", "male": "Male", "female": "Female"}  # as people write them, in any case
-
 _UNKNOWN_RECORD = "header"
 _new_tuple = tuple.__new__  # makes a Lead in half the time of Lead(...), a tenth of the parsing
 _BYTE_ORDER_MARKS = "\ufeff", "ï»¿"  # the second is the first one, read as latin-1
-_NUMBER = r"[+-]?(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?"
 _TIME = r"\d{1,2}(?::\d{1,2}){0,2}(?:\.\d{1,9})?"
 _DATE = r"(?:\d{1,2}(?:/\d{1,2}/|-[A-Za-z]{3}-|\.\d{1,2}\.)\d{2,4}|\d{4}(?:[-/.]\d{1,2}[-/.]\d{1,2})?)"
 
@@ -64,7 +58,7 @@ _RECORD_LINE = re.compile(
     rf"""
     (?P<name>[^\s/\\]+) (?:/(?P<n_segments>\d{{1,9}}))?
     [ \t]+ (?P<n_leads>\d{{1,9}})
-    (?:[ \t]+ (?P<freq>{_NUMBER}) (?:/{_NUMBER} (?:\({_NUMBER}\))?)?
+    (?:[ \t]+ (?P<freq>{NUMBER}) (?:/{NUMBER} (?:\({NUMBER}\))?)?
         (?:[ \t]+ (?P<n_samples>\d{{1,18}}) (?:\.0{{1,18}})?
             (?:[ \t]+ (?P<start>\S.*))?
         )?
@@ -78,7 +72,7 @@ _FORMAT = re.compile(
     re.VERBOSE | re.ASCII,
 )
 _GAIN = re.compile(
-    rf"(?P<gain>{_NUMBER}) (?:\((?P<baseline>[+-]?\d{{1,12}})\))? (?:/(?P<unit>\S+))?", re.VERBOSE | re.ASCII
+    rf"(?P<gain>{NUMBER}) (?:\((?P<baseline>[+-]?\d{{1,12}})\))? (?:/(?P<unit>\S+))?", re.VERBOSE | re.ASCII
 )
 _FULL_SIGNAL_LINE = re.compile(
     r"""
@@ -88,7 +82,6 @@ _FULL_SIGNAL_LINE = re.compile(
     (\d.*)$                                     # block size, name of the lead""",
     re.VERBOSE | re.ASCII | re.MULTILINE,
 )
-_DX_COMMENT = re.compile(r"dx(?![^\W_])\s*[:：=]?", re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?\d{1,12}", re.ASCII)
 _FILE_NAME = re.compile(r"[^\s/\\:-][^\s/\\:]*")
 _SEGMENT_LINE = re.compile(r"(?P<name>\S+)[ \t]+(?P<n_samples>\d{1,18})", re.ASCII)
@@ -204,7 +197,7 @@ class _RecordLine(NamedTuple):
 
 
 def _build(record, body, comments):
-    age, sex, dx, warnings = _parse_comments(comments)
+    age, sex, dx, warnings = parse_comments(comments)
     n_samples = record.n_samples
     if record.segmented:
         total = sum(n for _, n in body)
@@ -345,44 +338,3 @@ def _constant_fields(constant, tail):
     baseline = int(match["baseline"]) if match["baseline"] else adc_zero
     scale = (gain, baseline, match["unit"] or "mV", _integer(resolution, "ADC resolution") or 0, adc_zero)
     return storage + scale, (_integer(block_size, "block size") or 0, lead_name or "")
-
-
-def _parse_comments(comments):
-    """-> age, sex, dx, warnings. What is not a number of years, or neither male nor female, is unknown."""
-    age = math.nan
-    sex = None
-    dx = {}
-    texts = {}
-    for comment in comments:
-        key = comment[:2].lower()
-        if key == "dx":
-            match = _DX_COMMENT.match(comment)
-            if match is not None:
-                codes, others = read_dx(comment[match.end() :])
-                dx.update(dict.fromkeys(codes))
-                texts.update(dict.fromkeys(others))
-        elif key == "ag" and (value := _value(comment, "age")) is not None:
-            age = _age(value)
-        elif key == "se" and (value := _value(comment, "sex")) is not None:
-            sex = SEXES.get(value.lower())
-    return age, sex, tuple(dx), _dx_warnings(list(texts)) if texts else ()
-
-
-def _value(comment, key):
-    """Text of a comment 'key: text', or None if it is another one."""
-    before, _, value = comment.partition(":")
-    return value.strip() if before.rstrip().lower() == key else None
-
-
-def _dx_warnings(texts):
-    shown = ", ".join(repr(text[:MAX_SHOWN]) for text in texts[:MAX_TEXTS])
-    more = f" and {len(texts) - MAX_TEXTS} more" if len(texts) > MAX_TEXTS else ""
-    return (f"#Dx holds what is not a diagnosis code: {shown}{more}",)
-
-
-@lru_cache(maxsize=1024)
-def _age(text):
-    if not re.fullmatch(_NUMBER, text, re.ASCII):
-        return math.nan
-    age = float(text)
-    return age if 0 <= age <= MAX_AGE else math.nan

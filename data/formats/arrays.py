@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from data.formats.physical import library, physical_header
-from data.headers import MAX_AGE, MAX_FREQ, MILLIVOLTS, SEXES, Header, RecordError
+from data.header_comments import MAX_AGE, SEXES
+from data.headers import MAX_FREQ, MILLIVOLTS, Header, RecordError
 from data.signal_files import check_file
 
 ENDINGS = (".npy", ".npz", ".csv", ".parquet")

@@ -10,7 +10,8 @@ import os
 import numpy as np
 
 from data.formats.physical import library, number, physical_header, sex_of
-from data.headers import MAX_AGE, Header, RecordError
+from data.header_comments import known_age
+from data.headers import Header, RecordError
 from data.leads import lead_name
 from data.recording import Facts, Record
 
@@ -119,9 +120,8 @@ def _facts(row):
     words = f"{row['rhythm'] or ''} {row['beat'] or ''}".upper().split()
     words = [word for word in words if word not in _NOTHING]
     unknown = [word for word in words if word not in CODES]
-    age = number(row.get("patientage"))
     return Facts(
-        age if 0 <= age <= MAX_AGE else float("nan"),
+        known_age(number(row.get("patientage"))),
         sex_of(row.get("gender")),
         tuple(dict.fromkeys(CODES[word] for word in words if word in CODES)),
         (f"not known as a diagnosis, left out: {', '.join(unknown)}"[:200],) if unknown else (),

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from data.formats.physical import library, number, physical_header
-from data.headers import MAX_AGE, Header, RecordError
+from data.header_comments import known_age
+from data.headers import Header, RecordError
 from data.leads import LEADS
 from data.recording import Facts
 
@@ -78,7 +79,7 @@ def read_table(path: str) -> dict[str, Facts] | None:
         for row in reader:
             row = {columns[name]: (value or "").strip() for name, value in row.items() if name in columns}
             codes = tuple(code for name, code in CODES.items() if row.get(name, "").lower() in _TRUE)
-            age = number(row.get("age", ""))
+            age = known_age(number(row.get("age", "")))
             sex = _SEXES.get(row.get("is_male", "").lower())
-            rows[row["exam_id"].partition(".")[0]] = Facts(age if 0 <= age <= MAX_AGE else float("nan"), sex, codes)
+            rows[row["exam_id"].partition(".")[0]] = Facts(age, sex, codes)
         return rows

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from data.formats.physical import number, physical_header, sex_of
-from data.headers import MAX_AGE, Header, RecordError
+from data.headers import Header, RecordError
 from data.labels import CPSC2018
 from data.leads import LEADS
 from data.recording import Facts
@@ -54,7 +54,6 @@ def read(path: str, part: None = None) -> tuple[np.ndarray, Header]:
     values = np.asarray(ecg["data"].item(), np.float64)  # (12, n_samples)
     if values.ndim != 2 or values.shape[0] != len(LEADS):
         raise RecordError(f"{path}: ECG.data is {values.shape}, not {len(LEADS)} leads x samples")
-    age = number(ecg["age"].item())
     name = os.path.splitext(os.path.basename(path))[0]
     return values, physical_header(
         name,
@@ -62,6 +61,6 @@ def read(path: str, part: None = None) -> tuple[np.ndarray, Header]:
         LEADS,
         "mV",
         values.shape[1],
-        age if 0 <= age <= MAX_AGE else float("nan"),
+        number(ecg["age"].item()),
         sex_of(ecg["sex"].item()),
     )

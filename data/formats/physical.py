@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-from data.headers import MAX_AGE, SEXES, Header, Lead, RecordError
+from data.header_comments import SEXES, known_age
+from data.headers import Header, Lead, RecordError
 
 NO_INVALID_MARK = "8"  # the storage format of WFDB that has no value for 'no sample here': NaN says it
 
@@ -40,9 +41,19 @@ def physical_header(
         Lead("~", NO_INVALID_MARK, 1, 0, 0, 1.0, 0, unit, 0, 0, None, None, 0, lead)
         for lead, unit in zip(lead_names, units, strict=True)
     ]
-    age = age if 0 <= age <= MAX_AGE else math.nan
     return Header(
-        name, 1, len(leads), float(sample_freq), n_samples, tuple(leads), age, sex, tuple(dx), (), (), tuple(warnings)
+        name,
+        1,
+        len(leads),
+        float(sample_freq),
+        n_samples,
+        tuple(leads),
+        known_age(age),
+        sex,
+        tuple(dx),
+        (),
+        (),
+        tuple(warnings),
     )
 
 

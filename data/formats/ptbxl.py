@@ -9,7 +9,8 @@ import csv
 import re
 
 from data.formats.physical import number
-from data.headers import MAX_AGE, RecordError
+from data.header_comments import known_age
+from data.headers import RecordError
 from data.recording import Facts
 from data.statements import PREFIX, diagnosis_codes, statements
 
@@ -45,9 +46,8 @@ def _facts(row):
         raise ValueError(f"scp_codes {row['scp_codes'][:80]!r} is not a dict of statements")
     unknown = [acronym for acronym in codes if acronym not in statements()]
     warnings = (f"scp_codes holds what is not one of PTB-XL's statements: {', '.join(unknown)}"[:200],)
-    age = number(row.get("age", ""))
     return Facts(
-        age if 0 <= age <= MAX_AGE else float("nan"),  # 300 stands for 'over 89'
+        known_age(number(row.get("age", ""))),
         _SEXES.get(number(row.get("sex", ""))),
         tuple(code for code in diagnosis_codes(codes, row.get("heart_axis") or "") if code != PREFIX),
         warnings if unknown else (),
