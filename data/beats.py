@@ -112,6 +112,10 @@ class Unseen:
     variation: np.ndarray  # (b, N_VARIED) float32, log standard deviation of the first components, standardised
     has_variation: np.ndarray  # (b,) bool, at least three beats, typical or not
 
+    def __getitem__(self, windows: slice) -> Unseen:
+        """The same of some of the windows."""
+        return Unseen(**{name: part[windows] for name, part in vars(self).items()})
+
 
 class UnseenBeats:
     """Answers what windows do not show of the beats of their recordings.
@@ -158,6 +162,11 @@ class UnseenBeats:
                 unseen.has_variation[i] = True
                 unseen.variation[i] = (_log_spread(beats.shapes[outside]) - self.usual) / self.unusual
         return unseen
+
+    def forget(self, rows: np.ndarray) -> None:
+        """Let go of the beats of recordings that nobody will ask about again."""
+        for row in rows.tolist():
+            del self.beats[row]
 
 
 def _log_spread(numbers: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.beats import N_COMPONENTS, N_VARIED, UnseenBeats
+from data.beats import N_COMPONENTS, N_VARIED, Unseen, UnseenBeats
 from data.covariates import N_DEMOGRAPHICS
 from data.dataset import Batch
 from data.leads import INDEPENDENT
@@ -71,6 +71,8 @@ class HiddenSamples(Objective):
         signals = dict(zip([*train.tolist(), *self.valid.tolist()], [*self.train_signals, *self.valid_signals]))
         self.beats = UnseenBeats(signals, train, self.args.sample_freq, self.args.seq_length)
         self.of_mean_beat = torch.from_numpy(self.beats.components.of_mean).to(self.group.device)
+        self.windows = half_overlapping(self.args.seq_length)
+        self.valid_unseen = self._measure_unseen()
         scale = mean_deviation(self.train_signals)  # 8 numbers, mV
         self.head_config = {"scale": scale, "n_summary": sum(SUMMARY)}
         self.model = HiddenSamplesModel(encoder, scale, sum(SUMMARY)).to(self.group.device)
@@ -88,7 +90,8 @@ class HiddenSamples(Objective):
         seen = add_noise(add_wander(x, WANDER, self.generator), NOISE, self.generator)
         visible = hide(seen, lengths, self.args.sample_freq, self.generator)
         own = self.group.local_rows(len(x))
-        targets = self._targets(batch.index[own], batch.starts, gain[own, 0])
+        rows = batch.index[own]
+        targets = self._targets(rows, self.beats(rows, batch.starts), gain[own, 0])
         hidden = visible.hidden & recorded  # (B, 8, L)
 
         samples, summary = model(visible.x[own], lengths[own])
@@ -98,9 +101,8 @@ class HiddenSamples(Objective):
         n = torch.cat([hidden.sum()[None], n_known])  # (4,)
         return sum(weight * part for weight, part in zip(WEIGHTS, sums / n.clamp(min=1)))
 
-    def _targets(self, rows: np.ndarray, starts: np.ndarray, gain: Tensor | float = 1.0) -> Targets:
-        """Of windows of the recordings `rows` (b,) from `starts` (b,) on, amplified by gain (b, 1)."""
-        unseen = self.beats(rows, starts)
+    def _targets(self, rows: np.ndarray, unseen: Unseen, gain: Tensor | float = 1.0) -> Targets:
+        """Of windows of the recordings `rows` (b,), amplified by gain (b, 1), that do not show what `unseen` says."""
         rhythm = self.rhythm[rows]
         known = np.stack([unseen.has_beat, unseen.has_variation, rhythm.any(1)], 1)  # (b, 3)
         arrays = (unseen.beat, unseen.variation, rhythm, known)
@@ -132,6 +134,17 @@ class HiddenSamples(Objective):
             sums += torch.cat(summary_sums(summary, targets)).cpu()
         return history_row(sample_sums, sums, self.baselines)
 
+    def _measure_unseen(self) -> Unseen:
+        """What the windows of the validation recordings do not show. Of all that validation needs, this alone is slow
+        to find and small to keep: at the default sizes it takes less memory than the beats that it is found from.
+        """
+        places = [self.windows.starts(signal.shape[1]) for signal in self.valid_signals]
+        rows = np.repeat(self.valid, list(map(len, places)))
+        starts = np.array([start for of_one in places for start in of_one], np.int64)
+        unseen = self.beats(rows, starts)
+        self.beats.forget(self.valid)
+        return unseen
+
     def _measure_baselines(self, moments: Tensor) -> Baselines:
         """What model and baselines are asked on validation, and how well these answer."""
         moments = moments.to(self.group.device)
@@ -157,13 +170,10 @@ class HiddenSamples(Objective):
         """All windows of the validation recordings in batches: x (b, 12, L) mV, lengths (b,), what is left of them and
         what their summary is to say. Always the same is hidden, on whatever device.
         """
-        windows = half_overlapping(self.args.seq_length)
-        places = [windows.starts(signal.shape[1]) for signal in self.valid_signals]
-        starts = np.array([start for of_one in places for start in of_one], np.int64)
         generator = torch.Generator().manual_seed(0)
         done = 0
-        for x, lengths, which in window_batches(self.valid_signals, windows):
-            targets = self._targets(self.valid[which], starts[done : done + len(x)])
+        for x, lengths, which in window_batches(self.valid_signals, self.windows):
+            targets = self._targets(self.valid[which], self.valid_unseen[done : done + len(x)])
             done += len(x)
             x = torch.from_numpy(x)
             lengths = torch.from_numpy(lengths)

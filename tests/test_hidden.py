@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,13 +15,15 @@ import train
 from data.beats import AFTER, BEFORE, N_COMPONENTS, UnseenBeats, find_beats, fit_components
 from data.leads import INDEPENDENT, LEADS, limb_leads
 from data.rhythm import r_peaks
+from engine.distributed import ProcessGroup
 from engine.handover import FINE_TUNING
-from engine.hidden import Targets, by_kind, summary_sums
+from engine.hidden import HiddenSamples, Targets, by_kind, summary_sums
 from engine.hidden_baselines import bridge, interpolated, regressed, second_moments
 from engine.hiding import PATTERNS, Visible, hide
 from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.report_hidden import filled_in
 from engine.run_folder import RunFolder
+from engine.windows import half_overlapping
 from models import build_encoder
 from models.hidden_samples import HiddenSamplesHead, HiddenSamplesModel
 
@@ -282,6 +285,31 @@ def test_targets_use_no_beat_that_the_window_shows(ecgs):
     after = unseen(np.array([2]), np.array([400]))
     assert after.has_beat and np.array_equal(before.beat, after.beat)
     assert np.array_equal(before.variation, after.variation)
+
+
+def test_what_validation_keeps_is_what_it_would_find_anew(ecgs, monkeypatch):
+    """Also once the beats of its recordings are forgotten; those that train are still known."""
+    signals = [ecgs[row] for row in sorted(ecgs)]
+    windows = half_overlapping(250)
+    cache = SimpleNamespace(signal=signals.__getitem__, covariates=np.zeros((len(signals), 23), np.float32))
+    train_rows, valid_rows = np.arange(9), np.arange(9, len(signals))
+    recordings = SimpleNamespace(cache=cache, train=train_rows, valid=valid_rows)
+    monkeypatch.setattr("engine.windows.BATCH", 3)
+    flags = SimpleNamespace(seq_length=250, sample_freq=100.0)
+    objective = HiddenSamples(flags, build_encoder(SMALL["xresnet"]), recordings, ProcessGroup(), None)
+    anew = UnseenBeats(ecgs, train_rows, 100.0, 250)
+    places = [(row, start) for row in valid_rows for start in windows.starts(signals[row].shape[1])]
+    for _ in range(2):
+        batches = [targets for *_, targets in objective._valid_windows()]
+        assert len(batches) == -(-len(places) // 3) > 1
+        known = torch.cat([targets.known for targets in batches])
+        beats, variations = (torch.cat([targets.values[i] for targets in batches]).numpy() for i in (0, 1))
+        for i, (row, start) in enumerate(places):
+            unseen = anew(np.array([row]), np.array([start]))
+            assert beats[i] == pytest.approx(unseen.beat[0], abs=1e-5)
+            assert variations[i] == pytest.approx(unseen.variation[0], abs=1e-5)
+            assert known[i].tolist() == [unseen.has_beat[0], unseen.has_variation[0], False]
+    assert set(objective.beats.beats) == set(train_rows)
 
 
 def test_of_many_recordings_some_are_enough_for_the_components(ecgs, monkeypatch):
