@@ -164,7 +164,9 @@ def needs_rows(predictor: Predictor, batch: Batch) -> list[dict[str, str]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    with clean_exit("driver.py", "go on with --skip_existing"), process_group(args.cuda) as group:
+    elsewhere = "leave out --cuda" if args.cuda else "use a machine with more of it"
+    if_full = f"{elsewhere}, or end other programs that hold it; then go on with --skip_existing"
+    with clean_exit("driver.py", "go on with --skip_existing", if_full), process_group(args.cuda) as group:
         return run(args, group)
 
 

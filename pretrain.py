@@ -39,7 +39,7 @@ from engine.options import TrainingParser
 from engine.recordings import open_recordings, split_recordings
 from engine.resume import open_run, start_or_resume
 from engine.run_folder import PRETRAIN
-from engine.script import clean_exit
+from engine.script import IN_TRAINING, clean_exit
 from models import CAUSAL_ENCODERS, ENCODERS, build_encoder
 
 # Flags whose defaults depend on what is predicted: what lies ahead of an encoder, or what is hidden from it.
@@ -171,7 +171,7 @@ def pretrain(args, run, group):
 
 
 def main(argv=None):
-    with clean_exit("pretrain.py", "go on with --resume"):
+    with clean_exit("pretrain.py", "go on with --resume", IN_TRAINING):
         args = parse_args(argv)
         with process_group(args.cuda) as group, open_run(args, group, PRETRAIN) as run:
             pretrain(args, run, group)

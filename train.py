@@ -39,7 +39,7 @@ from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.options import TrainingParser
 from engine.recordings import open_recordings, split_recordings
 from engine.resume import open_run, start_or_resume
-from engine.script import clean_exit
+from engine.script import IN_TRAINING, clean_exit
 from engine.start import DEFAULTS, decision_rule, read_start, windows_of
 from engine.trained_run import make_config
 from engine.validation import Validator, score_test
@@ -260,7 +260,7 @@ def train(args, start, run, group):
 
 
 def main(argv=None):
-    with clean_exit("train.py", "go on with --resume"):
+    with clean_exit("train.py", "go on with --resume", IN_TRAINING):
         args, start = parse_args(argv)
         with process_group(args.cuda) as group, open_run(args, group) as run:
             train(args, start, run, group)

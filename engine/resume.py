@@ -8,6 +8,8 @@ import shutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
+import torch
+
 from engine.checks import check_members
 from engine.distributed import ProcessGroup
 from engine.history import CHECKPOINT_VERSION, TENSORBOARD, History
@@ -188,7 +190,7 @@ def _load_checkpoint(
         _compare_recordings(run, state, recordings)
         _compare_settings(run, current_names(state["settings"]), args.settings())
         trainer.load_state(state["trainer"])
-    except RunError:
+    except (RunError, torch.OutOfMemoryError):
         raise
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise RunError(f"{file} is not a checkpoint of this training: {error!r}"[:500]) from error
