@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 from torch import Generator, Tensor
@@ -114,6 +115,12 @@ def drop_leads(x: Tensor, probability: float, generator: Generator) -> Tensor:
     return x * ~(dropped & pick_windows(0.5, x, generator))
 
 
+@cache
+def leads_kept(device: torch.device) -> Tensor:
+    """LEADS_KEPT on a device, copied there once: a copy makes the processor wait for a GPU."""
+    return LEADS_KEPT.to(device)
+
+
 def keep_lead_subset(
     x: Tensor, covariates: Tensor, subset_covariates: Tensor, probability: float, generator: Generator
 ) -> tuple[Tensor, Tensor]:
@@ -136,7 +143,7 @@ def keep_lead_subset(
     choice = (subset + 1) * drawn  # (B,) 0: all leads
     every = torch.cat([covariates[:, None], subset_covariates], 1)  # (B, 1 + S, N)
     rows = torch.arange(len(x), device=x.device)
-    return x * LEADS_KEPT.to(x.device)[choice][:, :, None], every[rows, choice]
+    return x * leads_kept(x.device)[choice][:, :, None], every[rows, choice]
 
 
 def mix(

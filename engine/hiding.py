@@ -7,6 +7,7 @@ III, aVR, aVL and aVF are combinations of I and II, so they are visible only whe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Generator, Tensor
@@ -56,6 +57,12 @@ def hide(x: Tensor, lengths: Tensor, sample_freq: float, generator: Generator | 
     return Visible(x, leads, moments, inside[:, None] & ~visible)
 
 
+@cache
+def chances(device: torch.device) -> Tensor:
+    """CHANCES on a device, copied there once: a copy makes the processor wait for a GPU."""
+    return CHANCES.to(device)
+
+
 def choose_leads(x: Tensor, generator: Generator | None) -> Tensor:
     """Which independent leads of windows x (B, 12, L) are visible: (B, 8) bool."""
     draw = uniform((len(x), 1), 0, 1, x, generator)
@@ -64,7 +71,7 @@ def choose_leads(x: Tensor, generator: Generator | None) -> Tensor:
     for share, *_ in PATTERNS[:-1]:
         limit += share
         pattern += draw[:, 0] >= limit
-    return uniform((len(x), 8), 0, 1, x, generator) < CHANCES.to(x.device)[pattern]
+    return uniform((len(x), 8), 0, 1, x, generator) < chances(x.device)[pattern]
 
 
 def choose_stretch(x: Tensor, lengths: Tensor, sample_freq: float, generator: Generator | None) -> Tensor:
