@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy.signal import firwin
 
 # of the fraction fs_out / fs_in: a ratio is met to 1/50,000 or better, 0.2 ms over 10 s; common rates exactly
 MAX_TERM = 50_000
@@ -63,7 +62,8 @@ def _half_length(up, down):
 def _filter(up, down):
     """Low-pass at the rate of `up` times the input, (2 half_length + 1,) float64."""
     half_length = _half_length(up, down)
-    return up * firwin(2 * half_length + 1, 1 / max(up, down), window=("kaiser", 5.0))
+    h = np.sinc(np.arange(-half_length, half_length + 1) / max(up, down)) * np.kaiser(2 * half_length + 1, 5.0)
+    return up * (h / h.sum())
 
 
 @lru_cache(maxsize=16)

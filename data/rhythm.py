@@ -5,9 +5,9 @@ what the whole recording shows. They also carry over between hospitals: a heart 
 """
 
 import numpy as np
-from scipy.signal import find_peaks
 
 from data.filters import band_pass, row_quantiles
+from data.peaks import find_peaks
 
 BAND = (6.0, 20.0)  # Hz, where a QRS complex is and P, T and mains hum are not
 RATES = (50, 55, 60, 65, 72, 80, 90, 100, 115)  # beats per minute
@@ -28,7 +28,7 @@ def r_peaks(signal: np.ndarray, sample_freq: float) -> np.ndarray:
     width = max(1, round(0.08 * sample_freq))
     strength = np.convolve(strength.mean(0), np.full(width, 1 / width), "same")  # (T,)
     high = row_quantiles(strength[None], 0.98).item()
-    return find_peaks(strength, distance=max(1, 0.28 * sample_freq), height=0.35 * high, prominence=0.3 * high)[0]
+    return find_peaks(strength, distance=max(1, 0.28 * sample_freq), height=0.35 * high, prominence=0.3 * high)
 
 
 def rhythm(signal: np.ndarray, sample_freq: float) -> np.ndarray:

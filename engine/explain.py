@@ -8,7 +8,6 @@ sex, rhythm, which leads are there) stays as it is: these maps say where the net
 
 import numpy as np
 import torch
-from scipy.ndimage import uniform_filter1d
 
 from engine.inference import Predictor
 from engine.windows import full_float32, window_batches
@@ -79,6 +78,8 @@ def important(attribution: np.ndarray, sample_freq: float, share: float = SHARE)
     Attributions are averaged over SMOOTH seconds first, so that the mask consists of stretches that an eye can check.
     What speaks against the class is never marked, even if fewer samples than `share` are left.
     """
+    from scipy.ndimage import uniform_filter1d  # 0.2 s that `predict.py` needs only here
+
     width = max(1, round(SMOOTH * sample_freq))
     smooth = uniform_filter1d(attribution, width, axis=1, mode="nearest")
     n = round(share * smooth.size)

@@ -175,10 +175,12 @@ def test_history_is_drawn_from_numbers_and_from_texts(tmp_path):
     assert (tmp_path / "nothing.png").exists()
 
 
-def test_inference_does_not_import_what_draws():
-    """The driver and the organisers' entry point must start without matplotlib and jinja2."""
-    code = (
-        "import sys, driver, predict, run_12ECG_classifier; print(sorted({'matplotlib', 'jinja2'} & set(sys.modules)))"
-    )
+def test_inference_does_not_import_what_it_does_not_need():
+    """The driver and the organisers' entry point must start without what draws or reads tables, and without SciPy:
+    scipy.signal takes longer than a recording.
+    """
+    code = "import sys, driver, predict, run_12ECG_classifier; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+    loaded = set(done.stdout.split())
+    assert "data.rhythm" in loaded, done.stderr
+    assert not loaded & {"matplotlib", "jinja2", "pandas", "wfdb", "scipy"}

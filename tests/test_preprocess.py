@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import wfdb
 from conftest import fake_ecg
-from scipy.signal import resample_poly
+from scipy.signal import firwin, resample_poly
 
 from data import preprocess as module
 from data.leads import LEADS, lead_name
 from data.preprocess import Quality, SignalConfig, preprocess, preprocess_with_quality, window_starts
 from data.quality import inspect
 from data.records import RecordError, find_records, parse_header, read_record
-from data.resample import ratio, resample
+from data.resample import _filter, ratio, resample
 
 AT_500 = SignalConfig(sample_freq=500)
 
@@ -256,6 +256,12 @@ def test_resampling_equals_scipy(fs_in, fs_out, n):
     expected = slow_resample(x, fs_in, fs_out)
     assert y.shape == expected.shape and y.dtype == np.float32 and y.flags.c_contiguous
     np.testing.assert_allclose(y, expected, rtol=3e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("up, down", [(1, 5), (5, 1), (100, 257), (4, 5), (200, 721), (499, 997)])
+def test_filter_is_scipys(up, down):
+    expected = up * firwin(20 * max(up, down) + 1, 1 / max(up, down), window=("kaiser", 5.0))
+    np.testing.assert_allclose(_filter(up, down), expected, atol=1e-12, rtol=0)
 
 
 def test_ratio_is_exact_or_close():

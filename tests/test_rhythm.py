@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.signal import butter, find_peaks, sosfiltfilt
+from scipy.signal import butter, find_peaks, sosfiltfilt, sosfreqz
 
+from data import filters
 from data.filters import band_pass, row_quantiles
 from data.preprocess import SignalConfig, preprocess
 from data.records import find_records, read_record
@@ -98,6 +99,22 @@ def test_band_pass_is_scipys(fs, n):
     signal = np.random.default_rng(n).normal(2, 1, (3, n))
     expected = sosfiltfilt(butter(2, BAND, "bandpass", fs=fs, output="sos"), signal, axis=1)
     np.testing.assert_allclose(band_pass(signal, BAND, fs), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("fs", [100, 700])
+@pytest.mark.parametrize("n", [2800, 4001, 4100, 9999])
+def test_band_pass_of_long_signals_is_scipys(monkeypatch, fs, n):
+    monkeypatch.setattr(filters, "BLOCK", 500)
+    signal = np.random.default_rng(n).normal(2, 1, (3, n))
+    expected = sosfiltfilt(butter(2, BAND, "bandpass", fs=fs, output="sos"), signal, axis=1)
+    np.testing.assert_allclose(band_pass(signal, BAND, fs), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("band, fs", [(BAND, 41), (BAND, 100), (BAND, 1000), ((0.5, 40), 257)])
+def test_response_is_scipys(band, fs):
+    sections = butter(2, band, "bandpass", fs=fs, output="sos")
+    expected = sosfreqz(sections, np.linspace(0, np.pi, 2401))[1]
+    np.testing.assert_allclose(filters._response(band, fs, 4800), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("n", [2, 3, 50, 51, 99, 1000])
