@@ -3,6 +3,7 @@
 import csv
 import gc
 import os
+import resource
 import runpy
 import shutil
 import signal
@@ -20,6 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # another number of threads rounds differently
 PTB_XL_TABLE = ROOT / "tests" / "reference" / "ptbxl_database.csv"  # rows of the shipped recordings, as published
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+# The smallest encoders that look both ways.
+SMALL = {
+    "xresnet": {"encoder": "xresnet", "stem": 8, "widths": [8, 16], "depths": [1, 1], "dropout": 0.0},
+    "resnet": {"encoder": "resnet", "filters": [8, 8, 16], "lengths": [16, 8, 4], "kernel": 5, "dropout": 0.0},
+}
 torch.set_num_threads(1)
 
 
@@ -264,3 +270,25 @@ def untrained_run(tmp_path_factory):
         return run
 
     return make
+
+
+def rewrite(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.fixture
+def record(tmp_path):
+    """A readable recording of 12 leads x 1000 samples; its path without extension."""
+    write_record(tmp_path, "A", fake_ecg(np.random.default_rng(1), seconds=2))
+    return tmp_path / "A"
+
+
+@pytest.fixture
+def bounded_memory():
+    """6 GB of addresses are plenty for everything here."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)

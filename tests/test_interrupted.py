@@ -12,9 +12,6 @@ import pytest
 import torch
 from conftest import TINY_PRETRAINING, fake_ecg, history, write_record
 
-import driver
-import export
-import predict
 import pretrain
 import train
 from data.locks import LOCK_FILE, locked
@@ -166,59 +163,6 @@ def test_nothing_readable_is_one_line_and_a_list(main, tmp_path):
         )
     listed = next((tmp_path / "run").glob("*skipped_records.csv")).read_text().splitlines()
     assert len(listed) == 6
-
-
-FULL = {
-    "GPU": lambda: fail(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the manual.")),
-    "GPU, older PyTorch": lambda: fail(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")),
-    "GPU, its libraries": lambda: fail(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling x")),
-    "PyTorch": lambda: torch.empty(2**55),
-    "NumPy": lambda: np.empty(2**55),
-    "Python": lambda: fail(MemoryError()),
-}
-
-
-def fail(error):
-    raise error
-
-
-@pytest.mark.parametrize("kind", FULL)
-@pytest.mark.parametrize("script", [train, pretrain, driver, predict, export])
-def test_full_memory_is_one_line_that_says_what_to_do(script, kind, recordings, tmp_path, monkeypatch):
-    begins_with = "open_recordings" if script in (train, pretrain) else "load_predictor"
-    monkeypatch.setattr(script, begins_with, lambda *_: FULL[kind]())
-    flags = {
-        train: arguments(recordings, tmp_path / "run"),
-        pretrain: arguments(recordings, tmp_path / "run", sizes=TINY_PRETRAINING),
-        driver: [str(recordings / "in"), str(tmp_path / "out")],
-        predict: ["R00"],
-        export: ["mdl", str(tmp_path / "model.onnx")],
-    }
-    with pytest.raises(SystemExit) as caught:
-        script.main(flags[script])
-    text = caught.value.code  # a text is printed, and the status is 1
-    memory = "the GPU's memory" if kind.startswith("GPU") else "the memory"
-    assert text.startswith(f"{script.__name__}.py: {memory} is full: ") and "\n" not in text
-    assert ("Tried to allocate 2.00 GiB" in text) == (kind in list(FULL)[:2])
-    assert {train: "--batch_size", pretrain: "--batch_size", driver: "--skip_existing"}.get(script, "end other") in text
-
-
-def test_memory_that_is_full_in_training_is_said_like_that(recordings, tmp_path, monkeypatch):
-    """Also when a checkpoint is loaded: it is not damaged."""
-    run = tmp_path / "run"
-    train.main(arguments(recordings, run, "--epochs", "1"))
-    monkeypatch.setattr(train.Trainer, "load_state", lambda *_: FULL["GPU"]())
-    with pytest.raises(SystemExit, match="the GPU's memory is full"):
-        train.main(["--folder", str(run), "--resume", "--epochs", "2"])
-    monkeypatch.setattr(train.Trainer, "_backward", lambda *_: FULL["GPU"]())
-    with pytest.raises(SystemExit, match="the GPU's memory is full"):
-        train.main(arguments(recordings, run, "--overwrite"))
-
-
-def test_other_errors_of_ours_keep_their_traceback(recordings, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "open_recordings", lambda *_: fail(RuntimeError("shapes cannot be multiplied")))
-    with pytest.raises(RuntimeError, match="shapes"):
-        train.main(arguments(recordings, tmp_path / "run"))
 
 
 def test_resuming_takes_its_flags_from_the_run(stopped, whole):
