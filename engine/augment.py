@@ -116,9 +116,9 @@ def drop_leads(x: Tensor, probability: float, generator: Generator) -> Tensor:
 
 
 @cache
-def leads_kept(device: torch.device) -> Tensor:
-    """LEADS_KEPT on a device, copied there once: a copy makes the processor wait for a GPU."""
-    return LEADS_KEPT.to(device)
+def on_device(constant: Tensor, device: torch.device) -> Tensor:
+    """A constant of a module on a device, copied there once: a copy makes the processor wait for a GPU."""
+    return constant.to(device)
 
 
 def keep_lead_subset(
@@ -143,7 +143,7 @@ def keep_lead_subset(
     choice = (subset + 1) * drawn  # (B,) 0: all leads
     every = torch.cat([covariates[:, None], subset_covariates], 1)  # (B, 1 + S, N)
     rows = torch.arange(len(x), device=x.device)
-    return x * leads_kept(x.device)[choice][:, :, None], every[rows, choice]
+    return x * on_device(LEADS_KEPT, x.device)[choice][:, :, None], every[rows, choice]
 
 
 def mix(

@@ -7,12 +7,11 @@ III, aVR, aVL and aVF are combinations of I and II, so they are visible only whe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Generator, Tensor
 
-from engine.augment import uniform
+from engine.augment import on_device, uniform
 
 # How many of the windows show which leads: the share, then the chance of lead I, of lead II and of each chest lead.
 PATTERNS = (
@@ -57,12 +56,6 @@ def hide(x: Tensor, lengths: Tensor, sample_freq: float, generator: Generator | 
     return Visible(x, leads, moments, inside[:, None] & ~visible)
 
 
-@cache
-def chances(device: torch.device) -> Tensor:
-    """CHANCES on a device, copied there once: a copy makes the processor wait for a GPU."""
-    return CHANCES.to(device)
-
-
 def choose_leads(x: Tensor, generator: Generator | None) -> Tensor:
     """Which independent leads of windows x (B, 12, L) are visible: (B, 8) bool."""
     draw = uniform((len(x), 1), 0, 1, x, generator)
@@ -71,7 +64,7 @@ def choose_leads(x: Tensor, generator: Generator | None) -> Tensor:
     for share, *_ in PATTERNS[:-1]:
         limit += share
         pattern += draw[:, 0] >= limit
-    return uniform((len(x), 8), 0, 1, x, generator) < chances(x.device)[pattern]
+    return uniform((len(x), 8), 0, 1, x, generator) < on_device(CHANCES, x.device)[pattern]
 
 
 def choose_stretch(x: Tensor, lengths: Tensor, sample_freq: float, generator: Generator | None) -> Tensor:
