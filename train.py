@@ -35,6 +35,7 @@ from data.overview import overview
 from engine.augment import DEFAULT_AUGMENT, augment, keep_lead_subset
 from engine.distil import read_teacher
 from engine.distributed import process_group, synchronise_batch_norm
+from engine.forest import forest_of
 from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.options import TrainingParser
 from engine.recordings import open_recordings, split_recordings
@@ -105,6 +106,14 @@ def parse_args(argv=None):
         "e.g. 0.4; the network is then told which leads are there (default: %(default)s)",
     )
     group.add_argument(
+        "--forest",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also grow N decision trees for each class on what is measured of recordings (widths, intervals, axes, "
+        "heights of waves), whose answers are joined with the network's; 100 is what mdl/ has (default: %(default)s)",
+    )
+    group.add_argument(
         "--teacher",
         metavar="RUN",
         help="finished run or ensemble whose out-of-fold probabilities (valid_predictions.csv) are learned beside the "
@@ -162,11 +171,9 @@ def make_loss(args, group, generator):
 
 def copy_to_eval_model(trained, eval_model):
     """Copy weights into the same model without the auxiliary outputs: what is validated and saved."""
-    state = trained.state_dict()
+    eval_model.encoder.load_state_dict(trained.encoder.state_dict())
     n_classes = eval_model.head.thresholds.numel()
-    for name in ("head.linear.weight", "head.linear.bias", "head.thresholds"):
-        state[name] = state[name][:n_classes]
-    eval_model.load_state_dict(state)
+    eval_model.head.load_state_dict({name: value[:n_classes] for name, value in trained.head.state_dict().items()})
 
 
 def train(args, start, run, group):
@@ -190,13 +197,14 @@ def train(args, start, run, group):
     frequency = class_frequency(data, recordings.train)  # (C + A,)
     teacher = None if args.teacher is None else read_teacher(args.teacher, class_set)
     rule = decision_rule(args, class_set, start, teacher)
-    if teacher is not None:
-        data = teacher.soften(data, recordings.train, args.teacher_share)
     if args.lead_subsets:
         data = with_lead_subsets(data, recordings.train, args.sample_freq)
+    data, forest = forest_of(args, start, data, recordings, class_set)
+    if teacher is not None:
+        data = teacher.soften(data, recordings.train, args.teacher_share)
     batches = recordings.batches(data, args, group)
 
-    # ---- model: what is trained has auxiliary outputs, what is validated and saved has not
+    # ---- model: what is trained has auxiliary outputs, what is validated and saved has not, but the forest
     torch.manual_seed(args.seed)
     config = args.model_config(len(class_set))
     model = build_model({**config, "n_classes": len(frequency)}).to(group.device)
@@ -208,7 +216,10 @@ def train(args, start, run, group):
         print(start.load_classes_into(model.head, class_set))
     if teacher is not None:  # validation, if there is any, chooses others
         model.head.thresholds[: len(class_set)] = torch.from_numpy(teacher.thresholds)
-    eval_model = build_model(config).to(group.device)
+    eval_model = build_model(config)
+    eval_model.forest = forest
+    eval_model.to(group.device)
+    config |= eval_model.forest_sizes
     model = synchronise_batch_norm(model, group)
 
     # ---- optimizer, and what a step needs

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from data.cache import SignalCache
 from data.covariates import LEAD_SUBSETS, N_COVARIATES, N_DEMOGRAPHICS, subset_covariates
 from data.labels import NORMAL, ClassSet, is_diagnosis
+from data.measures import N_NUMBERS, recording_numbers
 from data.metadata import Metadata
 from data.preprocess import to_millivolts
 from data.rhythm import RATES
@@ -34,6 +36,7 @@ class Dataset:
     metadata: Metadata
     auxiliary: tuple[str, ...] = ()  # the A codes
     subset_covariates: np.ndarray | None = None  # (R, S, N_COVARIATES) float32, see with_lead_subsets
+    numbers: np.ndarray | None = None  # (R, N_NUMBERS) float32, see with_numbers
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -113,6 +116,16 @@ def with_lead_subsets(data: Dataset, rows: np.ndarray, sample_freq: float) -> Da
     for row in np.unique(rows):
         found[row] = subset_covariates(data.cache.signal(row), sample_freq, data.covariates[row])
     return replace(data, subset_covariates=found)
+
+
+def with_numbers(data: Dataset, rows: np.ndarray, sample_freq: float) -> Dataset:
+    """The same Dataset, with what is measured of its recordings `rows`, on which a forest decides. Takes milliseconds a
+    recording.
+    """
+    found = np.zeros((len(data), N_NUMBERS), np.float32)
+    for row in tqdm(rows, desc="Measuring", unit="rec", leave=False):
+        found[row] = recording_numbers(data.cache.signal(row), sample_freq, data.covariates[row])
+    return replace(data, numbers=found)
 
 
 def _axis_mask(targets: np.ndarray, columns: list[int], metadata: Metadata) -> np.ndarray:

@@ -11,12 +11,15 @@ from collections.abc import Iterable
 import torch
 
 from data.covariates import N_COVARIATES
-from models import HEAD, build_model, encoder_class
+from data.leads import LEADS
+from data.measures import N_NUMBERS
+from models import FOREST, HEAD, build_model, encoder_class
 
 MAX_SIZE = 2**16  # channels, samples, classes: any single number
 MAX_STAGES = 24  # entries of a list
 MAX_BLOCKS = 256  # of a network, all stages together
 MAX_WEIGHTS = 5 * 10**8
+MAX_NODES = 2**26  # of a forest
 MAX_WINDOW = 2**17  # samples; 22 minutes at 100 Hz
 MAX_MEMBERS = 100  # models in one run folder
 
@@ -57,6 +60,7 @@ def _check_model(config, n_leads):
         _check_value(key, config.get(key, default), default)
     if config.get("n_leads", sizes["n_leads"]) != n_leads or config.get("n_covariates", 0) not in (0, N_COVARIATES):
         raise ValueError(f"the model must read {n_leads} leads and 0 or {N_COVARIATES} numbers on the recording")
+    n_nodes = _check_forest(config, n_leads)
     n_blocks = config.get("depths", config.get("depth", 0))
     if isinstance(n_blocks, (list, tuple)):
         n_blocks = sum(n_blocks)
@@ -69,7 +73,20 @@ def _check_model(config, n_leads):
         raise ValueError(f"no such network can be built: {error}") from error
     if n_weights > MAX_WEIGHTS:
         raise ValueError(f"{n_weights} weights, more than {MAX_WEIGHTS}")
-    return n_weights
+    return n_weights + n_nodes
+
+
+def _check_forest(config, n_leads):
+    """Number of nodes of the forest that a model config describes; ValueError for one that cannot be."""
+    if not set(FOREST) & set(config):
+        return 0
+    for key in FOREST:
+        _check_whole_number(key, config.get(key), 0, MAX_NODES if key == "n_nodes" else MAX_SIZE)
+    if n_leads != len(LEADS) or config["n_numbers"] != N_NUMBERS:
+        raise ValueError(f"the forest must read {len(LEADS)} leads and {N_NUMBERS} numbers on the recording")
+    if config["n_answered"] * config["n_trees"] > config["n_nodes"]:
+        raise ValueError("the forest has more trees than nodes")
+    return config["n_nodes"]
 
 
 def _check_value(key, value, default):

@@ -16,6 +16,7 @@ From Python, for recordings in files (of arrays, see `Predictor.classify` and do
 import os
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from data.headers import Header, RecordError
 from data.inputs import model_input
 from data.labels import ClassSet
 from data.leads import LEADS
+from data.measures import recording_numbers
 from data.needed_leads import needs, needs_text
 from data.preprocess import SignalConfig, preprocess, to_microvolts
 from engine.decision import decide
@@ -169,7 +171,14 @@ class Predictor:
         """Probabilities (R, C) float32, the mean over members, of R signals (n_leads, T_i) int16 microvolts, of any
         lengths, and covariates (R, N_COVARIATES), as `read` gives them.
         """
-        return predict(self.models, self.windows, signals, covariates, self.device)
+        if all(model.forest is None for model in self.models):
+            return predict(self.models, self.windows, signals, covariates, self.device)
+        pool = single_threads(torch.get_num_threads())
+        measure = partial(recording_numbers, sample_freq=self.signal_config.sample_freq)
+        waiting = [pool.submit(measure, x, covariates=known) for x, known in zip(signals, covariates)]
+        return predict(
+            self.models, self.windows, signals, covariates, self.device, lambda: np.stack([w.result() for w in waiting])
+        )
 
     def embed(self, signals: Sequence[np.ndarray]) -> np.ndarray:
         """Features (R, D) float32 of R signals (n_leads, T_i) int16 microvolts: mean and maximum over time of what the

@@ -7,6 +7,7 @@ network is taken: weights of networks that were trained apart have no meaningful
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from argparse import Namespace
@@ -26,6 +27,7 @@ from engine.run_folder import RunError, RunFolder
 from engine.trained_run import LoadedRun, load_run, load_strictly
 from engine.windows import Windows
 from models import ENCODERS, HEAD
+from models.forest import Forest
 from models.heads import ClassificationHead
 
 # Sizes that the weights do not depend on (flags may change them), or that follow from other flags.
@@ -153,6 +155,16 @@ class InitialRun:
         if len(self.loaded.models) > 1:
             lines.insert(0, f"--init {self.path} holds {len(self.loaded.models)} networks: the first is fine-tuned")
         return "\n".join(lines)
+
+    def forest_for(self, class_set: ClassSet) -> Forest | None:
+        """The run's forest with the columns of another class set, or None: other classes have no trees."""
+        forest = copy.deepcopy(self.loaded.models[0].forest)
+        if forest is not None:
+            columns = torch.full((len(class_set),), len(forest.roots), dtype=torch.int32)
+            for new_column, old_column in class_set.shared_with(self.loaded.class_set).items():
+                columns[new_column] = forest.columns[old_column]
+            forest.columns = columns
+        return forest
 
     def facts(self) -> dict:
         """What config.json says of it."""

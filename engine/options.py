@@ -38,7 +38,7 @@ SHARES = (
     "head_dropout",
 )
 POSITIVE = ("epochs", "batch_size", "sample_freq", "lr", "n_total", "n_folds", "workers", "encoder_lr_factor")
-NOT_NEGATIVE = ("gain", "mixup", "weight_decay", "auxiliary")
+NOT_NEGATIVE = ("gain", "mixup", "weight_decay", "auxiliary", "forest")
 MIN_WINDOW = 32  # samples; the shortest that two frames of the default encoder cover
 IMPLIED_SIZES = ("n_leads", "n_classes", "n_covariates")  # of a network; they follow from the data and other flags
 

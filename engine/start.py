@@ -57,6 +57,10 @@ def read_start(args: Namespace, refuse: Callable[[str], None]) -> InitialRun | P
     for name, value in FROM_SCRATCH.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    if args.forest and len(args.leads) < len(LEADS):
+        refuse(f"--forest {args.forest} needs all {len(LEADS)} leads: leave out --leads or --forest")
+    if args.forest and not args.covariates:
+        refuse(f"--forest {args.forest} decides on age, sex and rhythm, too: leave out --no-covariates or --forest")
     if args.lead_subsets and len(args.leads) < len(LEADS):
         refuse(
             f"--lead_subsets hides some of the twelve leads, and --leads {' '.join(args.leads)} reads no others than "

@@ -116,7 +116,16 @@ def _load_weights(models: list[ECGModel], run: RunFolder, weights: str, n_classe
         load_strictly(model, state, run / weights)
         if model.head.thresholds.numel() != n_classes:
             raise RunError(f"{run / weights} has {model.head.thresholds.numel()} outputs for {n_classes} classes")
+        _check_forest(model, run / weights)
         model.eval()
+
+
+def _check_forest(model, file):
+    try:
+        if model.forest is not None:
+            model.forest.check()
+    except ValueError as error:
+        raise RunError(f"{file} is damaged: {error}") from error
 
 
 def load_strictly(module: torch.nn.Module, state: dict, file: Path) -> None:
@@ -138,7 +147,7 @@ def provenance() -> dict:
 
 def _versions():
     found = {"python": platform.python_version()}
-    for package in ("torch", "numpy", "scipy", "wfdb", "pandas"):
+    for package in ("torch", "numpy", "scipy", "scikit-learn", "wfdb", "pandas"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

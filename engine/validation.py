@@ -8,7 +8,6 @@ import math
 import numpy as np
 import torch
 
-from data.cache import SignalCache
 from data.dataset import Dataset
 from data.labels import NORMAL, ClassSet
 from engine.decision import decide
@@ -60,7 +59,7 @@ class Validator:
         n_classes = len(self.class_set)
         if not len(self.rows):
             return dict.fromkeys(("valid_loss", *SCORES), math.nan), np.zeros((0, n_classes), np.float32)
-        y_score = predict_together(model, self.windows, data.cache, data.covariates, self.rows, self.group)
+        y_score = predict_together(model, self.windows, data, self.rows, self.group)
         thresholds, scores = score_validation(
             data.y_true[self.rows],
             data.targets[self.rows, :n_classes],
@@ -76,7 +75,7 @@ class Validator:
         """Score with the thresholds that the model has -> (scores, y_score (R, C))."""
         data = self.data
         weights, normal = official_weights(self.class_set)
-        y_score = predict_together(model, self.windows, data.cache, data.covariates, self.rows, self.group)
+        y_score = predict_together(model, self.windows, data, self.rows, self.group)
         y_pred = decide(y_score, model.head.thresholds.cpu().numpy(), self.rule)
         scores = compute_scores(data.y_true[self.rows], y_pred, y_score, weights, normal)
         return {name: float(scores[name]) for name in SCORES}, y_score
@@ -111,8 +110,7 @@ def score_test(tester: Validator, model: ECGModel, run: RunFolder) -> str:
 def predict_together(
     model: ECGModel,
     windows: Windows,
-    cache: SignalCache,
-    covariates: np.ndarray,
+    data: Dataset,
     rows: np.ndarray,
     group: ProcessGroup,
 ) -> np.ndarray:
@@ -122,15 +120,16 @@ def predict_together(
     Args:
         model: it stays as it is.
         windows: how it reads recordings.
-        cache: the recordings.
-        covariates: (number of recordings in the cache, N_COVARIATES).
-        rows: R recordings of the cache.
+        data: the recordings, with `numbers` if the model has a forest.
+        rows: R of them.
         group: who shares the work.
     """
     mine = np.array_split(rows, group.world_size)[group.rank]  # a stretch of them lies in few of the cache's files
     folded = fold_norms(copy.deepcopy(model))
-    signals = [cache.signal(i) for i in mine]
-    y_score = predict([folded], [windows], signals, covariates[mine], group.device)  # (about R / world_size, C)
+    signals = [data.cache.signal(i) for i in mine]
+    y_score = predict(
+        [folded], [windows], signals, data.covariates[mine], group.device, lambda: data.numbers[mine]
+    )  # (about R / world_size, C)
     return np.concatenate(group.all_gather_object(y_score))
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from data.preprocess import to_millivolts, window_starts
+from models import ECGModel
+from models.forest import join
 
 BATCH = 64  # windows
 OVERLAP = (
@@ -38,13 +40,15 @@ def half_overlapping(seq_length: int) -> Windows:
 
 
 def predict(
-    models: Sequence[torch.nn.Module],
+    models: Sequence[ECGModel],
     windows: Sequence[Windows],
     signals: Sequence[np.ndarray],
     covariates: np.ndarray,
     device: str = "cpu",
+    numbers: Callable[[], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Probabilities (R, C) float32, the mean over each recording's windows and over the models.
+    """Probabilities (R, C) float32: of each model the mean over a recording's windows, joined with the answer of its
+    forest where it has one, then the mean over the models.
 
     Always in float32: the same recording gets the same probabilities wherever it is asked for.
 
@@ -54,6 +58,7 @@ def predict(
         signals: R arrays (n_leads, T_i) int16 microvolts.
         covariates: (R, N_COVARIATES) float32.
         device: where the models are.
+        numbers: gives (R, N_NUMBERS) float32, see data.measures, when the networks are done; only forests ask for it.
     """
 
     def probabilities(task):
@@ -71,17 +76,26 @@ def predict(
     for shared in sorted(set(windows)):  # models that read alike share the batches
         members = [model for model, own in zip(models, windows) if own == shared]
         tasks = ((model, *batch) for batch in window_batches(signals, shared) for model in members)
-        sums = np.zeros((len(signals), members[0].head.thresholds.numel()))  # (R, C)
-        n_windows = np.zeros(len(signals))
-        for (_, _, _, rows), scores in in_threads(probabilities, tasks, n_threads):
-            np.add.at(sums, rows, scores)
-            np.add.at(n_windows, rows, 1)
-        total = total + sums / (n_windows / len(members))[:, None]  # (R, C)
+        sums = {model: np.zeros((len(signals), model.head.thresholds.numel())) for model in members}  # (R, C)
+        for (model, _, _, rows), scores in in_threads(probabilities, tasks, n_threads):
+            np.add.at(sums[model], rows, scores)
+        n_windows = np.array([len(shared.starts(signal.shape[1])) for signal in signals])
+        for model in members:
+            total = total + with_forest(model, sums[model] / n_windows[:, None], numbers)  # (R, C)
     return (total / len(models)).astype(np.float32)
 
 
+def with_forest(model: ECGModel, y_score: np.ndarray, numbers: Callable[[], np.ndarray] | None) -> np.ndarray:
+    """The probabilities (R, C) of a model's network, joined with those of its forest; as they are without one."""
+    if model.forest is None:
+        return y_score
+    with torch.inference_mode():
+        answers = model.forest(torch.from_numpy(numbers()).to(model.forest.typical.device))  # (R, C)
+        return join(torch.from_numpy(y_score), answers.double().cpu()).numpy()
+
+
 def embed(
-    models: Sequence[torch.nn.Module], windows: Sequence[Windows], signals: Sequence[np.ndarray], device: str = "cpu"
+    models: Sequence[ECGModel], windows: Sequence[Windows], signals: Sequence[np.ndarray], device: str = "cpu"
 ) -> np.ndarray:
     """Features (R, D) float32 of recordings: those of each model, the mean over a recording's windows, one model's
     behind the other's, for no feature of one has to do with one of another. Arguments as of `predict`.

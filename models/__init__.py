@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.causal_resnet import CausalResNet
+from models.forest import Forest
 from models.heads import ClassificationHead, encode, pool_over_time
 from models.resnet import ResNet1d, XResNet1d
 from models.transformer import Transformer
@@ -49,6 +50,8 @@ ENCODERS = {
 }
 CAUSAL_ENCODERS = ("transformer", "causal_resnet")  # see no sample after the frame they describe
 HEAD = {"head_dropout": 0.3, "n_covariates": 23, "lead_flags": False, "n_classes": 24}
+# Sizes of a Forest beside the head; no trees, no forest.
+FOREST = {"n_answered": 0, "n_trees": 0, "n_nodes": 0, "tree_depth": 0, "n_numbers": 0}
 DEFAULT_MODEL = {"encoder": "xresnet", **ENCODERS["xresnet"][1], **HEAD}
 
 
@@ -56,14 +59,16 @@ class ECGModel(nn.Module):
     """An encoder and a head: pre-training hands over the one and leaves the other behind.
 
     With `lead_flags` the head is also told which leads are missing (zero throughout the window): n_leads further
-    covariates, -1 where missing and 0 where there.
+    covariates, -1 where missing and 0 where there. A `forest`, where there is one, answers for whole recordings:
+    `engine.windows.predict` joins its answers with the mean over windows.
     """
 
-    def __init__(self, encoder: nn.Module, head: nn.Module, lead_flags: bool = False):
+    def __init__(self, encoder: nn.Module, head: nn.Module, lead_flags: bool = False, forest: Forest | None = None):
         super().__init__()
         self.encoder = encoder
         self.head = head
         self.lead_flags = lead_flags
+        self.forest = forest
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, covariates: Tensor | None = None) -> Tensor:
         """Logits of a batch of windows.
@@ -80,6 +85,11 @@ class ECGModel(nn.Module):
         if self.lead_flags:
             covariates = self._with_lead_flags(x, covariates)
         return self.head(features, frame_lengths, covariates)
+
+    @property
+    def forest_sizes(self) -> dict[str, int]:
+        """What a model's config says of the forest; nothing where there is none."""
+        return {} if self.forest is None else self.forest.sizes
 
     def embed(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """What the head's linear layer sees of a batch of windows, covariates aside: the mean and the maximum of the
@@ -99,7 +109,7 @@ def encoder_class(config: dict) -> tuple[type[nn.Module], dict]:
     name = config.get("encoder", DEFAULT_MODEL["encoder"])
     if name not in ENCODERS:
         raise ValueError(f"unknown encoder {name!r}; known: {', '.join(ENCODERS)}")
-    unknown = set(config) - set(ENCODERS[name][1]) - set(HEAD) - {"encoder"}
+    unknown = set(config) - set(ENCODERS[name][1]) - set(HEAD) - set(FOREST) - {"encoder"}
     if unknown:
         raise ValueError(f"unknown keys for encoder {name!r}: {', '.join(sorted(unknown))}")
     return ENCODERS[name]
@@ -121,4 +131,9 @@ def build_model(config: dict) -> ECGModel:
     head = ClassificationHead(
         encoder.out_channels, sizes["n_classes"], dropout=sizes["head_dropout"], n_covariates=n_covariates
     )
-    return ECGModel(encoder, head, sizes["lead_flags"])
+    return ECGModel(encoder, head, sizes["lead_flags"], _build_forest(config, sizes["n_classes"]))
+
+
+def _build_forest(config, n_classes):
+    sizes = {key: config.get(key, value) for key, value in FOREST.items()}
+    return Forest(n_classes, **sizes) if sizes["n_trees"] else None

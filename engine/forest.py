@@ -1,0 +1,154 @@
+"""Grow a forest on what is measured of recordings: what `train.py --forest N` has beside its network.
+
+Extremely randomised trees (Geurts, Ernst, Wehenkel, Machine Learning 2006), N for each class, from scikit-learn. A few
+thousand recordings are enough for them to find which interval, axis or wave decides, where a network must first learn
+to measure. docs/results.md has what each of the two is worth, and both together.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from data.covariates import LEAD_SUBSETS
+from data.dataset import Dataset, with_numbers
+from data.labels import ClassSet
+from data.leads import LEADS
+from data.measures import N_NUMBERS, recording_numbers
+from engine.initial_run import InitialRun
+from engine.recordings import TrainValid
+from models.forest import NEVER, Forest
+
+MIN_POSITIVES = 5  # recordings that have a class, or it gets no trees
+MAX_RECORDINGS = 20_000  # of which a forest grows: chosen by chance where there are more
+LEAF = 3  # recordings at a leaf at least
+TRIED = 0.2  # share of the numbers that a node chooses from
+MAX_DEPTH = 12
+
+
+def _with_few_leads(data, rows, sample_freq):
+    """(S, R, N_NUMBERS) of the same recordings if they had the leads of each of LEAD_SUBSETS only."""
+    numbers = np.zeros((len(LEAD_SUBSETS), len(rows), N_NUMBERS), np.float32)
+    for subset, found in zip(range(len(LEAD_SUBSETS)), numbers):
+        kept = np.array([name in LEAD_SUBSETS[subset] for name in LEADS])[:, None]  # (12, 1)
+        for i, row in enumerate(tqdm(rows, desc="Measuring few leads", unit="rec", leave=False)):
+            covariates = data.subset_covariates[row, subset]
+            found[i] = recording_numbers(data.cache.signal(row) * kept, sample_freq, covariates)
+    return numbers
+
+
+def forest_of(
+    args: Namespace, start: InitialRun | None, data: Dataset, recordings: TrainValid, class_set: ClassSet
+) -> tuple[Dataset, Forest | None]:
+    """What --forest asks for, or the forest of the run of --init, as far as it answers the same classes; and the
+    Dataset, with the numbers on which a forest decides if there is one.
+    """
+    every = np.concatenate([recordings.valid, recordings.test])
+    if args.forest:
+        data = with_numbers(data, np.concatenate([recordings.train, every]), args.sample_freq)
+        return data, grow(data, recordings.train, len(class_set), args)
+    forest = start.forest_for(class_set) if args.init is not None else None
+    return (data, None) if forest is None else (with_numbers(data, every, args.sample_freq), forest)
+
+
+def grow(data: Dataset, rows: np.ndarray, n_classes: int, args: Namespace) -> Forest | None:
+    """Grow a forest; None, and a line that says so, where too few recordings have any of the classes.
+
+    Args:
+        data: recordings with their labels and `numbers`, and with subset_covariates if lead_subsets is not 0.
+        rows: of those that train.
+        n_classes: C, the classes that are answered; further labels are auxiliary.
+        args: forest (trees for each class), sample_freq (of the signals, Hz), lead_subsets (share of the weight that
+            recordings with few leads get) and seed.
+    """
+    if len(rows) > MAX_RECORDINGS:
+        rows = np.sort(np.random.default_rng(args.seed).choice(rows, MAX_RECORDINGS, replace=False))
+    rows = rows[~np.isnan(data.numbers[rows]).all(1)]
+    numbers = data.numbers[rows]  # (R, F)
+    typical = _typical(numbers)
+    weights = np.ones(len(rows))
+    if args.lead_subsets:
+        few = _with_few_leads(data, rows, args.sample_freq)  # (S, R, F)
+        numbers = np.concatenate([numbers, *few])
+        weights = np.repeat([1 - args.lead_subsets, *[args.lead_subsets / len(few)] * len(few)], len(rows))
+    repeats = len(weights) // max(1, len(rows))
+    numbers = np.where(np.isnan(numbers), typical, numbers)
+    targets = np.tile(data.targets[rows, :n_classes] > 0.5, (repeats, 1))
+    known = np.tile(data.mask[rows, :n_classes] > 0, (repeats, 1))
+    columns = np.arange(n_classes)
+    n_positive = (targets & known).sum(0) / max(1, repeats)
+    n_negative = (~targets & known).sum(0) / max(1, repeats)
+    answered = columns[(n_positive >= MIN_POSITIVES) & (n_negative >= MIN_POSITIVES)]
+    trees = []
+    for column in tqdm(answered, desc="Growing trees", unit="class", leave=False):
+        use = known[:, column]
+        trees += _grow_class(numbers[use], targets[use, column], weights[use], args)
+    print(f"{args.forest} trees for each of {len(answered)} classes that {MIN_POSITIVES} recordings or more have")
+    return _as_forest(trees, answered, n_classes, typical) if len(answered) else None
+
+
+def _typical(numbers):
+    """(R, F) -> (F,): the median of each number, of those that are known; 0 where none is."""
+    unknown = np.isnan(numbers)
+    return np.nanmedian(np.where(unknown.all(0), 0, numbers), axis=0).astype(np.float32)
+
+
+def _grow_class(numbers, target, weights, args):
+    """Trees of scikit-learn for one class."""
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    forest = ExtraTreesClassifier(
+        args.forest,
+        min_samples_leaf=LEAF,
+        max_features=TRIED,
+        max_depth=MAX_DEPTH,
+        n_jobs=torch.get_num_threads(),
+        random_state=args.seed,
+    )
+    return [tree.tree_ for tree in forest.fit(numbers, target, weights).estimators_]
+
+
+def _as_forest(trees, answered, n_classes, typical):
+    """The Forest of scikit-learn's trees, class after class."""
+    n_nodes = sum(tree.node_count for tree in trees)
+    depth = max(tree.max_depth for tree in trees)
+    forest = Forest(n_classes, len(answered), len(trees) // len(answered), n_nodes, depth, len(typical))
+    forest.typical.copy_(torch.from_numpy(typical))
+    forest.columns.fill_(len(answered))
+    forest.columns[answered] = torch.arange(len(answered), dtype=torch.int32)
+    roots = np.cumsum([0, *(tree.node_count for tree in trees)])[:-1]
+    forest.roots.copy_(torch.from_numpy(roots).view(forest.roots.shape))
+    for root, tree in zip(roots, trees):
+        nodes = slice(root, root + tree.node_count)
+        order, below = _siblings_together(tree)
+        leaf = tree.children_left[order] < 0
+        limits = _not_above(tree.threshold[order])
+        forest.numbers[nodes] = torch.from_numpy(np.where(leaf, 0, tree.feature[order]).astype(np.int16))
+        forest.limits[nodes] = torch.from_numpy(np.where(leaf, np.float32(NEVER), limits))
+        forest.below[nodes] = torch.from_numpy((below + root).astype(np.int32))
+        shares = tree.value[order, 0, 1] / tree.value[order, 0].sum(1)
+        forest.shares[nodes] = torch.from_numpy(shares).half()
+    return forest
+
+
+def _siblings_together(tree):
+    """-> order (n,): nodes of a tree such that the two below each are neighbours, the root first; below (n,): place in
+    this order of the first of the two, or of the node itself where it is a leaf.
+    """
+    order = [0]
+    below = np.arange(tree.node_count)
+    for place in range(tree.node_count):
+        node = order[place]
+        if tree.children_left[node] >= 0:
+            below[place] = len(order)
+            order += [tree.children_left[node], tree.children_right[node]]
+    return np.array(order), below
+
+
+def _not_above(limits):
+    """float64 limits as float32, rounded down: a float32 is above the one if it is above the other."""
+    rounded = limits.astype(np.float32)
+    return np.where(rounded > limits, np.nextafter(rounded, np.float32(-np.inf)), rounded)

@@ -1,0 +1,88 @@
+"""Decision trees on what is measured of a whole recording, as tensors: saved, loaded and moved with a network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+NEVER = torch.finfo(torch.float32).max  # limit of a leaf: no number is above it
+SURE = 0.001  # no forest is surer than this or 1 - this: what stands at its leaves are shares of few recordings
+
+
+class Forest(nn.Module):
+    """T trees for each of C' of the C classes. Every node but a leaf asks whether a number is above a limit; the answer
+    is the mean over a class's trees of what stands at the leaves. `engine.forest` grows them.
+
+    Args:
+        n_classes: C, of the model.
+        n_answered: C', classes that have trees.
+        n_trees: T.
+        n_nodes: of all trees together.
+        tree_depth: questions from a root to the deepest leaf.
+        n_numbers: F, of a recording.
+    """
+
+    def __init__(self, n_classes: int, n_answered: int, n_trees: int, n_nodes: int, tree_depth: int, n_numbers: int):
+        super().__init__()
+        self.tree_depth = tree_depth
+        self.register_buffer("typical", torch.zeros(n_numbers))  # stands for a number that is not known
+        self.register_buffer("columns", torch.zeros(n_classes, dtype=torch.int32))  # among the C' answers; C': no trees
+        self.register_buffer("roots", torch.zeros(n_answered, n_trees, dtype=torch.int32))
+        self.register_buffer("numbers", torch.zeros(n_nodes, dtype=torch.int16))  # which one a node looks at
+        self.register_buffer("limits", torch.zeros(n_nodes))
+        self.register_buffer("below", torch.zeros(n_nodes, dtype=torch.int32))  # the next node; if above, the one after
+        self.register_buffer("shares", torch.zeros(n_nodes, dtype=torch.float16))  # of recordings that have the class
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What a model's config says of it."""
+        return {
+            "n_answered": self.roots.shape[0],
+            "n_trees": self.roots.shape[1],
+            "n_nodes": len(self.below),
+            "tree_depth": self.tree_depth,
+            "n_numbers": len(self.typical),
+        }
+
+    def check(self) -> None:
+        """Refuse, with a ValueError, trees that lead out of the tensors: they may come from a stranger."""
+        n_nodes = len(self.below)
+        last = self.below + (self.limits < NEVER).int()
+        places = (
+            ("columns", self.columns, len(self.roots) + 1),
+            ("roots", self.roots, n_nodes),
+            ("numbers", self.numbers, len(self.typical)),
+            ("below", torch.cat([self.below, last]), n_nodes),
+        )
+        for name, values, end in places:
+            if values.numel() and not 0 <= values.min() <= values.max() < end:
+                raise ValueError(f"forest.{name} holds numbers beyond 0 to {end - 1}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Probabilities of recordings.
+
+        Args:
+            x: (R, F) numbers, NaN where unknown.
+
+        Returns:
+            (R, C), NaN for classes without trees, and for recordings of which all is unknown.
+        """
+        n_recordings = x.shape[0]
+        known = torch.where(torch.isnan(x), self.typical, x).flatten()  # (R F,)
+        begins = torch.arange(n_recordings, dtype=torch.int32, device=x.device) * x.shape[1]  # (R,) in `known`
+        begins = begins[:, None].expand(-1, self.roots.numel()).flatten()  # (R C' T,)
+        node = self.roots.flatten().expand(n_recordings, -1).flatten()  # (R C' T,)
+        for _ in range(self.tree_depth):
+            number = known.index_select(0, begins + self.numbers.index_select(0, node))
+            above = number > self.limits.index_select(0, node)  # at a leaf never
+            node = self.below.index_select(0, node) + above
+        answers = self.shares.index_select(0, node).float().reshape(-1, *self.roots.shape).mean(2)  # (R, C')
+        answers = torch.cat([answers.clamp(SURE, 1 - SURE), torch.full_like(x[:, :1], torch.nan)], 1)  # (R, C' + 1)
+        nothing = torch.isnan(x).all(1, keepdim=True)  # (R, 1)
+        return answers.index_select(1, self.columns).masked_fill(nothing, torch.nan)
+
+
+def join(network: Tensor, forest: Tensor) -> Tensor:
+    """Probabilities (R, C) of both in one: the mean of their logits, or the network's where the forest has none."""
+    both = torch.sigmoid((torch.logit(network, eps=1e-6) + torch.logit(forest)) / 2)
+    return torch.where(torch.isnan(forest), network, both)
