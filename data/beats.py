@@ -51,21 +51,20 @@ def find_beats(signal: np.ndarray, sample_freq: float) -> Beats:
     shapes = leads[:, place].reshape(len(leads), len(peaks), n_points, step).mean(3)  # (8, n, P)
     shapes = shapes.transpose(1, 0, 2).reshape(len(peaks), len(leads) * n_points)
     shapes = np.clip(shapes, -CLIP, CLIP)  # (n, F)
-    return Beats(peaks - before, peaks + after, shapes.astype(np.float32), resemble_median(shapes)[0])
+    usual = resemble_median(shapes)[0] if len(shapes) else np.zeros(0, bool)
+    return Beats(peaks - before, peaks + after, shapes.astype(np.float32), usual)
 
 
-def resemble_median(shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shapes (n, F) of beats -> (n,) bool, which of them resemble the median beat, and (n,) their correlation with
-    it.
+def resemble_median(shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shapes (n, F) of beats, n > 0 -> (n,) bool, which of them resemble the median beat, (n,) their correlation with
+    it, and (F,) the median beat.
     """
-    if not len(shapes):
-        return np.zeros(0, bool), np.zeros(0)
     median = np.median(shapes, axis=0)
-    median = median - median.mean()
     centred = shapes - shapes.mean(1, keepdims=True)
-    norms = np.linalg.norm(centred, axis=1) * np.linalg.norm(median)
-    products = centred @ median
-    return products > MIN_CORRELATION * (norms + 1e-6), products / (norms + 1e-6)
+    shape = median - median.mean()
+    norms = np.linalg.norm(centred, axis=1) * np.linalg.norm(shape)
+    products = centred @ shape
+    return products > MIN_CORRELATION * (norms + 1e-6), products / (norms + 1e-6), median
 
 
 @dataclass(frozen=True)

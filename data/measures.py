@@ -106,7 +106,7 @@ def measure(signal: np.ndarray, sample_freq: float) -> np.ndarray:
     """
     values = dict.fromkeys(NAMES, np.nan)
     if sample_freq > 2 * BAND[1] and signal.shape[1] >= sample_freq:
-        signal = signal - np.median(signal, axis=1, keepdims=True)
+        signal = signal - signal.mean(axis=1, keepdims=True)
         peaks = r_peaks(signal, sample_freq)
         values |= _rhythm(peaks / sample_freq)
         values |= _shape(signal, peaks, sample_freq)
@@ -143,16 +143,17 @@ def _shape(signal, peaks, sample_freq):
         return {}
     if len(number) > MAX_BEATS:
         number = number[np.linspace(0, len(number) - 1, MAX_BEATS).astype(int)]
-    beats = signal[:, peaks[number][:, None] + np.arange(-before, after)]  # (12, n, P)
-    flat = beats.transpose(1, 0, 2).reshape(len(number), -1)  # (n, 12 P)
-    usual, likeness = resemble_median(flat)
-    chosen = usual if usual.sum() > 1 else np.ones(len(usual), bool)
-    median = np.median(beats[:, chosen], axis=1)  # (12, P)
-    typical = np.median(np.diff(peaks)) / sample_freq if len(peaks) > 1 else np.nan  # s
+    beats = signal[:, peaks[number][:, None] + np.arange(-before, after)].transpose(1, 0, 2)  # (n, 12, P)
+    flat = beats.reshape(len(number), -1)  # (n, 12 P)
+    usual, likeness, median = resemble_median(flat)
     values = _likeness(peaks / sample_freq, number, usual, likeness)
-    fine, factor = _interpolated(median, sample_freq)
+    if 1 < usual.sum() < len(usual):
+        beats = beats[usual]
+        median = np.median(flat[usual], axis=0)
+    fine, factor = _interpolated(median.reshape(beats.shape[1:]), sample_freq)
+    typical = np.median(np.diff(peaks)) / sample_freq if len(peaks) > 1 else np.nan  # s
     values |= _waves(fine, before * factor, sample_freq * factor, typical, signal.any(axis=1))
-    return values | _constancy(beats[:, chosen], before, sample_freq)
+    return values | _constancy(beats, before, sample_freq)
 
 
 def _likeness(times, number, usual, likeness):
@@ -165,7 +166,7 @@ def _likeness(times, number, usual, likeness):
     values = (
         order[0],
         order[:2].mean(),
-        np.median(likeness),
+        order[len(order) // 2],
         (~usual).sum(),
         np.nanmin(early[~usual], initial=1),
         np.nanmin(early[usual], initial=1),
@@ -313,11 +314,11 @@ def _p_wave(beat, onset, rate, of_lead):
 
 
 def _constancy(beats, before, sample_freq):
-    """How alike the beats (12, n, P) are where P waves would be, 0.3 to 0.03 s before the QRS complex."""
-    if beats.shape[1] < 2:
+    """How alike the beats (n, 12, P) are where P waves would be, 0.34 to 0.07 s before the R peak."""
+    if len(beats) < 2:
         return {}
     part = beats[:, :, max(0, before - round(0.34 * sample_freq)) : before - round(0.07 * sample_freq)]
     part = part - part.mean(2, keepdims=True)
-    mean = part.mean(1, keepdims=True)
-    total = (part**2).sum() / part.shape[1]
+    mean = part.mean(0)  # (12, p)
+    total = (part**2).sum() / len(part)
     return {"p_constancy": (mean**2).sum() / (total + 1e-6), "p_noise": np.sqrt(((part - mean) ** 2).mean())}
