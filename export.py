@@ -5,6 +5,7 @@
     python export.py mdl model.pt2           for PyTorch (torch.export), without packages beside it
 
 Either takes whole recordings: windows are cut and padded inside, probabilities averaged over windows and members.
+Forests (train.py --forest, and the one of mdl/) stay behind: the networks answer alone.
 
     signal         (N, 12, T) float32, millivolts at the model's rate, leads in its order; any N and T
     covariates     (N, 23) float32, age, sex and rhythm; zeros where unknown. Not there if the model uses none
@@ -27,6 +28,10 @@ from engine.run_folder import RunError
 from engine.script import clean_exit
 
 ENDINGS = (".onnx", ".pt2")
+FOREST_STAYS = (
+    "Only networks are exported. The forest, which driver.py joins with them, needs what data/measures.py measures: "
+    "the file's probabilities are other than the driver's (docs/onnx.md)."
+)
 TOLERANCE = {"onnxruntime": 1e-5, "torch.export": 1e-6}  # of probabilities, from PyTorch's
 
 
@@ -60,10 +65,13 @@ def exported(predictor: Predictor, ending: str) -> tuple[bytes, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with clean_exit("export.py", "nothing was written"):
-        predictor = load_predictor(args.run)
+        trained = load_predictor(args.run)
+        predictor = trained.without_forests()
         content, compared = exported(predictor, args.file.suffix)
         write_atomically(args.file, content)
         print(f"{args.file}: {len(content) / 1e6:.1f} MB, {len(predictor.models)} network(s); {compared}")
+        if trained.has_forest:
+            print(FOREST_STAYS)
     return 0
 
 

@@ -13,6 +13,7 @@ From Python, for recordings in files (of arrays, see `Predictor.classify` and do
     dict(zip(predictor.class_set.abbreviations, y_score[0]))
 """
 
+import copy
 import os
 import warnings
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ from engine.decision import decide
 from engine.run_folder import RunError
 from engine.trained_run import load_run
 from engine.windows import Windows, embed, predict, single_threads
+from models import ECGModel
 from models.folding import fold_norms
 
 
@@ -74,6 +76,17 @@ class Predictor:
         if all(model.lead_flags for model in self.models):
             return "the network is told which leads are missing"
         return "zeros stand for them (to train for that: --lead_subsets or --leads)"
+
+    @property
+    def has_forest(self) -> bool:
+        """Whether any member has trees beside its network."""
+        return any(model.forest is not None for model in self.models)
+
+    def without_forests(self) -> "Predictor":
+        """The same networks, whose forests stay behind: what can be asked of signals and covariates alone."""
+        alone = copy.copy(self)
+        alone.models = [ECGModel(model.encoder, model.head, model.lead_flags).eval() for model in self.models]
+        return alone
 
     def needs(self, signal: np.ndarray | None = None) -> dict[int, str]:
         """{column: leads in words} of the classes that cannot be established on a recording (n_leads, T) for lack of
@@ -168,10 +181,10 @@ class Predictor:
         return pd.DataFrame(columns)
 
     def predict(self, signals: Sequence[np.ndarray], covariates: np.ndarray) -> np.ndarray:
-        """Probabilities (R, C) float32, the mean over members, of R signals (n_leads, T_i) int16 microvolts, of any
+        """Probabilities (R, C) float32, the mean over members (network and forest), of R signals (n_leads, T_i) int16 microvolts, of any
         lengths, and covariates (R, N_COVARIATES), as `read` gives them.
         """
-        if all(model.forest is None for model in self.models):
+        if not self.has_forest:
             return predict(self.models, self.windows, signals, covariates, self.device)
         pool = single_threads(torch.get_num_threads())
         measure = partial(recording_numbers, sample_freq=self.signal_config.sample_freq)

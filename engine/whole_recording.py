@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from engine.inference import Predictor
 from engine.windows import Windows
-from models.forest import join
 
 
 class RecordingModel(nn.Module):
@@ -28,13 +27,12 @@ class RecordingModel(nn.Module):
         self.windows = list(windows)
         self.clip = clip
 
-    def forward(self, signal: Tensor, covariates: Tensor | None = None, numbers: Tensor | None = None) -> Tensor:
+    def forward(self, signal: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Probabilities of recordings.
 
         Args:
             signal: (N, n_leads, T) mV at the model's rate.
             covariates: (N, N_COVARIATES), or None where the models use none.
-            numbers: (N, N_NUMBERS), or None where no model has a forest; all NaN of a recording: networks alone answer.
 
         Returns:
             (N, C).
@@ -50,8 +48,7 @@ class RecordingModel(nn.Module):
             for model, own in zip(self.models, self.windows):
                 if own == shared:
                     logits = model(x.flatten(0, 1), lengths.flatten(), rows)  # (N W, C)
-                    y_score = torch.sigmoid(logits).reshape(-1, n_windows, logits.shape[1]).mean(1)  # (N, C)
-                    total = total + (y_score if model.forest is None else join(y_score, model.forest(numbers)))
+                    total = total + torch.sigmoid(logits).reshape(-1, n_windows, logits.shape[1]).mean(1)  # (N, C)
         return total / len(self.models)
 
 

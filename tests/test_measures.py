@@ -1,0 +1,140 @@
+"""What is measured of recordings: on beats drawn with known widths, intervals, axes and heights."""
+
+import numpy as np
+import pytest
+from conftest import fake_ecg
+
+from data.covariates import N_COVARIATES
+from data.inputs import read_input
+from data.leads import LEADS
+from data.measures import N_MEASURES, N_NUMBERS, NAMES, measure, recording_numbers
+from data.preprocess import SignalConfig, to_millivolts
+from data.records import find_records
+
+RR = 0.8  # s
+
+
+def bump(time, centre, width):
+    """A wave that is over at centre +- width, of height 1."""
+    return np.where(np.abs(time - centre) < width, np.cos(np.pi * (time - centre) / width / 2) ** 2, 0)
+
+
+def drawn(sample_freq=500, seconds=10, qrs=0.1, pr=0.16, qt=0.38, axis=30, t_height=0.3, q_height=0.0):
+    """(12, T) mV: P, QRS and T waves with a heart axis in degrees; chest leads are all alike."""
+    time = np.arange(round(seconds * sample_freq)) / sample_freq
+    since = (time + RR / 2) % RR - RR / 2  # from the nearest R peak
+    wave = bump(since, 0, qrs / 2) + t_height * bump(since, -qrs / 2 + qt - 0.08, 0.08)
+    wave += 0.1 * bump(since, -qrs / 2 - pr + 0.045, 0.045)
+    wave -= q_height * bump(since, -qrs / 2, 0.03)
+    one, foot = np.cos(np.radians(axis)), np.sin(np.radians(axis))  # projections on I and aVF
+    limb = [one, foot + one / 2, foot - one / 2, -(3 * one / 2 + foot) / 2, (3 * one / 2 - foot) / 2, foot]
+    scale = np.array([*limb, *[1.0] * 6])
+    return scale[:, None] * wave
+
+
+def measured(signal, sample_freq=500):
+    return dict(zip(NAMES, measure(signal, sample_freq).tolist()))
+
+
+@pytest.mark.parametrize("sample_freq", [100, 250, 500, 1000])
+def test_what_was_drawn_is_measured(sample_freq):
+    for qrs, pr, qt in ((0.08, 0.14, 0.36), (0.12, 0.2, 0.42)):
+        found = measured(drawn(sample_freq, qrs=qrs, pr=pr, qt=qt), sample_freq)
+        assert found["qrs_duration"] == pytest.approx(1000 * qrs, abs=25)  # the ends of a wave are faint
+        assert found["pr"] == pytest.approx(1000 * pr, abs=40)
+        assert found["qt"] == pytest.approx(1000 * qt, abs=45)
+        assert found["rr"] == pytest.approx(RR, abs=0.01)
+        assert found["r V1"] == pytest.approx(1, abs=0.05)
+        assert found["t V1"] == found["t_top V1"] == pytest.approx(0.3, abs=0.03)
+        assert found["p V1"] == pytest.approx(0.1, abs=0.03)
+        assert found["rr_variation"] < 0.02 and found["other_beats"] == 0 and found["likeness_worst"] > 0.99
+
+
+def test_longer_is_measured_as_longer():
+    """The differences are right to the sample, whatever the definition of an end."""
+    narrow, wide = measured(drawn(qrs=0.08)), measured(drawn(qrs=0.14))
+    assert wide["qrs_duration"] - narrow["qrs_duration"] == pytest.approx(60, abs=12)
+    early, late = measured(drawn(pr=0.14)), measured(drawn(pr=0.24))
+    assert late["pr"] - early["pr"] == pytest.approx(100, abs=8)
+    short, long = measured(drawn(qt=0.34)), measured(drawn(qt=0.44))
+    assert long["qt"] - short["qt"] == pytest.approx(100, abs=8)
+    assert long["qt_bazett"] == pytest.approx(long["qt"] / np.sqrt(RR), rel=0.01)
+
+
+@pytest.mark.parametrize("axis", [-150, -60, -10, 45, 100, 170])
+def test_the_axis_is_found(axis):
+    found = measured(drawn(axis=axis))
+    assert (found["qrs_axis"] - axis + 180) % 360 - 180 == pytest.approx(0, abs=8)
+    assert found["qrs_t_angle"] < 10
+
+
+def test_inverted_waves_and_q_waves_have_a_sign():
+    found = measured(drawn(t_height=-0.3, q_height=0.2))
+    assert found["t V2"] == found["t_bottom V2"] == pytest.approx(-0.3, abs=0.05)
+    assert found["q V2"] == pytest.approx(-0.2, abs=0.07) and found["q_duration V2"] > 15
+    assert found["qrs_t_angle"] > 150
+
+
+def test_heights_scale_and_durations_do_not():
+    once, twice = measured(drawn()), measured(2 * drawn())
+    for name in NAMES:
+        height = name.split()[0] in ("q", "r", "s", "j", "st", "t", "t_top", "t_bottom", "p", "limb_height")
+        if height:
+            assert twice[name] == pytest.approx(2 * once[name], abs=1e-4), name
+    for name in ("qrs_duration", "qt", "pr", "qrs_axis"):
+        assert twice[name] == pytest.approx(once[name], abs=1), name
+
+
+def test_an_early_broad_beat_is_seen():
+    signal = drawn()
+    time = np.arange(signal.shape[1]) / 500
+    signal -= 1.5 * bump(time - 5 * RR - 0.45, 0, 0.12)  # an extrasystole, three times as broad, upside down
+    found = measured(signal)
+    assert found["other_beats"] >= 1 and found["other_early"] < 0.8 and found["likeness_worst"] < 0.85
+
+
+def test_real_recordings_have_consistent_heights(sample):
+    for record in find_records(sample / "georgia")[:5]:
+        signal, _, _, _ = read_input(record, SignalConfig())
+        x = to_millivolts(signal)
+        found = measured(x, 100)
+        for lead, row in zip(LEADS, x):
+            assert 0 <= found[f"r {lead}"] - found[f"s {lead}"] < 1.2 * np.ptp(row) + 0.05, lead
+            assert found[f"t {lead}"] in (found[f"t_top {lead}"], found[f"t_bottom {lead}"])
+
+
+def test_what_is_not_there_is_not_measured():
+    signal = drawn()
+    signal[[2, 3, 4, 5, 7]] = 0
+    found = measured(signal)
+    assert np.isnan(found["r V2"]) and np.isnan(found["t III"]) and np.isfinite(found["r V1"])
+    signal[1:] = 0
+    found = measured(signal)
+    assert np.isnan(found["qrs_axis"]) and np.isnan(found["chest_height"]) and np.isfinite(found["qrs_duration"])
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.5, 1.2])
+def test_short_recordings_have_no_numbers(seconds):
+    signal = (1000 * drawn(100, seconds=seconds)).astype(np.int16)
+    numbers = recording_numbers(signal, 100, np.zeros(N_COVARIATES, np.float32))
+    assert numbers.shape == (N_NUMBERS,) and (np.isnan(numbers).all() or np.isfinite(numbers[-1]))
+    assert np.isnan(measure(np.zeros((12, 1000)), 100)[NAMES.index("qrs_duration")])
+    assert np.isnan(measure(drawn(30), 30)).all()  # too slow to see a QRS complex
+
+
+def test_numbers_hold_measures_covariates_and_missing_leads():
+    signal = (1000 * drawn(100)).astype(np.int16)
+    signal[7] = 0
+    covariates = np.arange(N_COVARIATES, dtype=np.float32)
+    numbers = recording_numbers(signal, 100, covariates)
+    np.testing.assert_array_equal(numbers[:N_MEASURES], measure(to_millivolts(signal), 100))
+    np.testing.assert_array_equal(numbers[N_MEASURES : N_MEASURES + N_COVARIATES], covariates)
+    np.testing.assert_array_equal(numbers[-12:], np.eye(12)[7])
+
+
+def test_noise_and_long_recordings_are_no_fault():
+    rng = np.random.default_rng(0)
+    for n in (100, 777, 1000, 60_000):
+        values = measure(rng.normal(0, 0.3, (12, n)), 100)
+        assert values.shape == (N_MEASURES,) and not np.isinf(values).any()
+    assert np.isfinite(measure(to_millivolts(fake_ecg(rng)), 500)).any()
