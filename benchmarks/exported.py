@@ -45,7 +45,7 @@ def exported_scores(session, signals: np.ndarray, covariates: np.ndarray) -> np.
 
 def measure(folder: Path) -> Iterator[Row]:
     """The exported model in onnxruntime beside PyTorch."""
-    predictor = load_predictor(DEFAULT_MODEL)
+    predictor = load_predictor(DEFAULT_MODEL).without_forests()
     session = open_session(predictor)
     records = of_10_s_at_500_hz(find_records(folder))[:N]
     read = [read_input(record, predictor.signal_config) for record in records]

@@ -3,7 +3,8 @@
 Integrated gradients (Sundararajan, Taly & Yan 2017) share out among the samples by how much the logit of a recording
 differs from that of a silent one. They are summed over the windows and over the members of an
 ensemble, so that their sum is the difference itself (a test holds that). What is known of the whole recording (age,
-sex, rhythm, which leads are there) stays as it is: these maps say where the network looked, given that.
+sex, rhythm, which leads are there) stays as it is: these maps say where the network looked, given that. A forest beside
+it decides on numbers and has no part in them.
 """
 
 import numpy as np

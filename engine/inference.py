@@ -17,7 +17,6 @@ import copy
 import os
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,17 +180,22 @@ class Predictor:
         return pd.DataFrame(columns)
 
     def predict(self, signals: Sequence[np.ndarray], covariates: np.ndarray) -> np.ndarray:
-        """Probabilities (R, C) float32, the mean over members (network and forest), of R signals (n_leads, T_i) int16 microvolts, of any
-        lengths, and covariates (R, N_COVARIATES), as `read` gives them.
+        """Probabilities (R, C) float32 of recordings, the mean over members (network and forest).
+
+        Args:
+            signals: R arrays (n_leads, T_i) int16 microvolts, of any lengths.
+            covariates: (R, N_COVARIATES), as `read` gives them.
         """
         if not self.has_forest:
             return predict(self.models, self.windows, signals, covariates, self.device)
-        pool = single_threads(torch.get_num_threads())
-        measure = partial(recording_numbers, sample_freq=self.signal_config.sample_freq)
-        waiting = [pool.submit(measure, x, covariates=known) for x, known in zip(signals, covariates)]
-        return predict(
-            self.models, self.windows, signals, covariates, self.device, lambda: np.stack([w.result() for w in waiting])
-        )
+        # One thread measures while others compute: it keeps the interpreter, which they hardly need.
+        measuring = single_threads(1).submit(self._measure, signals, covariates)
+        return predict(self.models, self.windows, signals, covariates, self.device, measuring.result)
+
+    def _measure(self, signals, covariates):
+        """(R, N_NUMBERS) float32."""
+        sample_freq = self.signal_config.sample_freq
+        return np.stack([recording_numbers(x, sample_freq, known) for x, known in zip(signals, covariates)])
 
     def embed(self, signals: Sequence[np.ndarray]) -> np.ndarray:
         """Features (R, D) float32 of R signals (n_leads, T_i) int16 microvolts: mean and maximum over time of what the

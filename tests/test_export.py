@@ -109,8 +109,8 @@ def exported(onnxruntime, tmp_path_factory):
     return file
 
 
-def test_the_shipped_model_answers_as_the_driver_does(exported, onnxruntime, sample, capsys):
-    predictor = load_predictor(ROOT / "mdl")
+def test_the_shipped_network_answers_as_in_the_driver(exported, onnxruntime, sample, capsys):
+    predictor = load_predictor(ROOT / "mdl").without_forests()
     session = onnxruntime.InferenceSession(exported)
     records = find_records(sample)[::20]
     for record in records:
@@ -134,7 +134,7 @@ def test_the_shipped_model_answers_as_the_driver_does(exported, onnxruntime, sam
 def test_the_documented_example_needs_nothing_of_this_code(exported, sample, tmp_path):
     """It gets R peaks, age and sex, and prints the driver's probabilities."""
     code, _ = blocks(ROOT / "docs" / "onnx.md", "python")
-    predictor = load_predictor(ROOT / "mdl")
+    predictor = load_predictor(ROOT / "mdl").without_forests()
     freq = predictor.signal_config.sample_freq
     signal, covariates, header, _ = read_input(sample / "georgia" / "E00004", predictor.signal_config)
     x = to_millivolts(signal)
@@ -208,8 +208,8 @@ def exported_program(tmp_path_factory):
     return file
 
 
-def test_a_program_answers_as_the_driver_does(exported_program, sample):
-    predictor = load_predictor(ROOT / "mdl")
+def test_a_program_answers_as_the_network_in_the_driver(exported_program, sample):
+    predictor = load_predictor(ROOT / "mdl").without_forests()
     module = read_program(exported_program.read_bytes())[0].module()
     for record in find_records(sample)[::10]:
         signal, covariates, _, _ = read_input(record, predictor.signal_config)
@@ -221,7 +221,7 @@ def test_a_program_answers_as_the_driver_does(exported_program, sample):
 def test_the_documented_program_needs_nothing_of_this_code(exported_program, sample, tmp_path):
     """In another folder, where none of these modules can be imported."""
     _, code = blocks(ROOT / "docs" / "onnx.md", "python")
-    predictor = load_predictor(ROOT / "mdl")
+    predictor = load_predictor(ROOT / "mdl").without_forests()
     signal, covariates, _, _ = read_input(sample / "georgia" / "E00004", predictor.signal_config)
     np.savez(tmp_path / "recording.npz", signal=to_millivolts(signal), covariates=covariates)
     (tmp_path / "model.pt2").symlink_to(exported_program)
