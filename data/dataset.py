@@ -123,7 +123,7 @@ def with_numbers(data: Dataset, rows: np.ndarray, sample_freq: float) -> Dataset
     recording.
     """
     found = np.zeros((len(data), N_NUMBERS), np.float32)
-    for row in tqdm(rows, desc="Measuring", unit="rec", leave=False):
+    for row in tqdm(rows, desc="Measuring", unit="rec", leave=False, disable=None):
         found[row] = recording_numbers(data.cache.signal(row), sample_freq, data.covariates[row])
     return replace(data, numbers=found)
 

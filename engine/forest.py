@@ -34,7 +34,7 @@ def _with_few_leads(data, rows, sample_freq):
     numbers = np.zeros((len(LEAD_SUBSETS), len(rows), N_NUMBERS), np.float32)
     for subset, found in zip(range(len(LEAD_SUBSETS)), numbers):
         kept = np.array([name in LEAD_SUBSETS[subset] for name in LEADS])[:, None]  # (12, 1)
-        for i, row in enumerate(tqdm(rows, desc="Measuring few leads", unit="rec", leave=False)):
+        for i, row in enumerate(tqdm(rows, desc="Measuring few leads", unit="rec", leave=False, disable=None)):
             covariates = data.subset_covariates[row, subset]
             found[i] = recording_numbers(data.cache.signal(row) * kept, sample_freq, covariates)
     return numbers
@@ -83,7 +83,7 @@ def grow(data: Dataset, rows: np.ndarray, n_classes: int, args: Namespace) -> Fo
     n_negative = (~targets & known).sum(0) / max(1, repeats)
     answered = columns[(n_positive >= MIN_POSITIVES) & (n_negative >= MIN_POSITIVES)]
     trees = []
-    for column in tqdm(answered, desc="Growing trees", unit="class", leave=False):
+    for column in tqdm(answered, desc="Growing trees", unit="class", leave=False, disable=None):
         use = known[:, column]
         trees += _grow_class(numbers[use], targets[use, column], weights[use], args)
     print(f"{args.forest} trees for each of {len(answered)} classes that {MIN_POSITIVES} recordings or more have")
