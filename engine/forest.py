@@ -20,13 +20,13 @@ from data.leads import LEADS
 from data.measures import N_NUMBERS, recording_numbers
 from engine.initial_run import InitialRun
 from engine.recordings import TrainValid
-from models.forest import NEVER, Forest
+from models.forest import Forest
 
 MIN_POSITIVES = 5  # recordings that have a class, or it gets no trees
 MAX_RECORDINGS = 20_000  # of which a forest grows: chosen by chance where there are more
 LEAF = 3  # recordings at a leaf at least
 TRIED = 0.2  # share of the numbers that a node chooses from
-MAX_DEPTH = 12
+MAX_DEPTH = 12  # a tree has less than 2**13 nodes: the steps between them are kept in 16 bits
 
 
 def _with_few_leads(data, rows, sample_freq):
@@ -123,29 +123,27 @@ def _as_forest(trees, answered, n_classes, typical):
     forest.roots.copy_(torch.from_numpy(roots).view(forest.roots.shape))
     for root, tree in zip(roots, trees):
         nodes = slice(root, root + tree.node_count)
-        order, below = _siblings_together(tree)
-        leaf = tree.children_left[order] < 0
-        limits = _not_above(tree.threshold[order])
-        forest.numbers[nodes] = torch.from_numpy(np.where(leaf, 0, tree.feature[order]).astype(np.int16))
-        forest.limits[nodes] = torch.from_numpy(np.where(leaf, np.float32(NEVER), limits))
-        forest.below[nodes] = torch.from_numpy((below + root).astype(np.int32))
+        order, steps = _siblings_together(tree)
+        leaf = steps == 0
         shares = tree.value[order, 0, 1] / tree.value[order, 0].sum(1)
-        forest.shares[nodes] = torch.from_numpy(shares).half()
+        forest.numbers[nodes] = torch.from_numpy(np.where(leaf, 0, tree.feature[order]))
+        forest.values[nodes] = torch.from_numpy(np.where(leaf, shares, _not_above(tree.threshold[order])))
+        forest.steps[nodes] = torch.from_numpy(steps)
     return forest
 
 
 def _siblings_together(tree):
-    """-> order (n,): nodes of a tree such that the two below each are neighbours, the root first; below (n,): place in
-    this order of the first of the two, or of the node itself where it is a leaf.
+    """-> order (n,): nodes of a tree such that the two below each are neighbours, the root first; steps (n,): from a
+    place in this order to the first of the two, 0 at a leaf.
     """
     order = [0]
-    below = np.arange(tree.node_count)
+    steps = np.zeros(tree.node_count, int)
     for place in range(tree.node_count):
         node = order[place]
         if tree.children_left[node] >= 0:
-            below[place] = len(order)
+            steps[place] = len(order) - place
             order += [tree.children_left[node], tree.children_right[node]]
-    return np.array(order), below
+    return np.array(order), steps
 
 
 def _not_above(limits):

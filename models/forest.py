@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-NEVER = torch.finfo(torch.float32).max  # limit of a leaf: no number is above it
 SURE = 0.001  # no forest is surer than this or 1 - this: what stands at its leaves are shares of few recordings
 
 
 class Forest(nn.Module):
     """T trees for each of C' of the C classes. Every node but a leaf asks whether a number is above a limit; the answer
-    is the mean over a class's trees of what stands at the leaves. `engine.forest` grows them.
+    is the mean over a class's trees of what stands at the leaves. `engine.forest` grows them. Seven bytes a node.
 
     Args:
         n_classes: C, of the model.
@@ -28,10 +27,10 @@ class Forest(nn.Module):
         self.register_buffer("typical", torch.zeros(n_numbers))  # stands for a number that is not known
         self.register_buffer("columns", torch.zeros(n_classes, dtype=torch.int32))  # among the C' answers; C': no trees
         self.register_buffer("roots", torch.zeros(n_answered, n_trees, dtype=torch.int32))
-        self.register_buffer("numbers", torch.zeros(n_nodes, dtype=torch.int16))  # which one a node looks at
-        self.register_buffer("limits", torch.zeros(n_nodes))
-        self.register_buffer("below", torch.zeros(n_nodes, dtype=torch.int32))  # the next node; if above, the one after
-        self.register_buffer("shares", torch.zeros(n_nodes, dtype=torch.float16))  # of recordings that have the class
+        dtype = torch.uint8 if n_numbers <= 256 else torch.int16
+        self.register_buffer("numbers", torch.zeros(n_nodes, dtype=dtype))  # which one a node looks at
+        self.register_buffer("values", torch.zeros(n_nodes))  # its limit; at a leaf, the share that has the class
+        self.register_buffer("steps", torch.zeros(n_nodes, dtype=torch.int16))  # to the next node; 0 at a leaf
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -39,24 +38,24 @@ class Forest(nn.Module):
         return {
             "n_answered": self.roots.shape[0],
             "n_trees": self.roots.shape[1],
-            "n_nodes": len(self.below),
+            "n_nodes": len(self.steps),
             "tree_depth": self.tree_depth,
             "n_numbers": len(self.typical),
         }
 
     def check(self) -> None:
         """Refuse, with a ValueError, trees that lead out of the tensors: they may come from a stranger."""
-        n_nodes = len(self.below)
-        last = self.below + (self.limits < NEVER).int()
+        n_nodes = len(self.steps)
+        furthest = torch.arange(n_nodes) + self.steps + (self.steps != 0)
         places = (
             ("columns", self.columns, len(self.roots) + 1),
             ("roots", self.roots, n_nodes),
             ("numbers", self.numbers, len(self.typical)),
-            ("below", torch.cat([self.below, last]), n_nodes),
+            ("steps", torch.where(self.steps < 0, -1, furthest), n_nodes),
         )
         for name, values, end in places:
             if values.numel() and not 0 <= values.min() <= values.max() < end:
-                raise ValueError(f"forest.{name} holds numbers beyond 0 to {end - 1}")
+                raise ValueError(f"forest.{name} leads beyond 0 to {end - 1}")
 
     def forward(self, x: Tensor) -> Tensor:
         """Probabilities of recordings.
@@ -74,9 +73,10 @@ class Forest(nn.Module):
         node = self.roots.flatten().expand(n_recordings, -1).flatten()  # (R C' T,)
         for _ in range(self.tree_depth):
             number = known.index_select(0, begins + self.numbers.index_select(0, node))
-            above = number > self.limits.index_select(0, node)  # at a leaf never
-            node = self.below.index_select(0, node) + above
-        answers = self.shares.index_select(0, node).float().reshape(-1, *self.roots.shape).mean(2)  # (R, C')
+            step = self.steps.index_select(0, node)
+            above = (number > self.values.index_select(0, node)) & (step > 0)
+            node = node + step + above  # of the two below, the first, or if above the second
+        answers = self.values.index_select(0, node).reshape(-1, *self.roots.shape).mean(2)  # (R, C')
         answers = torch.cat([answers.clamp(SURE, 1 - SURE), torch.full_like(x[:, :1], torch.nan)], 1)  # (R, C' + 1)
         nothing = torch.isnan(x).all(1, keepdim=True)  # (R, 1)
         return answers.index_select(1, self.columns).masked_fill(nothing, torch.nan)

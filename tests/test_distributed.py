@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -237,12 +238,10 @@ def test_resident_batches_hold_their_own_share(dataset, monkeypatch):
 def test_validation_is_shared_out_in_stretches(dataset, monkeypatch):
     monkeypatch.setattr("engine.validation.fold_norms", lambda model: model)
     monkeypatch.setattr(
-        "engine.validation.predict", lambda models, windows, signals, covariates, device: covariates
+        "engine.validation.predict", lambda models, windows, signals, covariates, device, numbers: covariates
     )  # each recording answers with its row
     monkeypatch.setattr(ProcessGroup, "all_gather_object", lambda group, value: [value])
-    rows, covariates = np.arange(1, 12), np.arange(len(dataset), dtype=np.float32)[:, None]
-    shares = [
-        predict_together(None, 250, dataset.cache, covariates, rows, ProcessGroup(rank, 3))[:, 0].tolist()
-        for rank in range(3)
-    ]
+    rows = np.arange(1, 12)
+    numbered = replace(dataset, covariates=np.arange(len(dataset), dtype=np.float32)[:, None])
+    shares = [predict_together(None, 250, numbered, rows, ProcessGroup(rank, 3))[:, 0].tolist() for rank in range(3)]
     assert shares == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11]]

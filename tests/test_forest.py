@@ -50,7 +50,7 @@ def test_the_answers_are_those_of_scikit_learn(kind):
     for asked in (x, rng.normal(size=(300, 12)).astype(np.float32)):
         expected = theirs.predict_proba(asked)[:, 1].clip(SURE, 1 - SURE)
         found = ours(torch.from_numpy(asked))
-        np.testing.assert_allclose(found[:, 1], expected, atol=3e-4)  # half precision
+        np.testing.assert_allclose(found[:, 1], expected, atol=1e-6)
         assert torch.isnan(found[:, [0, 2]]).all()
 
 
@@ -140,16 +140,14 @@ def test_fine_tuning_takes_the_trees_of_shared_classes_over(run, sample, tmp_pat
     assert new.models[0].forest.columns[0] == len(new.models[0].forest.roots)  # no trees for what is new
 
 
-@pytest.mark.parametrize(
-    "name, value", [("roots", 10**6), ("numbers", 999), ("below", -1), ("below", 10**6), ("columns", 99)]
-)
+@pytest.mark.parametrize("name, value", [("roots", 10**6), ("steps", -1), ("steps", 30000), ("columns", 99)])
 def test_trees_that_lead_nowhere_are_refused(run, tmp_path, name, value):
     damaged = RunFolder(tmp_path)
     damaged.write_json("config.json", run.read_config())
     state = run.load("model.pth")["members"][0]
     state[f"forest.{name}"].view(-1)[0] = value
     damaged.save("model.pth", {"members": [state]})
-    with pytest.raises(RunError, match=f"model.pth is damaged: forest.{name} holds numbers beyond"):
+    with pytest.raises(RunError, match=f"model.pth is damaged: forest.{name} leads beyond"):
         load_run(tmp_path)
 
 

@@ -237,7 +237,7 @@ def test_a_run_that_goes_on_keeps_its_windows(overlap, trained, tmp_path, monkey
     run.write_json("config.json", config)
     asked = []
 
-    def predict(models, windows, signals, covariates, device):
+    def predict(models, windows, signals, covariates, device, numbers):
         asked.extend(windows)
         return np.full((len(signals), len(CLASSES)), 0.5, np.float32)
 
