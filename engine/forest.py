@@ -29,17 +29,6 @@ TRIED = 0.2  # share of the numbers that a node chooses from
 MAX_DEPTH = 12  # a tree has less than 2**13 nodes: the steps between them are kept in 16 bits
 
 
-def _with_few_leads(data, rows, sample_freq):
-    """(S, R, N_NUMBERS) of the same recordings if they had the leads of each of LEAD_SUBSETS only."""
-    numbers = np.zeros((len(LEAD_SUBSETS), len(rows), N_NUMBERS), np.float32)
-    for subset, found in zip(range(len(LEAD_SUBSETS)), numbers):
-        kept = np.array([name in LEAD_SUBSETS[subset] for name in LEADS])[:, None]  # (12, 1)
-        for i, row in enumerate(tqdm(rows, desc="Measuring few leads", unit="rec", leave=False, disable=None)):
-            covariates = data.subset_covariates[row, subset]
-            found[i] = recording_numbers(data.cache.signal(row) * kept, sample_freq, covariates)
-    return numbers
-
-
 def forest_of(
     args: Namespace, start: InitialRun | None, data: Dataset, recordings: TrainValid, class_set: ClassSet
 ) -> tuple[Dataset, Forest | None]:
@@ -64,30 +53,46 @@ def grow(data: Dataset, rows: np.ndarray, n_classes: int, args: Namespace) -> Fo
         args: forest (trees for each class), sample_freq (of the signals, Hz), lead_subsets (share of the weight that
             recordings with few leads get) and seed.
     """
+    rows = rows[~np.isnan(data.numbers[rows]).all(1)]
     if len(rows) > MAX_RECORDINGS:
         rows = np.sort(np.random.default_rng(args.seed).choice(rows, MAX_RECORDINGS, replace=False))
-    rows = rows[~np.isnan(data.numbers[rows]).all(1)]
-    numbers = data.numbers[rows]  # (R, F)
-    typical = _typical(numbers)
-    weights = np.ones(len(rows))
-    if args.lead_subsets:
-        few = _with_few_leads(data, rows, args.sample_freq)  # (S, R, F)
-        numbers = np.concatenate([numbers, *few])
-        weights = np.repeat([1 - args.lead_subsets, *[args.lead_subsets / len(few)] * len(few)], len(rows))
-    repeats = len(weights) // max(1, len(rows))
+    has = data.targets[rows, :n_classes] > 0.5
+    known = data.mask[rows, :n_classes] > 0
+    enough = np.minimum((has & known).sum(0), (~has & known).sum(0)) >= MIN_POSITIVES
+    answered = np.flatnonzero(enough)
+    print(f"{args.forest} trees for each of {len(answered)} classes that {MIN_POSITIVES} recordings or more have")
+    if not len(answered):
+        return None
+    typical = _typical(data.numbers[rows])
+    numbers, weights = _examples(data, rows, args)  # (R or (1 + S) R, F)
     numbers = np.where(np.isnan(numbers), typical, numbers)
-    targets = np.tile(data.targets[rows, :n_classes] > 0.5, (repeats, 1))
-    known = np.tile(data.mask[rows, :n_classes] > 0, (repeats, 1))
-    columns = np.arange(n_classes)
-    n_positive = (targets & known).sum(0) / max(1, repeats)
-    n_negative = (~targets & known).sum(0) / max(1, repeats)
-    answered = columns[(n_positive >= MIN_POSITIVES) & (n_negative >= MIN_POSITIVES)]
+    copies = len(numbers) // len(rows)
     trees = []
     for column in tqdm(answered, desc="Growing trees", unit="class", leave=False, disable=None):
-        use = known[:, column]
-        trees += _grow_class(numbers[use], targets[use, column], weights[use], args)
-    print(f"{args.forest} trees for each of {len(answered)} classes that {MIN_POSITIVES} recordings or more have")
-    return _as_forest(trees, answered, n_classes, typical) if len(answered) else None
+        use = np.tile(known[:, column], copies)
+        trees += _grow_class(numbers[use], np.tile(has[:, column], copies)[use], weights[use], args)
+    return _as_forest(trees, answered, n_classes, typical)
+
+
+def _examples(data, rows, args):
+    """Numbers and weights of recordings, and of the same with few leads if these are asked for."""
+    numbers = data.numbers[rows]
+    if not args.lead_subsets:
+        return numbers, np.ones(len(rows))
+    few = _with_few_leads(data, rows, args.sample_freq)
+    weights = [1 - args.lead_subsets, *[args.lead_subsets / len(few)] * len(few)]
+    return np.concatenate([numbers, *few]), np.repeat(weights, len(rows))
+
+
+def _with_few_leads(data, rows, sample_freq):
+    """(S, R, F) numbers of recordings if they had the leads of each of LEAD_SUBSETS only."""
+    numbers = np.zeros((len(LEAD_SUBSETS), len(rows), N_NUMBERS), np.float32)
+    for number, subset in enumerate(LEAD_SUBSETS):
+        kept = np.array([name in subset for name in LEADS])[:, None]  # (12, 1)
+        for i, row in enumerate(tqdm(rows, desc="Measuring few leads", unit="rec", leave=False, disable=None)):
+            covariates = data.subset_covariates[row, number]
+            numbers[number, i] = recording_numbers(data.cache.signal(row) * kept, sample_freq, covariates)
+    return numbers
 
 
 def _typical(numbers):

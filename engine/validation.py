@@ -180,6 +180,6 @@ def prediction_rows(names: list[str], dx: list[tuple], class_set: ClassSet, y_sc
         y_score: (R, C).
     """
     return [
-        {"record": name, "dx": "|".join(codes), **dict(zip(class_set.codes, map(float, row)))}
-        for name, codes, row in zip(names, dx, y_score)
+        {"record": name, "dx": "|".join(codes), **dict(zip(class_set.codes, row))}
+        for name, codes, row in zip(names, dx, y_score.astype(np.float32))  # written in as few digits as it takes
     ]

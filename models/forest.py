@@ -54,7 +54,7 @@ class Forest(nn.Module):
             ("steps", torch.where(self.steps < 0, -1, furthest), n_nodes),
         )
         for name, values, end in places:
-            if values.numel() and not 0 <= values.min() <= values.max() < end:
+            if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < end:
                 raise ValueError(f"forest.{name} leads beyond 0 to {end - 1}")
 
     def forward(self, x: Tensor) -> Tensor:
