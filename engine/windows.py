@@ -1,6 +1,7 @@
 """Networks over whole recordings: window by window, batch by batch, on all cores."""
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -164,6 +165,10 @@ def single_threads(n: int) -> ThreadPoolExecutor:
     start.
     """
     return ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of these threads, and would wait for them
+    os.register_at_fork(after_in_child=single_threads.cache_clear)
 
 
 def window_batches(

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import shutil
+import signal as signals_of_processes
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ import train
 from data.inputs import read_input
 from data.labels import load_class_set
 from data.preprocess import SignalConfig, to_millivolts
-from data.records import find_records
+from data.records import find_records, read_record
 from engine.ensemble import join
 from engine.explain import attribute, mean_logits
 from engine.inference import load_predictor
@@ -263,3 +266,28 @@ def test_a_config_that_does_not_say_it_sanely_is_not_resumed(trained, tmp_path):
     run.write_json("config.json", config)
     with pytest.raises(SystemExit, match="config.json: overlap is 250, not a whole number from 0 to 249"):
         train.main(["--folder", str(run.path), "--resume", "--epochs", "2"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_answers_too(sample):
+    """The threads that its parent has used are not there."""
+    shipped = load_predictor(ROOT / "mdl")
+
+    def answer():
+        x, covariates = shipped.read(*read_record(str(sample / "georgia" / "E00001")))
+        return shipped.predict([x], covariates[None])
+
+    expected = answer()
+    pid = os.fork()
+    if not pid:
+        os._exit(0 if np.array_equal(answer(), expected) else 1)
+    for _ in range(600):
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(pid, signals_of_processes.SIGKILL)
+        os.waitpid(pid, 0)
+        pytest.fail("it waits for ever")
+    assert status == 0
