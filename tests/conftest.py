@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # another number of threads rounds differently
@@ -123,6 +125,7 @@ def start_script(script, *args, cwd, stdout, stderr, environment=()):
     if pid:
         return pid
     gc.freeze()  # what earlier tests left stays: to collect a session of onnxruntime is to wait for threads not forked
+    tqdm.set_lock(threading.RLock())  # its own: one that is killed while it draws would keep the shared one
     status = 1
     try:
         os.dup2(stdout.fileno(), 1)

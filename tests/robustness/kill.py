@@ -23,6 +23,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
@@ -36,6 +37,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import numpy as np
 import torch
 from conftest import fake_ecg, write_record
+from tqdm import tqdm
 
 import driver
 import pretrain
@@ -89,6 +91,7 @@ def start(main, arguments, log, write=None):
     if pid:
         return pid
     status = 1
+    tqdm.set_lock(threading.RLock())  # its own: one that is killed while it draws would keep the shared one
     try:
         left = None if write is None else die_at_write(write)
         with open(log, "w") as out:
