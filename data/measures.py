@@ -106,7 +106,6 @@ def measure(signal: np.ndarray, sample_freq: float) -> np.ndarray:
     """
     values = dict.fromkeys(NAMES, np.nan)
     if sample_freq > 2 * BAND[1] and signal.shape[1] >= sample_freq:
-        signal = signal - signal.mean(axis=1, keepdims=True)
         peaks = r_peaks(signal, sample_freq)
         values |= _rhythm(peaks / sample_freq)
         values |= _shape(signal, peaks, sample_freq)
@@ -144,6 +143,7 @@ def _shape(signal, peaks, sample_freq):
     if len(number) > MAX_BEATS:
         number = number[np.linspace(0, len(number) - 1, MAX_BEATS).astype(int)]
     beats = signal[:, peaks[number][:, None] + np.arange(-before, after)].transpose(1, 0, 2)  # (n, 12, P)
+    beats = beats - signal.mean(axis=1)[:, None]
     flat = beats.reshape(len(number), -1)  # (n, 12 P)
     usual, likeness, median = resemble_median(flat)
     values = _likeness(peaks / sample_freq, number, usual, likeness)

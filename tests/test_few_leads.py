@@ -9,11 +9,13 @@ import driver
 from data.covariates import LEAD_SUBSETS, recording_covariates, subset_covariates
 from data.labels import load_class_set
 from data.leads import LEADS
+from data.measures import recording_numbers
 from data.preprocess import SignalConfig, preprocess, to_microvolts, to_millivolts
 from data.records import parse_header, read_record
 from engine.augment import augment, keep_lead_subset
 from engine.inference import load_predictor
 from models import build_model
+from models.forest import join
 
 RECORDED = (("I", "II"), ("I", "II", "V2"), ("I",))  # leads of a recorder that stand for each of LEAD_SUBSETS
 TINY = {"encoder": "xresnet", "stem": 8, "widths": [8, 8], "depths": [1, 1], "n_classes": 4, "n_covariates": 3}
@@ -94,7 +96,9 @@ def test_the_shipped_model_is_one_network_that_is_told_which_leads_are_missing(s
 
 @pytest.mark.parametrize("names", [("I",), ("I", "II"), LEADS[:8], LEADS], ids=["1", "2", "8", "12"])
 def test_the_shipped_model_answers_for_any_leads(names, shipped, sample):
-    """Against the head's linear layer on the mean and maximum of the encoder's features, age, sex, rhythm and flags."""
+    """Against the head's linear layer on the mean and maximum of the encoder's features, age, sex, rhythm and flags, in
+    one with the forest.
+    """
     adc, header = read_record(sample / "georgia" / "E00001")
     rows = [row for row, name in enumerate(header.lead_names) if name in names]
     header = header._replace(n_leads=len(rows), leads=tuple(header.leads[row] for row in rows))
@@ -109,8 +113,11 @@ def test_the_shipped_model_answers_for_any_leads(names, shipped, sample):
         known = torch.cat([torch.from_numpy(covariates), there.float() - 1])  # (N_COVARIATES + 12,)
         known = known.expand(len(windows), -1)
         told = model.head.linear(torch.cat([features.mean(2), features.amax(2), known], 1)).sigmoid().mean(0)
+    np.testing.assert_allclose(shipped.without_forests().predict([signal], covariates[None])[0], told, atol=1e-5)
+    numbers = torch.from_numpy(recording_numbers(signal, 100, covariates))[None]
+    expected = join(told[None], model.forest(numbers))[0]
     y_score = shipped.predict([signal], covariates[None])[0]
-    np.testing.assert_allclose(y_score, told, atol=1e-5)
+    np.testing.assert_allclose(y_score, expected, atol=1e-5)
     assert y_score.std() > 0.01
 
 
