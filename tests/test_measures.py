@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from conftest import fake_ecg
 
 from data.covariates import N_COVARIATES
 from data.inputs import read_input
@@ -132,9 +131,35 @@ def test_numbers_hold_measures_covariates_and_missing_leads():
     np.testing.assert_array_equal(numbers[-12:], np.eye(12)[7])
 
 
-def test_noise_and_long_recordings_are_no_fault():
-    rng = np.random.default_rng(0)
-    for n in (100, 777, 1000, 60_000):
-        values = measure(rng.normal(0, 0.3, (12, n)), 100)
-        assert values.shape == (N_MEASURES,) and not np.isinf(values).any()
-    assert np.isfinite(measure(to_millivolts(fake_ecg(rng)), 500)).any()
+def odd_signal(rng, kind, n, sample_freq):
+    """(12, n) microvolts: noise, spikes, a wandering line, a constant, square waves, pulses, the last bit."""
+    time = np.arange(n) / sample_freq
+    spikes = np.zeros((12, n))
+    spikes[:, rng.integers(0, n, 1 + n // 60)] = rng.uniform(-10000, 10000)
+    return (
+        rng.normal(0, 10 ** rng.uniform(0, 4), (12, n)),
+        spikes,
+        np.cumsum(rng.normal(0, 100, (12, n)), 1),
+        np.full((12, n), rng.integers(-10000, 10000)),
+        10000 * np.sign(np.sin(time * rng.uniform(1, 60))) * np.ones((12, 1)),
+        rng.normal(0, 300, (12, n)) * (time % 1 < 0.03),
+        rng.integers(-1, 2, (12, n)),
+    )[kind]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", range(7))
+def test_odd_signals_are_no_fault(kind):
+    rng = np.random.default_rng(kind)
+    for _ in range(40):
+        sample_freq = float(rng.choice([41, 50, 100, 257, 500, 1000]))
+        signal = odd_signal(rng, kind, int(rng.integers(1, 12 * sample_freq)), sample_freq)
+        signal = signal.clip(-10000, 10000).astype(np.int16)
+        signal[rng.random(12) < rng.choice([0, 0.6])] = 0
+        numbers = recording_numbers(signal, sample_freq, np.zeros(N_COVARIATES, np.float32))
+        assert numbers.shape == (N_NUMBERS,) and not np.isinf(numbers).any()
+
+
+def test_a_long_recording_is_measured_on_some_of_its_beats():
+    found = measured(np.tile(drawn(100, seconds=8), 60), 100)
+    assert found["beats"] > 500 and found["r V1"] == pytest.approx(1, abs=0.05)
