@@ -9,8 +9,9 @@ of what lies before and after it. docs/results.md says what they are worth.
 
 import numpy as np
 
-from data.beats import resemble_median
+from data.beats import resemble_median, row_median
 from data.covariates import N_COVARIATES
+from data.filters import row_quantiles
 from data.leads import LEADS
 from data.preprocess import to_millivolts
 from data.rhythm import BAND, MIN_INTERVALS, r_peaks
@@ -75,7 +76,8 @@ OF_LEAD = (
     "t_to_qrs",
     "p",
 )
-NAMES = (*RHYTHM, *LIKENESS, *WHOLE, *(f"{name} {lead}" for name in OF_LEAD for lead in LEADS))
+_WITH_LEADS = {name: [f"{name} {lead}" for lead in LEADS] for name in OF_LEAD}
+NAMES = (*RHYTHM, *LIKENESS, *WHOLE, *(name for names in _WITH_LEADS.values() for name in names))
 N_MEASURES = len(NAMES)
 N_NUMBERS = N_MEASURES + N_COVARIATES + len(LEADS)
 
@@ -109,7 +111,7 @@ def measure(signal: np.ndarray, sample_freq: float) -> np.ndarray:
         peaks = r_peaks(signal, sample_freq)
         values |= _rhythm(peaks / sample_freq)
         values |= _shape(signal, peaks, sample_freq)
-    return np.array([values[name] for name in NAMES], np.float32)
+    return np.fromiter(map(values.__getitem__, NAMES), np.float32, N_MEASURES)
 
 
 def _rhythm(times):
@@ -117,18 +119,19 @@ def _rhythm(times):
     intervals = np.diff(times)
     if len(intervals) < MIN_INTERVALS:
         return {"beats": len(times)}
-    typical = np.median(intervals)
+    typical = row_median(intervals)
     steps = np.diff(intervals)
-    low, high = np.quantile(intervals, (0.25, 0.75))
+    order = np.sort(intervals)
+    low, high = np.interp((0.25, 0.75), np.linspace(0, 1, len(order)), order)
     values = (
         len(times),
         typical,
         intervals.std() / intervals.mean(),
-        intervals.min() / typical,
-        intervals.max() / typical,
+        order[0] / typical,
+        order[-1] / typical,
         (high - low) / typical,
         np.sqrt((steps**2).mean()) / typical,
-        np.median(np.abs(steps)) / typical,
+        row_median(np.abs(steps)) / typical,
     )
     return dict(zip(RHYTHM, values))
 
@@ -146,22 +149,25 @@ def _shape(signal, peaks, sample_freq):
     beats = beats - signal.mean(axis=1)[:, None]
     flat = beats.reshape(len(number), -1)  # (n, 12 P)
     usual, likeness, median = resemble_median(flat)
-    values = _likeness(peaks / sample_freq, number, usual, likeness)
+    intervals = np.diff(peaks) / sample_freq  # s
+    typical = row_median(intervals) if len(intervals) else np.nan
+    values = _likeness(np.r_[np.nan, intervals / typical][number], usual, likeness)
     if 1 < usual.sum() < len(usual):
         beats = beats[usual]
-        median = np.median(flat[usual], axis=0)
+        median = row_median(flat[usual])
     fine, factor = _interpolated(median.reshape(beats.shape[1:]), sample_freq)
-    typical = np.median(np.diff(peaks)) / sample_freq if len(peaks) > 1 else np.nan  # s
     values |= _waves(fine, before * factor, sample_freq * factor, typical, signal.any(axis=1))
     return values | _constancy(beats, before, sample_freq)
 
 
-def _likeness(times, number, usual, likeness):
-    """{name of LIKENESS: number}; number, usual, likeness (n,) of the whole beats."""
-    early = np.full(len(times), np.nan)
-    if len(times) > 1:
-        early[1:] = np.diff(times) / np.median(np.diff(times))
-    early = early[number]
+def _likeness(early, usual, likeness):
+    """{name of LIKENESS: number} of the whole beats.
+
+    Args:
+        early: (n,) RR interval before each over the median, NaN of the first.
+        usual: (n,) bool, it resembles the median beat.
+        likeness: (n,) its correlation with that.
+    """
     order = np.sort(likeness)
     values = (
         order[0],
@@ -206,7 +212,7 @@ def _waves(beat, centre, rate, typical, there):
     angle = (values["qrs_axis"] - values.get("t_axis", np.nan) + 180) % 360 - 180
     values["qrs_t_angle"] = abs(angle)
     for name, row in of_lead.items():  # (12,)
-        values |= zip((f"{name} {lead}" for lead in LEADS), np.where(there, row, np.nan))
+        values |= zip(_WITH_LEADS[name], np.where(there, row, np.nan).tolist())
     if not there[:2].all():  # an axis needs two limb leads, from which preprocessing computes the others
         values |= dict.fromkeys(("qrs_axis", "t_axis", "qrs_t_angle"), np.nan)
     if not there[6:].any():
@@ -220,7 +226,7 @@ def _qrs_limits(beat, centre, rate):
     speed = np.convolve(speed, np.full(5, 1 / 5), "same")
     reach = round(0.12 * rate)
     fastest = centre - reach + speed[centre - reach : centre + reach].argmax()
-    slow = speed < SLOW * speed[fastest] + np.quantile(speed, 0.2)
+    slow = speed < SLOW * speed[fastest] + row_quantiles(speed[None], 0.2).item()
     width = round(QUIET * rate)
     quiet = np.convolve(slow, np.ones(width), "valid") > width - 0.5  # (P - width,) from here on for QUIET
     first = centre - round(0.18 * rate)
