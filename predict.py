@@ -2,7 +2,7 @@
 
     python predict.py RECORD                       what the model in mdl/ says: a table of the probable diagnoses
     python predict.py RECORD --plot ecg.png        and the ECG on paper, 25 mm/s and 10 mm/mV (.png, .pdf or .svg)
-    python predict.py RECORD --plot --explain      into ID.png, with what carried the decisions (three in the picture)
+    python predict.py RECORD --plot --explain      into ID.png, with what the network saw (three decisions)
     python predict.py A.hea B.hea --json           several recordings, for programs
     python predict.py RECORD --model RUN --all     every class of your own model, a run folder or a folder of them
 
@@ -63,7 +63,7 @@ def parse_args(argv=None):
         "--plot", nargs="?", const="", metavar="FILE", help="draw the ECG: .png, .pdf or .svg (default: ID.png)"
     )
     parser.add_argument("--start", type=float, default=0.0, metavar="SECONDS", help="where the picture begins")
-    parser.add_argument("--explain", action="store_true", help="say and shade what carried each decision")
+    parser.add_argument("--explain", action="store_true", help="say and shade what carried each decision of the network")
     parser.add_argument("--all", action="store_true", help="every class, not only the probable ones")
     parser.add_argument("--json", action="store_true", help="for programs: see above")
     args = parser.parse_args(argv)
