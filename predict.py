@@ -63,7 +63,7 @@ def parse_args(argv=None):
         "--plot", nargs="?", const="", metavar="FILE", help="draw the ECG: .png, .pdf or .svg (default: ID.png)"
     )
     parser.add_argument("--start", type=float, default=0.0, metavar="SECONDS", help="where the picture begins")
-    parser.add_argument("--explain", action="store_true", help="say and shade what carried each decision of the network")
+    parser.add_argument("--explain", action="store_true", help="say and shade what carried the network's decisions")
     parser.add_argument("--all", action="store_true", help="every class, not only the probable ones")
     parser.add_argument("--json", action="store_true", help="for programs: see above")
     args = parser.parse_args(argv)
