@@ -119,10 +119,10 @@ def with_lead_subsets(data: Dataset, rows: np.ndarray, sample_freq: float) -> Da
 
 
 def with_numbers(data: Dataset, rows: np.ndarray, sample_freq: float) -> Dataset:
-    """The same Dataset, with what is measured of its recordings `rows`, on which a forest decides. Takes milliseconds a
-    recording.
+    """The same Dataset, with what is measured of its recordings `rows`, on which a forest decides; NaN of the others.
+    Takes milliseconds a recording.
     """
-    found = np.zeros((len(data), N_NUMBERS), np.float32)
+    found = np.full((len(data), N_NUMBERS), np.nan, np.float32)
     for row in tqdm(rows, desc="Measuring", unit="rec", leave=False, disable=None):
         found[row] = recording_numbers(data.cache.signal(row), sample_freq, data.covariates[row])
     return replace(data, numbers=found)

@@ -20,6 +20,7 @@ MAX_STAGES = 24  # entries of a list
 MAX_BLOCKS = 256  # of a network, all stages together
 MAX_WEIGHTS = 5 * 10**8
 MAX_NODES = 2**26  # of a forest
+MAX_TREE_DEPTH = 64  # every question is asked of all trees, even where they have ended
 MAX_WINDOW = 2**17  # samples; 22 minutes at 100 Hz
 MAX_MEMBERS = 100  # models in one run folder
 
@@ -82,6 +83,8 @@ def _check_forest(config, n_leads):
         return 0
     for key in FOREST:
         _check_whole_number(key, config.get(key), 0, MAX_NODES if key == "n_nodes" else MAX_SIZE)
+    if config["tree_depth"] > MAX_TREE_DEPTH:
+        raise ValueError(f"tree_depth {config['tree_depth']} is more than {MAX_TREE_DEPTH}")
     if n_leads != len(LEADS) or config["n_numbers"] != N_NUMBERS:
         raise ValueError(f"the forest must read {len(LEADS)} leads and {N_NUMBERS} numbers on the recording")
     if config["n_answered"] * config["n_trees"] > config["n_nodes"]:

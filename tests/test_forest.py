@@ -152,7 +152,8 @@ def test_trees_that_lead_nowhere_are_refused(run, tmp_path, name, value):
 
 
 @pytest.mark.parametrize(
-    "sizes", [{"n_numbers": 9}, {"n_trees": 10**5}, {"n_nodes": 1}, {"n_nodes": -1}, {"n_nodes": 2**40}]
+    "sizes",
+    [{"n_numbers": 9}, {"n_trees": 10**5}, {"n_nodes": 1}, {"n_nodes": -1}, {"n_nodes": 2**40}, {"tree_depth": 65}],
 )
 def test_impossible_sizes_are_refused(run, tmp_path, sizes):
     config = run.read_config()
