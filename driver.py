@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from data.covariates import N_COVARIATES
 from data.headers import printable
 from data.inputs import chunks, read_input
 from data.labels import ClassSet
@@ -147,7 +148,8 @@ def gather(waiting: Sequence[tuple[Record, Future]]) -> Batch:
 
 def classify(predictor: Predictor, batch: Batch) -> np.ndarray:
     """Probabilities (b, C) of the readable recordings. Raises RunError where the model has none."""
-    y_score = predictor.predict(batch.signals, np.array(batch.covariates))
+    covariates = np.reshape(batch.covariates, (-1, N_COVARIATES))  # (b, N_COVARIATES), b may be 0
+    y_score = predictor.predict(batch.signals, covariates)
     if not np.isfinite(y_score).all():
         raise RunError("the model's answers are not numbers: its weights are damaged")
     return y_score

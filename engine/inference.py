@@ -189,13 +189,8 @@ class Predictor:
         if not self.has_forest:
             return predict(self.models, self.windows, signals, covariates, self.device)
         # One thread measures while others compute: it keeps the interpreter, which they hardly need.
-        measuring = single_threads(1).submit(self._measure, signals, covariates)
+        measuring = single_threads(1).submit(recording_numbers, signals, self.signal_config.sample_freq, covariates)
         return predict(self.models, self.windows, signals, covariates, self.device, measuring.result)
-
-    def _measure(self, signals, covariates):
-        """(R, N_NUMBERS) float32."""
-        sample_freq = self.signal_config.sample_freq
-        return np.stack([recording_numbers(x, sample_freq, known) for x, known in zip(signals, covariates)])
 
     def embed(self, signals: Sequence[np.ndarray]) -> np.ndarray:
         """Features (R, D) float32 of R signals (n_leads, T_i) int16 microvolts: mean and maximum over time of what the

@@ -114,8 +114,8 @@ def test_the_shipped_model_answers_for_any_leads(names, shipped, sample):
         known = known.expand(len(windows), -1)
         told = model.head.linear(torch.cat([features.mean(2), features.amax(2), known], 1)).sigmoid().mean(0)
     np.testing.assert_allclose(shipped.without_forests().predict([signal], covariates[None])[0], told, atol=1e-5)
-    numbers = torch.from_numpy(recording_numbers(signal, 100, covariates))[None]
-    expected = join(told[None], model.forest(numbers))[0]
+    numbers = recording_numbers([signal], 100, covariates[None])
+    expected = join(told[None], model.forest(torch.from_numpy(numbers)))[0]
     y_score = shipped.predict([signal], covariates[None])[0]
     np.testing.assert_allclose(y_score, expected, atol=1e-5)
     assert y_score.std() > 0.01

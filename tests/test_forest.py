@@ -109,12 +109,20 @@ def test_the_predictor_joins_network_and_forest(run, sample):
     record = find_records(sample)[7]
     signal, covariates = predictor.read(*read_record(record))
     alone = predictor.without_forests().predict([signal], covariates[None])
-    numbers = recording_numbers(signal, 100.0, covariates)
-    forest = model.forest(torch.from_numpy(numbers)[None])
+    numbers = recording_numbers([signal], 100.0, covariates[None])
+    forest = model.forest(torch.from_numpy(numbers))
     expected = join(torch.from_numpy(alone), forest)
     np.testing.assert_allclose(predictor.predict([signal], covariates[None]), expected, atol=1e-5)
     assert np.abs(expected.numpy() - alone).max() > 0.01
     assert run.read_config()["members"][0]["model"]["n_trees"] == 5
+
+
+def test_a_batch_of_which_nothing_can_be_read_is_skipped(run, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "broken.hea").write_text("broken 12 500 5000\n")
+    assert driver.main([str(run.path), str(tmp_path / "in"), str(tmp_path / "out")]) == 1
+    assert "0 recordings classified" in capsys.readouterr().out
+    assert "broken" in (tmp_path / "out" / "skipped_records.csv").read_text()
 
 
 def test_validation_and_driver_say_the_same(run, sample, tmp_path):

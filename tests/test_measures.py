@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from plain_waves import plain_waves
 
 from data.covariates import N_COVARIATES
 from data.inputs import read_input
@@ -9,6 +10,7 @@ from data.leads import LEADS
 from data.measures import N_MEASURES, N_NUMBERS, NAMES, measure, recording_numbers
 from data.preprocess import SignalConfig, to_millivolts
 from data.records import find_records
+from data.waves import OF_LEAD, WHOLE, measure_waves
 
 RR = 0.8  # s
 
@@ -32,7 +34,7 @@ def drawn(sample_freq=500, seconds=10, qrs=0.1, pr=0.16, qt=0.38, axis=30, t_hei
 
 
 def measured(signal, sample_freq=500):
-    return dict(zip(NAMES, measure(signal, sample_freq).tolist()))
+    return dict(zip(NAMES, measure([signal], sample_freq)[0].tolist()))
 
 
 @pytest.mark.parametrize("sample_freq", [100, 250, 500, 1000])
@@ -115,18 +117,18 @@ def test_what_is_not_there_is_not_measured():
 @pytest.mark.parametrize("seconds", [0.01, 0.5, 1.2])
 def test_short_recordings_have_no_numbers(seconds):
     signal = (1000 * drawn(100, seconds=seconds)).astype(np.int16)
-    numbers = recording_numbers(signal, 100, np.zeros(N_COVARIATES, np.float32))
+    [numbers] = recording_numbers([signal], 100, np.zeros((1, N_COVARIATES)))
     assert numbers.shape == (N_NUMBERS,) and (np.isnan(numbers).all() or np.isfinite(numbers[-1]))
-    assert np.isnan(measure(np.zeros((12, 1000)), 100)[NAMES.index("qrs_duration")])
-    assert np.isnan(measure(drawn(30), 30)).all()  # too slow to see a QRS complex
+    assert np.isnan(measured(np.zeros((12, 1000)), 100)["qrs_duration"])
+    assert np.isnan(measure([drawn(30)], 30)).all()  # too slow to see a QRS complex
 
 
 def test_numbers_hold_measures_covariates_and_missing_leads():
     signal = (1000 * drawn(100)).astype(np.int16)
     signal[7] = 0
     covariates = np.arange(N_COVARIATES, dtype=np.float32)
-    numbers = recording_numbers(signal, 100, covariates)
-    np.testing.assert_array_equal(numbers[:N_MEASURES], measure(to_millivolts(signal), 100))
+    [numbers] = recording_numbers([signal], 100, covariates[None])
+    np.testing.assert_array_equal(numbers[:N_MEASURES], measure([to_millivolts(signal)], 100)[0])
     np.testing.assert_array_equal(numbers[N_MEASURES : N_MEASURES + N_COVARIATES], covariates)
     np.testing.assert_array_equal(numbers[-12:], np.eye(12)[7])
 
@@ -156,10 +158,32 @@ def test_odd_signals_are_no_fault(kind):
         signal = odd_signal(rng, kind, int(rng.integers(1, 12 * sample_freq)), sample_freq)
         signal = signal.clip(-10000, 10000).astype(np.int16)
         signal[rng.random(12) < rng.choice([0, 0.6])] = 0
-        numbers = recording_numbers(signal, sample_freq, np.zeros(N_COVARIATES, np.float32))
+        [numbers] = recording_numbers([signal], sample_freq, np.zeros((1, N_COVARIATES)))
         assert numbers.shape == (N_NUMBERS,) and not np.isinf(numbers).any()
 
 
 def test_a_long_recording_is_measured_on_some_of_its_beats():
     found = measured(np.tile(drawn(100, seconds=8), 60), 100)
     assert found["beats"] > 500 and found["r V1"] == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("rate", [334, 500, 748])
+def test_beats_of_many_recordings_are_measured_as_one_alone(rate):
+    """By loops over slices, on beats of ECGs and on noise, with leads and RR intervals missing."""
+    rng = np.random.default_rng(rate)
+    shapes = [
+        drawn(rate, 1, rng.uniform(0.06, 0.16), rng.uniform(0.1, 0.3), rng.uniform(0.3, 0.5), rng.uniform(-180, 180))
+        for _ in range(12)
+    ]
+    shapes += list(np.cumsum(rng.normal(0, 0.05, (12, 12, rate)), 2))
+    beats = np.stack([np.roll(shape, round(0.4 * rate), 1) for shape in shapes])  # the R peak at 0.4 s
+    beats = (beats + rng.normal(0, 0.01, beats.shape)).astype(np.float32)
+    there = rng.random((len(beats), 12)) < 0.8
+    typical = np.where(rng.random(len(beats)) < 0.8, rng.uniform(0.29, 2, len(beats)), np.nan)
+    whole, in_leads = measure_waves(beats, round(0.4 * rate), rate, typical, there)
+    names = [*WHOLE, *(f"{name} {lead}" for name in OF_LEAD for lead in LEADS)]
+    for i, found in enumerate(np.concatenate([whole, in_leads], 1)):
+        expected = plain_waves(beats[i].astype(float), round(0.4 * rate), rate, typical[i], there[i])
+        assert sorted(names) == sorted(expected)
+        np.testing.assert_allclose(found, [expected[name] for name in names], rtol=1e-3, atol=1e-4, err_msg=str(i))
+    assert not np.isnan(whole[there[:, :2].all(1) & ~np.isnan(typical)]).any()
