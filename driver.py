@@ -24,6 +24,8 @@ The file of --embeddings holds the arrays `record` (R,) as in that table, `featu
 of the ensemble that a feature belongs to, and `covariates` (R, 23), age, sex and rhythm. docs/python.md has an example.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import sys
@@ -42,7 +44,8 @@ from data.headers import printable
 from data.inputs import chunks, read_input
 from data.labels import ClassSet
 from data.leads import LEADS
-from data.preprocess import MISSING_LEADS, SignalConfig
+from data.measures import N_NUMBERS
+from data.preprocess import MISSING_LEADS
 from data.records import Record, RecordError, find_records
 from engine.arguments import path_argument
 from engine.distributed import ProcessGroup, process_group
@@ -55,6 +58,7 @@ from engine.summary import prepare_summary_file, write_summary
 from run_12ECG_classifier import DEFAULT_MODEL
 
 BATCH = 64  # recordings
+PART = 16  # of them that a thread reads and measures at once
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -96,19 +100,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 @dataclass
 class Batch:
-    """Recordings that were read together. The first three lists have an entry for each readable one."""
+    """Recordings that were read together. The first four lists have an entry for each readable one."""
 
     records: list[Record] = field(default_factory=list)
     signals: list[np.ndarray] = field(default_factory=list)  # (n_leads, T_i) int16 microvolts
     covariates: list[np.ndarray] = field(default_factory=list)  # (N_COVARIATES,)
+    numbers: list[np.ndarray] = field(default_factory=list)  # (N_NUMBERS,), for a model with a forest
     warnings: list[dict[str, str]] = field(default_factory=list)  # rows (record, warning)
     errors: list[tuple[Record, RecordError]] = field(default_factory=list)  # of those that cannot be read
 
     def __len__(self) -> int:
         return len(self.records) + len(self.errors)
 
+    def extend(self, other: Batch) -> None:
+        """Append the recordings of another."""
+        for name, entries in vars(other).items():
+            getattr(self, name).extend(entries)
 
-def read_ahead(records: Sequence[Record], config: SignalConfig, workers: int, group: ProcessGroup) -> Iterator[Batch]:
+
+def read_ahead(records: Sequence[Record], predictor: Predictor, workers: int, group: ProcessGroup) -> Iterator[Batch]:
     """Yield the records batch by batch, each while the next one is being read by `workers` threads. Several processes
     take turns: the batches, and so the answers, are the same for any number of them.
     """
@@ -119,23 +129,26 @@ def read_ahead(records: Sequence[Record], config: SignalConfig, workers: int, gr
         waiting = []
         for chunk in islice(chunks(records, BATCH), group.rank, None, group.world_size):
             before = waiting
-            waiting = [(record, pool.submit(read_input, record, config)) for record in chunk]
+            parts = [chunk[begin : begin + PART] for begin in range(0, len(chunk), PART)]
+            waiting = [pool.submit(read, part, predictor) for part in parts]
             if before:
-                yield gather(before)
-                bar.update(group.count(len(before)) - bar.n)  # all that all processes have done
+                batch = gather(before)
+                yield batch
+                bar.update(group.count(len(batch)) - bar.n)  # all that all processes have done
         if waiting:
-            yield gather(waiting)
-            group.count(len(waiting))
+            batch = gather(waiting)
+            yield batch
+            group.count(len(batch))
         group.barrier()  # others may still be at work
         bar.update(group.count(0) - bar.n)
 
 
-def gather(waiting: Sequence[tuple[Record, Future]]) -> Batch:
-    """A batch of what the threads made of its records."""
+def read(records: Sequence[Record], predictor: Predictor) -> Batch:
+    """Read some records, and measure on them what the model wants to know."""
     batch = Batch()
-    for record, future in waiting:
+    for record in records:
         try:
-            signal, covariates, _, warnings = future.result()
+            signal, covariates, _, warnings = read_input(record, predictor.signal_config)
         except RecordError as error:
             batch.errors.append((record, error))
             continue
@@ -143,13 +156,24 @@ def gather(waiting: Sequence[tuple[Record, Future]]) -> Batch:
         batch.signals.append(signal)
         batch.covariates.append(covariates)
         batch.warnings += [{"record": record.name, "warning": text} for text in warnings]
+    if predictor.has_forest and batch.records:
+        batch.numbers += list(predictor.measure(batch.signals, np.array(batch.covariates)))
+    return batch
+
+
+def gather(waiting: Sequence[Future]) -> Batch:
+    """A batch of what the threads read."""
+    batch = Batch()
+    for future in waiting:
+        batch.extend(future.result())
     return batch
 
 
 def classify(predictor: Predictor, batch: Batch) -> np.ndarray:
     """Probabilities (b, C) of the readable recordings. Raises RunError where the model has none."""
     covariates = np.reshape(batch.covariates, (-1, N_COVARIATES))  # (b, N_COVARIATES), b may be 0
-    y_score = predictor.predict(batch.signals, covariates)
+    numbers = np.reshape(batch.numbers, (-1, N_NUMBERS)) if predictor.has_forest else None
+    y_score = predictor.predict(batch.signals, covariates, numbers)
     if not np.isfinite(y_score).all():
         raise RunError("the model's answers are not numbers: its weights are damaged")
     return y_score
@@ -182,7 +206,7 @@ def run(args: argparse.Namespace, group: ProcessGroup) -> int:
             print(f"{len(output.answered)} of {len(output.records)} recordings have an output already")
         output.share_out(group)
         embedded = []  # with --embeddings
-        for batch in read_ahead(output.todo, predictor.signal_config, args.workers, group):
+        for batch in read_ahead(output.todo, predictor, args.workers, group):
             y_score = classify(predictor, batch)  # (b, C), while the answers before are written
             output.wait()
             output.add_warnings(batch.warnings + needs_rows(predictor, batch))

@@ -4,6 +4,8 @@ A network that reads windows of a few seconds recognises shapes well but cannot 
 what the whole recording shows. They also carry over between hospitals: a heart rate is a heart rate.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from data.filters import band_pass, row_quantiles
@@ -16,13 +18,31 @@ PREMATURE = (0.6, 0.7, 0.8, 0.9)  # shortest RR interval as a share of the media
 SOFTNESS = (1.5, 0.01, 0.02)  # widths of the steps at the three kinds of limits
 N_RHYTHM = len(RATES) + len(VARIATIONS) + len(PREMATURE)
 MIN_INTERVALS = 3
+REMEMBERED = 64  # signals
+SHORT = 2**17  # bytes; 10 s at 100 Hz are 48,000
 _LIMITS = np.array(RATES + VARIATIONS + PREMATURE)  # (N_RHYTHM,)
 _KIND = np.repeat(np.arange(3), [len(RATES), len(VARIATIONS), len(PREMATURE)])  # (N_RHYTHM,)
 _WIDTH = 2 * np.array(SOFTNESS)[_KIND]  # (N_RHYTHM,)
 
 
 def r_peaks(signal: np.ndarray, sample_freq: float) -> np.ndarray:
-    """Samples of the R peaks; signal (n_leads, T) mV -> (n,) int. Leads vote, so a silent or noisy one does little."""
+    """Samples of the R peaks; signal (n_leads, T) mV -> (n,) int. Leads vote, so a silent or noisy one does little.
+
+    Those of the last REMEMBERED short signals are not searched again: rhythm and measures ask for them in turn.
+    """
+    if signal.nbytes > SHORT:
+        return _search(signal, sample_freq)
+    return _remembered(signal.tobytes(), signal.dtype.str, signal.shape, sample_freq)
+
+
+@lru_cache(REMEMBERED)
+def _remembered(samples, dtype, shape, sample_freq):
+    peaks = _search(np.frombuffer(samples, dtype).reshape(shape), sample_freq)
+    peaks.flags.writeable = False
+    return peaks
+
+
+def _search(signal, sample_freq):
     strength = np.abs(band_pass(signal, BAND, sample_freq))  # (n_leads, T)
     strength /= row_quantiles(strength, 0.98) + 1e-3
     width = max(1, round(0.08 * sample_freq))

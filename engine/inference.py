@@ -101,6 +101,8 @@ class Predictor:
         model reads, or none. Decisions stay: what else shows, and how often a class occurs, is worth more than silence
         (docs/results.md).
         """
+        if signal.any(axis=1).all():
+            return []
         always = self.needs()
         found = {column: text for column, text in self.needs(signal).items() if column not in always}
         if not found:
@@ -179,18 +181,25 @@ class Predictor:
         }
         return pd.DataFrame(columns)
 
-    def predict(self, signals: Sequence[np.ndarray], covariates: np.ndarray) -> np.ndarray:
+    def predict(
+        self, signals: Sequence[np.ndarray], covariates: np.ndarray, numbers: np.ndarray | None = None
+    ) -> np.ndarray:
         """Probabilities (R, C) float32 of recordings, the mean over members (network and forest).
 
         Args:
             signals: R arrays (n_leads, T_i) int16 microvolts, of any lengths.
             covariates: (R, N_COVARIATES), as `read` gives them.
+            numbers: (R, N_NUMBERS), as `measure` gives them, which is asked here if it is None. Only a forest needs it.
         """
-        if not self.has_forest:
-            return predict(self.models, self.windows, signals, covariates, self.device)
+        if numbers is not None or not self.has_forest:
+            return predict(self.models, self.windows, signals, covariates, self.device, lambda: numbers)
         # One thread measures while others compute: it keeps the interpreter, which they hardly need.
-        measuring = single_threads(1).submit(recording_numbers, signals, self.signal_config.sample_freq, covariates)
+        measuring = single_threads(1).submit(self.measure, signals, covariates)
         return predict(self.models, self.windows, signals, covariates, self.device, measuring.result)
+
+    def measure(self, signals: Sequence[np.ndarray], covariates: np.ndarray) -> np.ndarray:
+        """(R, N_NUMBERS) float32, what a forest wants to know of recordings. Arguments as of `predict`."""
+        return recording_numbers(signals, self.signal_config.sample_freq, covariates)
 
     def embed(self, signals: Sequence[np.ndarray]) -> np.ndarray:
         """Features (R, D) float32 of R signals (n_leads, T_i) int16 microvolts: mean and maximum over time of what the
