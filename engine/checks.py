@@ -81,8 +81,11 @@ def _check_forest(config, n_leads):
     """Number of nodes of the forest that a model config describes; ValueError for one that cannot be."""
     if not set(FOREST) & set(config):
         return 0
-    for key in FOREST:
-        _check_whole_number(key, config.get(key), 0, MAX_NODES if key == "n_nodes" else MAX_SIZE)
+    for key, default in FOREST.items():
+        if isinstance(default, float):
+            _check_value(key, config.get(key, default), default)
+        else:
+            _check_whole_number(key, config.get(key), 0, MAX_NODES if key == "n_nodes" else MAX_SIZE)
     if config["tree_depth"] > MAX_TREE_DEPTH:
         raise ValueError(f"tree_depth {config['tree_depth']} is more than {MAX_TREE_DEPTH}")
     if n_leads != len(LEADS) or config["n_numbers"] != N_NUMBERS:

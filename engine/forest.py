@@ -26,6 +26,7 @@ MIN_POSITIVES = 5  # recordings that have a class, or it gets no trees
 MAX_RECORDINGS = 20_000  # of which a forest grows: chosen by chance where there are more
 LEAF = 3  # recordings at a leaf at least
 TRIED = 0.2  # share of the numbers that a node chooses from
+SHARE = 0.6  # of the logits of both: docs/results.md has others
 MAX_DEPTH = 12  # a tree has less than 2**13 nodes: the steps between them are kept in 16 bits
 
 
@@ -121,7 +122,7 @@ def _as_forest(trees, answered, n_classes, typical):
     """The Forest of scikit-learn's trees, class after class."""
     n_nodes = sum(tree.node_count for tree in trees)
     depth = max(tree.max_depth for tree in trees)
-    forest = Forest(n_classes, len(answered), len(trees) // len(answered), n_nodes, depth, len(typical))
+    forest = Forest(n_classes, len(answered), len(trees) // len(answered), n_nodes, depth, len(typical), SHARE)
     forest.typical.copy_(torch.from_numpy(typical))
     forest.columns.fill_(len(answered))
     forest.columns[answered] = torch.arange(len(answered), dtype=torch.int32)

@@ -15,7 +15,6 @@ import torch
 
 from data.preprocess import to_millivolts, window_starts
 from models import ECGModel
-from models.forest import join
 
 BATCH = 64  # windows
 OVERLAP = (
@@ -94,7 +93,7 @@ def with_forest(model: ECGModel, y_score: np.ndarray, numbers: Callable[[], np.n
         x = torch.from_numpy(numbers()).to(model.forest.typical.device)
         # On one thread: split in two it is hardly faster, and the second waits for more, busily, for milliseconds.
         answers = single_threads(1).submit(torch.inference_mode()(model.forest), x).result()  # (R, C)
-        return join(torch.from_numpy(y_score), answers.double().cpu()).numpy()
+        return model.forest.join(torch.from_numpy(y_score), answers.double().cpu()).numpy()
 
 
 def embed(

@@ -51,7 +51,7 @@ ENCODERS = {
 CAUSAL_ENCODERS = ("transformer", "causal_resnet")  # see no sample after the frame they describe
 HEAD = {"head_dropout": 0.3, "n_covariates": 23, "lead_flags": False, "n_classes": 24}
 # Sizes of a Forest beside the head; no trees, no forest.
-FOREST = {"n_answered": 0, "n_trees": 0, "n_nodes": 0, "tree_depth": 0, "n_numbers": 0}
+FOREST = {"n_answered": 0, "n_trees": 0, "n_nodes": 0, "tree_depth": 0, "n_numbers": 0, "forest_share": 0.5}
 DEFAULT_MODEL = {"encoder": "xresnet", **ENCODERS["xresnet"][1], **HEAD}
 
 
@@ -87,7 +87,7 @@ class ECGModel(nn.Module):
         return self.head(features, frame_lengths, covariates)
 
     @property
-    def forest_sizes(self) -> dict[str, int]:
+    def forest_sizes(self) -> dict[str, float]:
         """What a model's config says of the forest; nothing where there is none."""
         return {} if self.forest is None else self.forest.sizes
 

@@ -19,11 +19,22 @@ class Forest(nn.Module):
         n_nodes: of all trees together.
         tree_depth: questions from a root to the deepest leaf.
         n_numbers: F, of a recording.
+        forest_share: weight of the forest's logit in the answer, that of the network is 1 - forest_share.
     """
 
-    def __init__(self, n_classes: int, n_answered: int, n_trees: int, n_nodes: int, tree_depth: int, n_numbers: int):
+    def __init__(
+        self,
+        n_classes: int,
+        n_answered: int,
+        n_trees: int,
+        n_nodes: int,
+        tree_depth: int,
+        n_numbers: int,
+        forest_share: float,
+    ):
         super().__init__()
         self.tree_depth = tree_depth
+        self.forest_share = forest_share
         self.register_buffer("typical", torch.zeros(n_numbers))  # stands for a number that is not known
         self.register_buffer("columns", torch.zeros(n_classes, dtype=torch.int32))  # among the C' answers; C': no trees
         self.register_buffer("roots", torch.zeros(n_answered, n_trees, dtype=torch.int32))
@@ -33,7 +44,7 @@ class Forest(nn.Module):
         self.register_buffer("steps", torch.zeros(n_nodes, dtype=torch.int16))  # to the next node; 0 at a leaf
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, float]:
         """What a model's config says of it."""
         return {
             "n_answered": self.roots.shape[0],
@@ -41,6 +52,7 @@ class Forest(nn.Module):
             "n_nodes": len(self.steps),
             "tree_depth": self.tree_depth,
             "n_numbers": len(self.typical),
+            "forest_share": self.forest_share,
         }
 
     def check(self) -> None:
@@ -81,8 +93,9 @@ class Forest(nn.Module):
         nothing = torch.isnan(x).all(1, keepdim=True)  # (R, 1)
         return answers.index_select(1, self.columns).masked_fill(nothing, torch.nan)
 
-
-def join(network: Tensor, forest: Tensor) -> Tensor:
-    """Probabilities (R, C) of both in one: the mean of their logits, or the network's where the forest has none."""
-    both = torch.sigmoid((torch.logit(network, eps=1e-6) + torch.logit(forest)) / 2)
-    return torch.where(torch.isnan(forest), network, both)
+    def join(self, network: Tensor, answers: Tensor) -> Tensor:
+        """Probabilities (R, C) of a network with those of `forward`: the weighted mean of their logits, or the
+        network's where the forest has none.
+        """
+        logits = torch.lerp(torch.logit(network, eps=1e-6), torch.logit(answers), self.forest_share)
+        return torch.where(torch.isnan(answers), network, torch.sigmoid(logits))

@@ -15,7 +15,6 @@ from data.records import parse_header, read_record
 from engine.augment import augment, keep_lead_subset
 from engine.inference import load_predictor
 from models import build_model
-from models.forest import join
 
 RECORDED = (("I", "II"), ("I", "II", "V2"), ("I",))  # leads of a recorder that stand for each of LEAD_SUBSETS
 TINY = {"encoder": "xresnet", "stem": 8, "widths": [8, 8], "depths": [1, 1], "n_classes": 4, "n_covariates": 3}
@@ -115,7 +114,7 @@ def test_the_shipped_model_answers_for_any_leads(names, shipped, sample):
         told = model.head.linear(torch.cat([features.mean(2), features.amax(2), known], 1)).sigmoid().mean(0)
     np.testing.assert_allclose(shipped.without_forests().predict([signal], covariates[None])[0], told, atol=1e-5)
     numbers = recording_numbers([signal], 100, covariates[None])
-    expected = join(told[None], model.forest(torch.from_numpy(numbers)))[0]
+    expected = model.forest.join(told[None], model.forest(torch.from_numpy(numbers)))[0]
     y_score = shipped.predict([signal], covariates[None])[0]
     np.testing.assert_allclose(y_score, expected, atol=1e-5)
     assert y_score.std() > 0.01

@@ -1,5 +1,6 @@
 """Forests: the same answers as scikit-learn's, beside a network, in a run folder, taken over, and damaged."""
 
+import copy
 from argparse import Namespace
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from engine.inference import load_predictor
 from engine.run_folder import RunError, RunFolder
 from engine.trained_run import load_run
 from models import build_model
-from models.forest import SURE, Forest, join
+from models.forest import SURE, Forest
 
 FLAGS = ("--epochs", "1", "--batch_size", "8", "--no-plots")
 GROW = Namespace(forest=20, seed=3, lead_subsets=0.0, sample_freq=100.0)
@@ -87,12 +88,18 @@ def test_what_is_unknown_counts_as_typical_and_nothing_known_is_no_answer(grown)
     assert grown(torch.zeros(0, N_NUMBERS)).shape == (0, 3)
 
 
-def test_answers_are_joined_by_their_logits():
+@pytest.mark.parametrize("share", [0.5, 0.6])
+def test_answers_are_joined_by_their_logits(grown, share):
     network = torch.tensor([[0.5, 0.9, 0.0, 1.0]], dtype=torch.float64)
     forest = torch.tensor([[0.5, torch.nan, 0.5, 0.001]], dtype=torch.float64)
-    joined = join(network, forest)
+    both = copy.copy(grown)
+    both.forest_share = share
+    joined = both.join(network, forest)
     assert joined[0, 0] == pytest.approx(0.5) and joined[0, 1] == 0.9
-    assert 0 < joined[0, 2] < 0.01 and 0.1 < joined[0, 3] < 0.999
+    assert 0 < joined[0, 2] < 0.01
+    assert torch.logit(joined[0, 3]).item() == pytest.approx(
+        share * np.log(1 / 999) + (1 - share) * np.log(1e6), abs=1e-3
+    )
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +118,7 @@ def test_the_predictor_joins_network_and_forest(run, sample):
     alone = predictor.without_forests().predict([signal], covariates[None])
     numbers = recording_numbers([signal], 100.0, covariates[None])
     forest = model.forest(torch.from_numpy(numbers))
-    expected = join(torch.from_numpy(alone), forest)
+    expected = model.forest.join(torch.from_numpy(alone), forest)
     np.testing.assert_allclose(predictor.predict([signal], covariates[None]), expected, atol=1e-5)
     assert np.abs(expected.numpy() - alone).max() > 0.01
     assert run.read_config()["members"][0]["model"]["n_trees"] == 5
@@ -161,7 +168,15 @@ def test_trees_that_lead_nowhere_are_refused(run, tmp_path, name, value):
 
 @pytest.mark.parametrize(
     "sizes",
-    [{"n_numbers": 9}, {"n_trees": 10**5}, {"n_nodes": 1}, {"n_nodes": -1}, {"n_nodes": 2**40}, {"tree_depth": 65}],
+    [
+        {"n_numbers": 9},
+        {"n_trees": 10**5},
+        {"n_nodes": 1},
+        {"n_nodes": -1},
+        {"n_nodes": 2**40},
+        {"tree_depth": 65},
+        {"forest_share": 1.5},
+    ],
 )
 def test_impossible_sizes_are_refused(run, tmp_path, sizes):
     config = run.read_config()
