@@ -8,12 +8,13 @@ import pytest
 import torch
 
 import train
-from benchmarks import loops, reference, runs
+from benchmarks import loops, out_of_fold, reference, runs
 from benchmarks.accuracy import CONFIGURATIONS
 from benchmarks.recordings import replicate
 from benchmarks.timing import compare, table
 from data.preprocess import SignalConfig, preprocess
 from data.records import find_records, read_record
+from engine.ensemble import read_predictions
 from engine.inference import load_predictor
 from engine.metrics import compute_scores, load_weights, normal_column
 from models import build_model
@@ -120,3 +121,28 @@ def test_answers_are_read_back_as_they_were_given(sample, tmp_path):
 def test_train_py_takes_the_flags_of_every_configuration(name, sample):
     args, pretrained = train.parse_args([*CONFIGURATIONS[name].split(), "--input_folder", str(sample)])
     assert pretrained is None and args.covariates == ("--no-covariates" not in CONFIGURATIONS[name])
+
+
+def test_every_recording_is_answered_by_the_run_that_validated_it(sample, untrained_run, tmp_path, capsys):
+    records = find_records(sample / "georgia")
+    folders = []
+    for k in range(2):
+        torch.manual_seed(k)
+        run = untrained_run(runs.CLASS_SET)
+        run.write_text("valid_ids.txt", "".join(f"{record.name}\n" for record in records[k::2]))
+        run.write_bytes("final_model.pth", (run / "model.pth").read_bytes())
+        folders.append(run.path)
+    out_of_fold.main([str(folders[0]), *map(str, folders), "--input_folder", str(sample / "georgia")])
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in table[2:]] == ["| all 12", "| I, II, V2", "| I, II", "| I"]
+    found = read_predictions(runs.RunFolder(folders[0]), runs.CLASS_SET)
+    assert sorted(found) == sorted(record.name for record in records)
+    for k, folder in enumerate(folders):
+        predictor = load_predictor(folder)
+        signal, covariates = predictor.read(*read_record(records[k]))
+        dx, y_score = found[records[k].name]
+        np.testing.assert_allclose(y_score, predictor.predict([signal], covariates[None])[0], atol=1e-5)
+        assert dx == read_record(records[k])[1].dx
+    with pytest.raises(SystemExit):
+        out_of_fold.main([str(folders[0]), str(folders[0]), str(folders[0]), "--input_folder", str(sample / "georgia")])
+    assert "validated by several" in capsys.readouterr().err
