@@ -89,11 +89,14 @@ def with_forest(model: ECGModel, y_score: np.ndarray, numbers: Callable[[], np.n
     """The probabilities (R, C) of a model's network, joined with those of its forest; as they are without one."""
     if model.forest is None:
         return y_score
-    with torch.inference_mode():
-        x = torch.from_numpy(numbers()).to(model.forest.typical.device)
-        # On one thread: split in two it is hardly faster, and the second waits for more, busily, for milliseconds.
-        answers = single_threads(1).submit(torch.inference_mode()(model.forest), x).result()  # (R, C)
-        return model.forest.join(torch.from_numpy(y_score), answers.double().cpu()).numpy()
+    # On one thread: split in two it is hardly faster, and the second then waits for more, busily, for milliseconds.
+    return single_threads(1).submit(_join, model.forest, y_score, numbers()).result()
+
+
+@torch.inference_mode()
+def _join(forest, y_score, numbers):
+    answers = forest(torch.from_numpy(numbers).to(forest.typical.device))  # (R, C)
+    return forest.join(torch.from_numpy(y_score), answers.double().cpu()).numpy()
 
 
 def embed(

@@ -96,9 +96,8 @@ def test_torchrun_tells_the_processes_who_they_are(folder_of_records, tmp_path):
     args = "--input_folder", folder_of_records, *TINY, "--folder", "two"
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     command = [*launcher, str(ROOT / "train.py"), *map(str, args)]
-    for flags, said in ((), "epoch   1"), (("--resume",), "Nothing to resume"):
-        done = subprocess.run([*command, *flags], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
-        assert done.returncode == 0 and done.stdout.count(said) == 1, done.stderr
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("epoch   1") == 1, done.stderr
 
 
 def test_one_process_goes_on_with_what_two_began(folder_of_records, tmp_path, run_script):

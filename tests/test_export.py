@@ -195,7 +195,7 @@ def test_windows_without_overlap_become_a_program():
 
 @pytest.mark.slow
 def test_a_program_joins_members_of_different_windows():
-    predictor = predictor_of("xresnet", "causal_resnet", "xresnet", windows=THREE)
+    predictor = predictor_of("xresnet", "causal_resnet", windows=THREE[:2])
     assert largest_difference_of_program(program_bytes(predictor), predictor) < 1e-6
 
 
