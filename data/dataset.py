@@ -12,7 +12,7 @@ from tqdm import tqdm
 from data.cache import SignalCache
 from data.covariates import LEAD_SUBSETS, N_COVARIATES, N_DEMOGRAPHICS, subset_covariates
 from data.labels import NORMAL, ClassSet, is_diagnosis
-from data.measures import AT_ONCE, N_NUMBERS, recording_numbers
+from data.measures import N_NUMBERS, recording_numbers
 from data.metadata import Metadata
 from data.preprocess import to_millivolts
 from data.rhythm import RATES
@@ -123,10 +123,8 @@ def with_numbers(data: Dataset, rows: np.ndarray, sample_freq: float) -> Dataset
     Takes milliseconds a recording.
     """
     found = np.full((len(data), N_NUMBERS), np.nan, np.float32)
-    parts = [rows[begin : begin + AT_ONCE] for begin in range(0, len(rows), AT_ONCE)]
-    for part in tqdm(parts, desc="Measuring", unit="batch", leave=False, disable=None):
-        signals = [data.cache.signal(row) for row in part]
-        found[part] = recording_numbers(signals, sample_freq, data.covariates[part])
+    signals = map(data.cache.signal, tqdm(rows, desc="Measuring", unit="rec", leave=False, disable=None))
+    found[rows] = recording_numbers(signals, sample_freq, data.covariates[rows])
     return replace(data, numbers=found)
 
 

@@ -9,8 +9,9 @@ at once (`data.waves`): one by one, most of the time went into calling NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -56,27 +57,22 @@ N_MEASURES = len(NAMES)
 N_NUMBERS = N_MEASURES + N_COVARIATES + len(LEADS)
 
 
-def recording_numbers(signals: Sequence[np.ndarray], sample_freq: float, covariates: np.ndarray) -> np.ndarray:
+def recording_numbers(signals: Iterable[np.ndarray], sample_freq: float, covariates: np.ndarray) -> np.ndarray:
     """(R, N_NUMBERS) float32, what a forest decides on: `measure`, the covariates, and 1 for each lead that is missing.
     A row is all NaN where no whole beat is found: then a forest has nothing to say.
 
     Args:
-        signals: R arrays (12, T_i) int16 microvolts, leads as in LEADS.
+        signals: R arrays (12, T_i) int16 microvolts, leads as in LEADS; asked for one after the other.
         sample_freq: Hz.
         covariates: (R, N_COVARIATES), see data.covariates.
     """
-    numbers = np.empty((len(signals), N_NUMBERS), np.float32)
-    for begin in range(0, len(signals), AT_ONCE):
-        part = slice(begin, begin + AT_ONCE)
-        numbers[part, :N_MEASURES] = measure([to_millivolts(signal) for signal in signals[part]], sample_freq)
-    numbers[:, N_MEASURES : -len(LEADS)] = covariates
-    for row, signal in enumerate(signals):
-        numbers[row, -len(LEADS) :] = ~signal.any(axis=1)
+    values, there = _measured(map(to_millivolts, signals), sample_freq)
+    numbers = np.concatenate([values, covariates, ~there], axis=1, dtype=np.float32)
     numbers[np.isnan(numbers[:, NAMES.index("qrs_duration")])] = np.nan
     return numbers
 
 
-def measure(signals: Sequence[np.ndarray], sample_freq: float) -> np.ndarray:
+def measure(signals: Iterable[np.ndarray], sample_freq: float) -> np.ndarray:
     """(R, N_MEASURES) float32 in the order of NAMES, NaN where there is nothing to measure: no beats are found, a lead
     is missing (zero throughout), or the rate is too low to see a QRS complex.
 
@@ -84,28 +80,78 @@ def measure(signals: Sequence[np.ndarray], sample_freq: float) -> np.ndarray:
         signals: R arrays (12, T_i) mV, leads as in LEADS.
         sample_freq: Hz.
     """
-    values = np.full((len(signals), N_MEASURES), np.nan, np.float32)
-    if sample_freq <= 2 * BAND[1]:
-        return values
-    rhythm, likeness, whole, constancy, of_lead = np.split(values, _PARTS, axis=1)  # views
-    beats = {}
-    for row, signal in enumerate(signals):
-        if signal.shape[1] >= sample_freq:
-            peaks = r_peaks(signal, sample_freq)
-            rhythm[row] = _rhythm(peaks / sample_freq)
-            beat = _beat(signal, peaks, sample_freq)
-            if beat is not None:
-                beats[row] = beat
-                likeness[row] = beat.likeness
-                constancy[row] = beat.constancy
-    if beats:
-        rows = list(beats)
-        fine, factor = _interpolated(np.stack([beat.median for beat in beats.values()]), sample_freq)
-        typical = np.array([beat.rr for beat in beats.values()])
-        there = np.stack([signals[row].any(axis=1) for row in rows])
+    return _measured(signals, sample_freq)[0]
+
+
+def _measured(signals, sample_freq):
+    """-> (R, N_MEASURES) float32; (R, 12) bool, leads that are there. Of few signals at a time, for memory's sake."""
+    values = [np.zeros((0, N_MEASURES), np.float32)]
+    there = [np.zeros((0, len(LEADS)), bool)]
+    signals = iter(signals)
+    while summaries := [_summary(signal, sample_freq) for signal in islice(signals, AT_ONCE)]:
+        values.append(_values(summaries, sample_freq))
+        there.append([summary.there for summary in summaries])
+    return np.concatenate(values), np.concatenate(there)
+
+
+def _values(summaries, sample_freq):
+    """(R, N_MEASURES) float32."""
+    values = np.full((len(summaries), N_MEASURES), np.nan, np.float32)
+    rhythm, likeness, whole, constancy, in_leads = np.split(values, _PARTS, axis=1)  # views
+    for row, summary in enumerate(summaries):
+        rhythm[row] = summary.rhythm
+        likeness[row] = summary.likeness
+        constancy[row] = summary.constancy
+    rows = [row for row, summary in enumerate(summaries) if summary.median is not None]
+    if rows:
+        fine, factor = _interpolated(np.stack([summaries[row].median for row in rows]), sample_freq)
+        rr = np.array([summaries[row].rr for row in rows])
+        there = np.stack([summaries[row].there for row in rows])
         centre = round(BEFORE * sample_freq) * factor
-        whole[rows], of_lead[rows] = measure_waves(fine, centre, sample_freq * factor, typical, there)
+        whole[rows], in_leads[rows] = measure_waves(fine, centre, sample_freq * factor, rr, there)
     return values
+
+
+@dataclass
+class Summary:
+    """A recording as its median beat, and how its beats compare; NaN where that is not known."""
+
+    there: np.ndarray  # (12,) bool, leads that are there
+    rhythm: Sequence[float] = (np.nan,) * len(RHYTHM)
+    likeness: Sequence[float] = (np.nan,) * len(LIKENESS)
+    constancy: Sequence[float] = (np.nan,) * len(CONSTANCY)
+    median: np.ndarray | None = None  # (12, P) mV; None where no beat lies within the recording as a whole
+    rr: float = np.nan  # s, median RR interval
+
+
+def _summary(signal, sample_freq):
+    """Summary of a signal (12, T) mV."""
+    summary = Summary(signal.any(axis=1))
+    if sample_freq <= 2 * BAND[1] or signal.shape[1] < sample_freq:
+        return summary
+    peaks = r_peaks(signal, sample_freq)
+    summary.rhythm = _rhythm(peaks / sample_freq)
+    before = round(BEFORE * sample_freq)
+    after = round(AFTER * sample_freq)
+    number = np.flatnonzero((peaks >= before) & (peaks + after <= signal.shape[1]))  # of each whole beat
+    if not len(number):
+        return summary
+    if len(number) > MAX_BEATS:
+        number = number[np.linspace(0, len(number) - 1, MAX_BEATS).astype(int)]
+    beats = signal[:, peaks[number][:, None] + np.arange(-before, after)].transpose(1, 0, 2)  # (n, 12, P)
+    beats = beats - signal.mean(axis=1)[:, None]
+    flat = beats.reshape(len(number), -1)  # (n, 12 P)
+    usual, resemblance, median = resemble_median(flat)
+    intervals = np.diff(peaks) / sample_freq  # s
+    if len(intervals):
+        summary.rr = row_median(intervals)
+    summary.likeness = _likeness(np.r_[np.nan, intervals / summary.rr][number], usual, resemblance)
+    if 1 < usual.sum() < len(usual):
+        beats = beats[usual]
+        median = row_median(flat[usual])
+    summary.median = median.reshape(beats.shape[1:])
+    summary.constancy = _constancy(beats, before, sample_freq)
+    return summary
 
 
 def _rhythm(times):
@@ -133,38 +179,6 @@ def _quantile(order, q):
     place = q * (len(order) - 1)
     low = int(place)
     return order[low] + (order[min(low + 1, len(order) - 1)] - order[low]) * (place - low)
-
-
-@dataclass(frozen=True)
-class Beat:
-    """The median beat of a recording, and how its beats compare."""
-
-    median: np.ndarray  # (12, P) mV
-    rr: float  # s, median, NaN with a single beat
-    likeness: tuple[float, ...]  # see LIKENESS
-    constancy: tuple[float, ...]  # see CONSTANCY
-
-
-def _beat(signal, peaks, sample_freq):
-    """Beat of a signal (12, T) mV, or None where none lies within it as a whole."""
-    before = round(BEFORE * sample_freq)
-    after = round(AFTER * sample_freq)
-    number = np.flatnonzero((peaks >= before) & (peaks + after <= signal.shape[1]))  # of each whole beat
-    if not len(number):
-        return None
-    if len(number) > MAX_BEATS:
-        number = number[np.linspace(0, len(number) - 1, MAX_BEATS).astype(int)]
-    beats = signal[:, peaks[number][:, None] + np.arange(-before, after)].transpose(1, 0, 2)  # (n, 12, P)
-    beats = beats - signal.mean(axis=1)[:, None]
-    flat = beats.reshape(len(number), -1)  # (n, 12 P)
-    usual, resemblance, median = resemble_median(flat)
-    intervals = np.diff(peaks) / sample_freq  # s
-    rr = row_median(intervals) if len(intervals) else np.nan
-    likeness = _likeness(np.r_[np.nan, intervals / rr][number], usual, resemblance)
-    if 1 < usual.sum() < len(usual):
-        beats = beats[usual]
-        median = row_median(flat[usual])
-    return Beat(median.reshape(beats.shape[1:]), rr, likeness, _constancy(beats, before, sample_freq))
 
 
 def _likeness(early, usual, resemblance):

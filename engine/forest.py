@@ -17,7 +17,7 @@ from data.covariates import LEAD_SUBSETS
 from data.dataset import Dataset, with_numbers
 from data.labels import ClassSet
 from data.leads import LEADS
-from data.measures import AT_ONCE, N_NUMBERS, recording_numbers
+from data.measures import N_NUMBERS, recording_numbers
 from engine.initial_run import InitialRun
 from engine.recordings import TrainValid
 from models.forest import Forest
@@ -88,12 +88,11 @@ def _examples(data, rows, args):
 def _with_few_leads(data, rows, sample_freq):
     """(S, R, F) numbers of recordings if they had the leads of each of LEAD_SUBSETS only."""
     numbers = np.zeros((len(LEAD_SUBSETS), len(rows), N_NUMBERS), np.float32)
-    parts = [slice(begin, begin + AT_ONCE) for begin in range(0, len(rows), AT_ONCE)]
     for number, subset in enumerate(LEAD_SUBSETS):
         kept = np.array([name in subset for name in LEADS])[:, None]  # (12, 1)
-        for part in tqdm(parts, desc="Measuring few leads", unit="batch", leave=False, disable=None):
-            signals = [data.cache.signal(row) * kept for row in rows[part]]
-            numbers[number, part] = recording_numbers(signals, sample_freq, data.subset_covariates[rows[part], number])
+        bar = tqdm(rows, desc="Measuring few leads", unit="rec", leave=False, disable=None)
+        signals = (data.cache.signal(row) * kept for row in bar)
+        numbers[number] = recording_numbers(signals, sample_freq, data.subset_covariates[rows, number])
     return numbers
 
 
