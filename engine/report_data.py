@@ -35,11 +35,15 @@ class Predictions:
 
 
 def validation_predictions(run: RunFolder, predictor: Predictor) -> Predictions:
-    """Predictions on the recordings that a run (or an ensemble's members) validated on."""
+    """Predictions on the recordings that a run (or an ensemble's members) validated on; of a run that trained on all,
+    those of a cross-validation (benchmarks.out_of_fold).
+    """
     names, dx, y_score = out_of_fold([run], predictor.class_set)
     if not names:
         raise RunError(f"{run / 'valid_predictions.csv'} holds no recordings")
     where = "validation recordings, which training did not learn from (but chose the best epoch by)"
+    if run.read_config()["data"].get("n_valid") == 0:
+        where = "each answered by a model that was made in the same way without it, for this one learned from all"
     return _predictions(names, dx, predictor.class_set, y_score, predictor.decide(y_score), where)
 
 

@@ -42,6 +42,7 @@ NOT_RUN = {
     "runs/folds_1_to_7": "trainings of minutes; the shorter ones of docs/runs.md are run",
     "runs/encoder": "a pre-training of minutes; docs/pretraining.md has a shorter one",
     "runs/seed_": "trainings of minutes, after the pre-training that is not run",
+    "runs/oof_": "pre-trainings and trainings of minutes; docs/runs.md has folds that are run",
     "--sample_freq_in": "arrays; test_convert.py reads them",
     "--folder mdl": "the shipped encoder and network would be trained anew; test_hidden.py trains smaller ones",
 }

@@ -13,9 +13,20 @@ from conftest import ROOT, history
 import report
 from data.labels import load_class_set
 from engine.bootstrap import areas, counts, draw_weights, interval
+from engine.inference import load_predictor
 from engine.metrics import challenge_metric, compute_scores, load_weights, normal_column
-from engine.report_data import Predictions, confusion, curves, losses, reliability, score, threshold_for
+from engine.report_data import (
+    Predictions,
+    confusion,
+    curves,
+    losses,
+    reliability,
+    score,
+    threshold_for,
+    validation_predictions,
+)
 from engine.report_plots import svg
+from engine.run_folder import RunFolder
 from models import build_encoder
 from models.next_sample import NextSampleModel
 
@@ -26,7 +37,7 @@ BROWSER_FLAGS = (
 ).split()
 
 
-CARD = (ROOT / "mdl" / "README.md").read_text(encoding="utf-8")
+CARD = (ROOT / "mdl" / "README.md").read_text(encoding="utf-8").partition("## ensemble")[2]
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +112,12 @@ def test_curves_confusion_thresholds_and_losses(answers):
     )
     some = (p.y_score > 0).all(1) & (p.y_score < 1).all(1)
     assert losses(p)[some] == pytest.approx(log.sum(1).numpy()[some])
+
+
+def test_answers_out_of_fold_are_not_called_validation():
+    """The shipped model trained on all recordings; its seven networks left some out each."""
+    for folder, words in (("mdl", "made in the same way without it"), ("mdl/ensemble", "validation recordings")):
+        assert words in validation_predictions(RunFolder(ROOT / folder), load_predictor(ROOT / folder)).where
 
 
 def test_reliability_counts_every_answer():
