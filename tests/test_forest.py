@@ -201,3 +201,5 @@ def test_a_model_is_built_from_the_sizes_of_its_forest(grown):
     model.forest.load_state_dict(grown.state_dict())
     assert model.forest_sizes == grown.sizes and build_model(config).forest is None
     assert isinstance(model.forest, Forest)
+    old = {name: size for name, size in grown.sizes.items() if name != "forest_share"}  # of runs before it was stored
+    assert build_model(config | old).forest.forest_share == 0.5 and grown.forest_share == 0.6
