@@ -68,12 +68,12 @@ def _filter(up, down):
 
 @lru_cache(maxsize=16)
 def _bank(up, down):
-    """-> weights (n_outputs, 1, width) float32, offset of their first column against the input sample of output 0.
+    """-> weights (width, n_outputs) float32, offset of their first row against the input sample of output 0.
 
     Output m is the sum over n of x[n] h[m * down - n * up], h being the filter centred at 0. The weights recur after
-    `up` outputs and `down` inputs, so that n_outputs (a multiple of `up`) are the channels of one convolution whose
-    stride is n_outputs * down / up. At least 16 channels, for with fewer the convolution runs at a fraction of its
-    speed.
+    `up` outputs and `down` inputs, so that n_outputs (a multiple of `up`) are a product of a stretch of the input and
+    one matrix; the next stretch begins n_outputs * down / up samples later. At least 16 outputs, for a narrower matrix
+    is multiplied at a fraction of its speed, and a wider one is mostly zeros.
     """
     half_length = _half_length(up, down)
     h = _filter(up, down)
@@ -83,13 +83,13 @@ def _bank(up, down):
     tap = np.arange(n_outputs)[:, None] * down - np.arange(first, last + 1) * up + half_length  # (n_outputs, width)
     inside = (tap >= 0) & (tap < len(h))
     weights = np.where(inside, h[np.clip(tap, 0, len(h) - 1)], 0)
-    return torch.from_numpy(weights.astype(np.float32)[:, None]), first
+    return torch.from_numpy(weights.T.astype(np.float32, order="C")), first
 
 
 def _by_bank(x, up, down, length):
     weights, first = _bank(up, down)
     n_leads = len(x)
-    n_outputs, _, width = weights.shape
+    width, n_outputs = weights.shape
     stride = n_outputs // up * down
     n_frames = -(-length // n_outputs)
     out = np.empty((n_leads, n_frames, n_outputs), np.float32)
@@ -97,9 +97,9 @@ def _by_bank(x, up, down, length):
     for frame in range(0, n_frames, step):
         stop = min(frame + step, n_frames)
         start = frame * stride + first
-        part = _with_edges(x, start, start + (stop - frame - 1) * stride + width)
-        y = torch.nn.functional.conv1d(torch.from_numpy(part)[:, None], weights, stride=stride)
-        out[:, frame:stop] = y.numpy().transpose(0, 2, 1)  # (n_leads, frames, n_outputs)
+        part = torch.from_numpy(_with_edges(x, start, start + (stop - frame - 1) * stride + width))
+        stretches = part.unfold(1, width, stride).reshape(-1, width)  # (n_leads * frames, width)
+        out[:, frame:stop] = (stretches @ weights).numpy().reshape(n_leads, -1, n_outputs)
     return np.ascontiguousarray(out.reshape(n_leads, -1)[:, :length])
 
 

@@ -4,6 +4,7 @@ inference only.
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -20,7 +21,8 @@ def fold_norms(model: nn.Module) -> nn.Module:
                 conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
             )
             setattr(module, norm_name, nn.Identity())
-    return model.eval()
+    # As activations lie in memory (models/resnet.py): else every call brings the weights into that order.
+    return model.eval().to(memory_format=torch.channels_last)
 
 
 def foldable_pairs(module: nn.Module) -> tuple[tuple[str, str], ...]:
