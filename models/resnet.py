@@ -46,6 +46,31 @@ def strided(valid: Tensor | None, stride: int) -> Tensor | None:
     return None if valid is None else valid[..., ::stride]
 
 
+def pool_max(pool: nn.Module, x: Tensor, valid: Tensor | None, stride: int) -> Tensor:
+    """Maximum over what is signal in each stretch of `stride` samples, 0 where nothing is.
+
+    Args:
+        pool: nn.MaxPool2d of this stride.
+        x: (B, C, 1, T).
+        valid: (B, 1, 1, T) bool or None.
+
+    Returns:
+        (B, C, 1, ceil(T / stride)).
+    """
+    if valid is None:
+        return pool(x)
+    return pool(x.masked_fill(~valid, float("-inf"))).masked_fill(~strided(valid, stride), 0)
+
+
+def pool_mean(pool: nn.Module, x: Tensor, valid: Tensor | None, stride: int) -> Tensor:
+    """Mean over what is signal in each stretch of `stride` samples, 0 where nothing is; x is zero where it is padding.
+    Arguments, apart from pool, an nn.AvgPool2d, and shapes as of `pool_max`.
+    """
+    if valid is None:
+        return pool(x)
+    return pool(x) / pool(valid.to(x.dtype)).clamp(min=1 / stride)
+
+
 def to_image(x: Tensor) -> Tensor:
     """(B, C, T) -> (B, C, 1, T) in channels-last memory."""
     return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
@@ -80,7 +105,7 @@ class ResidualBlock(nn.Module):
             total and active of the block, both (B, out_channels, 1, ceil(T / stride)).
         """
         active = self.dropout(self.relu(self.norm1(self.conv1(zero_padding(active, valid)))))
-        skip = self.project(self.pool(zero_padding(total, valid)))
+        skip = self.project(pool_max(self.pool, total, valid, self.stride))
         total = self.conv2(zero_padding(active, valid)) + skip
         active = self.dropout(self.relu(self.norm2(total)))
         return total, active
@@ -179,7 +204,7 @@ class XResBlock(nn.Module):
         x = zero_padding(x, valid)
         y = self.dropout(self.relu(self.norm1(self.conv1(x))))
         y = self.norm2(self.conv2(zero_padding(y, valid_out)))
-        return self.relu(self.excite(y, valid_out) + self.project(self.pool(x)))
+        return self.relu(self.excite(y, valid_out) + self.project(pool_mean(self.pool, x, valid, self.stride)))
 
 
 class XResNet1d(nn.Module):

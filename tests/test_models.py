@@ -70,10 +70,11 @@ def test_shapes(config, n_samples):
     assert model(x, torch.tensor([n_samples, 40, 1]), torch.randn(3, 4)).isfinite().all()
 
 
+@pytest.mark.parametrize("more", [0, 1, 3])
 @pytest.mark.parametrize("config", SMALL, ids=name_of)
-def test_padding_changes_nothing(config):
+def test_padding_changes_nothing(config, more):
     model = trained_looking(config)
-    lengths = 4 * model.encoder.stride
+    lengths = 4 * model.encoder.stride + more
     x, people = torch.randn(2, 12, lengths), torch.randn(2, 4)
     padded = nn.functional.pad(x, (0, 57))
     with torch.inference_mode():
