@@ -22,7 +22,7 @@ from data.preprocess import SignalConfig
 from data.shards import HASH_BYTES, STAMP_BYTES
 
 MAGIC = "ecg-signal-cache"
-VERSION = 6
+VERSION = 7
 MAX_META = 2**20  # bytes
 MAX_INDEX = 2**31  # bytes; that of a million recordings has a fifth of it
 

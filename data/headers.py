@@ -232,8 +232,10 @@ def _parse_record_line(line):
     n_lines = n_leads if n_segments is None else _bounded(n_segments, MAX_SEGMENTS, "segments", least=1)
     n_samples = _bounded(n_samples or "0", MAX_SAMPLES, "samples") or None
     warnings = ()
+    if match[4] is None and n_segments is None:
+        warnings += (f"no sampling frequency in the header: {DEFAULT_FREQ:g} Hz by WFDB's rules",)
     if start is not None and _START.fullmatch(start) is None:
-        warnings = (f"record line: {start[:MAX_SHOWN]!r} is neither a time nor a date, ignored",)
+        warnings += (f"record line: {start[:MAX_SHOWN]!r} is neither a time nor a date, ignored",)
     return _RecordLine(name, n_segments is not None, n_lines, n_leads, freq, n_samples, warnings)
 
 

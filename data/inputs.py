@@ -12,6 +12,8 @@ from data.preprocess import SignalConfig, preprocess_with_quality, to_microvolts
 from data.quality import Quality
 from data.records import Record, RecordError, read_record, record_files
 
+USUAL_RATES = (50, 10_000)  # Hz; an ECG of another rate is more likely one whose header is wrong
+SHORT = 1.0  # s, in which there may be no beat
 SATURATED = 0.001  # share of saturated samples that is remarked upon; a plateau or two at a peak is common
 CHUNK_BYTES = 2**26  # of signal files that are read at once: bounds the memory, whatever the recordings' length
 
@@ -68,8 +70,13 @@ def _model_signal(adc, header, config):
 def _warnings(header: Header, quality: Quality) -> list[str]:
     """What is suspicious about a readable recording, in printable texts."""
     texts = list(header.warnings)
+    if not USUAL_RATES[0] <= header.sample_freq <= USUAL_RATES[1]:
+        texts.append(f"sampling frequency of {header.sample_freq:g} Hz: is it right? The answer depends on it")
+    if header.n_samples and header.n_samples < SHORT * header.sample_freq:
+        texts.append(f"only {header.n_samples / header.sample_freq:.2g} s long: hardly a beat to answer from")
     if quality.n_nan:
-        texts.append(f"{quality.n_nan} invalid samples, interpolated")
+        most = ", most of what there is" if 2 * quality.n_nan > quality.n_values else ""
+        texts.append(f"{quality.n_nan} invalid samples, interpolated{most}")
     if quality.n_saturated > SATURATED * quality.n_values:
         texts.append(f"{quality.n_saturated} saturated samples")
     texts += quality.warnings

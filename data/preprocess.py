@@ -22,6 +22,11 @@ __all__ = [
 
 FREQ_RANGE = (1.0, 2e4)  # Hz, of a recording that can be preprocessed
 
+# mV; 998 of 1,000 leads of AC-coupled recorders have their median within it. Beyond it stand recorders that let a
+# constant voltage pass, and headers without the baseline of their samples.
+OFFSET = 0.3
+_ROUGHLY = 256  # samples of a lead that tell whether its median is far from zero
+
 MISSING_LEADS = "missing, set to zero"  # how the warning on them begins
 MAX_VALUES = 6 * 10**8  # leads x samples at the model's rate: 12 leads of a day at 500 Hz and some
 _LONG = 2**20  # samples a lead; beyond it leads are processed one at a time, so that memory stays bounded
@@ -73,7 +78,7 @@ def preprocess(adc: np.ndarray, header: Header, config: SignalConfig) -> np.ndar
 
     Leads are placed by name. A missing limb lead is computed from the first two limb leads there are, a missing chest
     lead is zero. NaN, infinite and WFDB's invalid samples are interpolated linearly; at the ends the nearest good one
-    is held.
+    is held. From a lead whose median is beyond OFFSET it is subtracted. What then is beyond `config.clip` is cut.
 
     Args:
         adc: (leads of the header, n), any real dtype, as stored (int16, or float64 from the organisers' drivers).
@@ -84,15 +89,16 @@ def preprocess(adc: np.ndarray, header: Header, config: SignalConfig) -> np.ndar
         x (n_leads, T) float32, contiguous: mV in the order of `config.leads`, T = ceil(n * config.sample_freq / rate).
 
     Raises:
-        RecordError: Shape, lead names, units or rate are not usable, or not one of the leads is there.
+        RecordError: Shape, lead names, units or rate are not usable, not one of the leads is there, or there is no
+            signal: every lead is flat.
     """
     adc = _checked(adc, header, config)
     _, plan = _plan_of(header, config)
     used = sorted({row for terms in plan for row, _ in terms})
     if adc.shape[1] > _LONG:
-        return _lead_by_lead(adc, header, config, plan)
-    x, _ = _to_millivolts(adc, header, used)
-    return _finish(combine_leads(x, used, plan), header, config)
+        return _with_signal(_lead_by_lead(adc, header, config, plan), header)
+    x, _, _ = _to_millivolts(adc, header, used)
+    return _with_signal(_finish(combine_leads(x, used, plan), header, config), header)
 
 
 def preprocess_with_quality(adc: np.ndarray, header: Header, config: SignalConfig) -> tuple[np.ndarray, Quality]:
@@ -107,13 +113,20 @@ def preprocess_with_quality(adc: np.ndarray, header: Header, config: SignalConfi
         quality = inspect(([names[row]], *_to_millivolts(adc, header, [row])) for row in stored)
         x = _lead_by_lead(adc, header, config, plan)
     else:
-        whole, bad = _to_millivolts(adc, header, stored)
-        quality = inspect([([names[row] for row in stored], whole, bad)])
-        x = _finish(combine_leads(whole, stored, plan), header, config)
+        parts = _to_millivolts(adc, header, stored)
+        quality = inspect([([names[row] for row in stored], *parts)])
+        x = _finish(combine_leads(parts[0], stored, plan), header, config)
     quality.missing = [name for name, terms in zip(config.leads, plan) if not terms]
     quality.derived = [name for name, terms in zip(config.leads, plan) if terms and name not in rows]
     quality.warnings = _lead_warnings(header, rows, quality.missing) + quality.warnings
-    return x, quality
+    return _with_signal(x, header), quality
+
+
+def _with_signal(x, header):
+    """x (n_leads, T) as it is; RecordError if it says nothing."""
+    if (x == x[:, :1]).all():
+        raise RecordError(f"{header.record_name}: no signal: every lead that the model reads is flat")
+    return x
 
 
 def _lead_warnings(header, rows, missing):
@@ -131,7 +144,7 @@ def _lead_by_lead(adc, header, config, plan):
     leads = []
     for terms in plan:
         used = sorted(row for row, _ in terms)
-        x, _ = _to_millivolts(adc, header, used)
+        x, _, _ = _to_millivolts(adc, header, used)
         leads.append(_finish(combine_leads(x, used, (terms,)), header, config))
     return np.concatenate(leads)
 
@@ -169,9 +182,11 @@ def _checked(adc, header, config):
 
 
 def _to_millivolts(adc, header, rows):
-    """-> x (len(rows), n) float32: (adc - baseline) / gain in mV, bad samples interpolated; their mask, or None."""
+    """-> x (len(rows), n) float32: (adc - baseline) / gain in mV, bad samples interpolated, without offsets; the mask
+    of bad samples, or None; (len(rows),) float32 mV, the offset of each lead that was subtracted, or 0.
+    """
     if not rows:
-        return np.zeros((0, adc.shape[1]), np.float32), None
+        return np.zeros((0, adc.shape[1]), np.float32), None, np.zeros(0, np.float32)
     leads = [header.leads[row] for row in rows]
     try:
         scale, baseline, invalid, largest_invalid = _scaling(
@@ -190,7 +205,17 @@ def _to_millivolts(adc, header, rows):
     bad = _bad_samples(part, x, invalid, largest_invalid)
     if bad is not None:
         _interpolate(x, bad)
-    return x, bad
+    return x, bad, _remove_offsets(x)
+
+
+def _remove_offsets(x):
+    """Subtract the median from each lead of x (k, n) where it is beyond OFFSET -> (k,) what was subtracted."""
+    order = np.sort(x[:, :: 1 + x.shape[1] // _ROUGHLY], axis=1)  # of all samples it would take as long as the filter
+    offsets = np.zeros(len(x), np.float32)
+    for row in np.flatnonzero(np.abs(order[:, order.shape[1] // 2]) > OFFSET):
+        offsets[row] = np.median(x[row])
+        x[row] -= offsets[row]
+    return offsets
 
 
 @lru_cache(maxsize=256)

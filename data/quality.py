@@ -29,17 +29,19 @@ class Quality:
     warnings: list[str] = field(default_factory=list)  # texts
 
 
-def inspect(parts: Iterable[tuple[list[str], np.ndarray, np.ndarray | None]]) -> Quality:
+def inspect(parts: Iterable[tuple[list[str], np.ndarray, np.ndarray | None, np.ndarray]]) -> Quality:
     """Counts, flat leads and warnings of the stored leads.
 
-    `parts` yields (names, x, bad): x (k, n) float32 mV of k leads, bad (k, n) the mask of samples that were
-    interpolated, or None. In parts, for a day of signal must fit into memory.
+    `parts` yields (names, x, bad, offsets): x (k, n) float32 mV of k leads, bad (k, n) the mask of samples that were
+    interpolated, or None, offsets (k,) mV that were subtracted. In parts, for a day of signal must fit into memory.
     """
     quality = Quality()
+    far = {}  # offset of each lead that had one
     residuals = dict.fromkeys(_LAWS, 0.0)  # (n,) sums of leads that should be zero
     std = []  # of each lead that is not flat
     power = {}  # mean square of each lead
-    for names, x, bad in parts:
+    for names, x, bad, offsets in parts:
+        far |= {name: offset for name, offset in zip(names, offsets.tolist()) if offset}
         if bad is not None:
             quality.n_nan += int(np.count_nonzero(bad))
         low = x.min(axis=1)
@@ -57,8 +59,16 @@ def inspect(parts: Iterable[tuple[list[str], np.ndarray, np.ndarray | None]]) ->
                 residuals[law] = residuals[law] + lead if terms[name] > 0 else residuals[law] - lead
     if quality.flat:
         quality.warnings.append(f"flat: {', '.join(quality.flat)}")
-    quality.warnings += _check_size(std) + _check_laws(residuals, power)
+    quality.warnings += _check_size(std) + _check_laws(residuals, power) + _offset_text(far)
     return quality
+
+
+def _offset_text(far):
+    """Text on leads that were far from zero."""
+    if not far:
+        return []
+    largest = max(far.values(), key=abs)
+    return [f"not around zero, by {largest:.3g} mV at most, which was subtracted: {', '.join(far)}"]
 
 
 def _check_size(std):

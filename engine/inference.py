@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.covariates import recording_covariates
 from data.formats.arrays import array_header
 from data.headers import Header, RecordError
 from data.inputs import model_input
@@ -31,7 +30,7 @@ from data.labels import ClassSet
 from data.leads import LEADS
 from data.measures import recording_numbers
 from data.needed_leads import needs, needs_text
-from data.preprocess import SignalConfig, preprocess, to_microvolts
+from data.preprocess import SignalConfig
 from engine.decision import decide
 from engine.run_folder import RunError
 from engine.trained_run import load_run
@@ -114,6 +113,8 @@ class Predictor:
         """What the models see of a recording: (signal (n_leads, T) int16 microvolts, covariates (N_COVARIATES,)
         float32), with the leads of `signal_config` whichever others it has.
 
+        What is suspicious (a scale off by 1000, swapped leads, invalid samples) is a UserWarning each.
+
         Args:
             adc: (leads of the header, n) ADC values as stored, any number type.
             header: of the recording, from `data.records.parse_header` or `read_record`.
@@ -121,14 +122,13 @@ class Predictor:
         Raises:
             data.records.RecordError: the recording cannot be used.
         """
-
-        def work():
-            signal = to_microvolts(preprocess(adc, header, self.signal_config))
-            return signal, recording_covariates(signal, self.signal_config.sample_freq, header.age, header.sex)
-
         # The threads that PyTorch starts for an operation keep their cores for some milliseconds after it: the models
         # need them.
-        return single_threads(torch.get_num_threads()).submit(work).result()
+        reading = single_threads(torch.get_num_threads()).submit(model_input, adc, header, self.signal_config)
+        signal, covariates, texts = reading.result()
+        for text in texts:
+            warnings.warn(f"{header.record_name}: {text}", stacklevel=2)
+        return signal, covariates
 
     def classify(
         self,

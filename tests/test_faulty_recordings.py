@@ -195,9 +195,13 @@ def test_numbers_that_are_none(value, n_bad):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_signal_of_nothing_else_is_zero_and_flat(value):
-    x, quality = preprocess_with_quality(np.full((12, 1000), value), parse_header(HEADER), CONFIG)
-    assert not x.any() and quality.flat == list(LEADS) and quality.n_nan == 12000
+def test_a_lead_of_nothing_else_is_zero_and_flat(value):
+    adc = fake_ecg(np.random.default_rng(0), 2).astype(np.float64)
+    adc[3] = value
+    x, quality = preprocess_with_quality(adc, parse_header(HEADER), CONFIG)
+    assert not x[3].any() and quality.flat == ["aVR"] and quality.n_nan == 1000
+    with pytest.raises(RecordError, match="no signal"):
+        preprocess_with_quality(np.full((12, 1000), value), parse_header(HEADER), CONFIG)
 
 
 def test_an_input_error_of_the_system_is_a_record_error(tmp_path, monkeypatch):

@@ -47,7 +47,6 @@ def test_fields_of_a_header():
 @pytest.mark.parametrize(
     "line, freq, n_samples",
     [
-        ("A 1", 250, None),
         ("A 1 360", 360, None),
         ("A 1 360.5 7", 360.5, 7),
         ("A 1 5e2 0", 500, None),
@@ -70,6 +69,13 @@ def test_fields_of_a_header():
 def test_record_lines(line, freq, n_samples):
     header = header_of(line)
     assert (header.sample_freq, header.n_samples, header.warnings) == (freq, n_samples, ())
+
+
+def test_an_absent_rate_is_remarked_upon():
+    header = header_of("A 1")
+    assert (header.sample_freq, header.n_samples) == (250, None)
+    assert header.warnings == ("no sampling frequency in the header: 250 Hz by WFDB's rules",)
+    assert parse_header(["A/1 1", "B 1000"]).warnings == ()  # its segments say it, or do not
 
 
 @pytest.mark.parametrize("start", ["yesterday", "12:00 00/00", "12:00:00 01/02/2020 UTC", "#5", "-", "x" * 5000])

@@ -177,6 +177,13 @@ def test_the_example_of_the_module_gives_the_same_numbers(model, adc, expected):
     assert model.decide(y_score)[0].astype(int).tolist() == expected[0].tolist()
 
 
+def test_what_is_suspicious_is_a_warning(model, adc, lines):
+    """As in driver.py: here millivolts where the header speaks of ADC values, the most common slip."""
+    with pytest.warns(UserWarning, match="E00001: amplitudes are about 1000 times too small") as caught:
+        interface.run_12ECG_classifier(adc / 1000, lines, model)
+    assert {warning.filename for warning in caught} == {interface.__file__}
+
+
 @pytest.mark.parametrize("arguments, status", [((), 2), (("IN", "OUT"), 2), (("--help",), 0), (("-h",), 0)])
 def test_as_a_script_it_says_what_it_is(arguments, status, capsys):
     assert interface.main(arguments) == status

@@ -84,7 +84,7 @@ def test_heart_rate_is_that_of_the_beats(tmp_path, predictor):
     t = np.arange(5000) / 500
     beat = 800 * np.exp(-0.5 * ((t % 0.8 - 0.4) / 0.02) ** 2)
     write_record(tmp_path, "beats", np.outer(np.linspace(0.5, 1, 12), beat).astype(np.int16))
-    write_record(tmp_path, "none", np.zeros((12, 5000), np.int16))
+    write_record(tmp_path, "none", np.outer(np.ones(12), np.linspace(-200, 200, 5000)).astype(np.int16))
     found = {record.record_id: answer_of(predictor, record) for record in find_records(tmp_path)}
     assert found["beats"].heart_rate == pytest.approx(75, abs=1)
     assert found["none"].heart_rate is None

@@ -137,7 +137,8 @@ def test_segments_of_another_scale_equal_wfdb(second, tmp_path):
     np.testing.assert_allclose(physical(adc, header), expected, rtol=1e-9, atol=1e-9)
     if factor == 1:  # wfdb does not look at the units of segments
         np.testing.assert_allclose(physical(adc, header), wfdb.rdrecord(str(tmp_path / "M")).p_signal.T, atol=1e-9)
-    np.testing.assert_allclose(preprocess(adc, header, AT_500), expected, atol=1e-5)
+    if abs(second.get("baseline", 0)) < 1000:  # beyond it an offset is subtracted
+        np.testing.assert_allclose(preprocess(adc, header, AT_500), expected, atol=1e-5)
     assert (adc.dtype.kind == "i") == (second == {}) and header.warnings == ()
 
 

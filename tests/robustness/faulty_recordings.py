@@ -272,20 +272,20 @@ def segments_of_two_gains(folder, name):
 # --- samples
 # -------------------------------------------------------------------------------------------------------------
 
-samples(WARNED, "flat: I, II, III, aVR", "all_zero", lambda signal: signal.fill(0))
+samples(SKIPPED, "no signal", "all_zero", lambda signal: signal.fill(0))
 samples(WARNED, "flat: V3", "one_flat_lead", lambda signal: signal[8].fill(17))
 samples(WARNED, "saturated", "clipped", lambda signal: np.clip(signal, -150, 150, out=signal))
 samples(WARNED, "interpolated", "invalid_stretch", lambda signal: signal[:, 100:300].fill(-32768))
-samples(WARNED, "interpolated", "invalid_everywhere", lambda signal: signal.fill(-32768))
+samples(SKIPPED, "no signal", "invalid_everywhere", lambda signal: signal.fill(-32768))
 samples(
     WARNED,
     "too large",
     "white_noise",
     lambda signal: np.random.default_rng(0).integers(-32767, 32768, signal.shape).astype(np.int16),
 )
-samples(READ, "", "half_a_second", lambda signal: signal[:, :250])
-samples(WARNED, "flat", "one_sample", lambda signal: signal[:, :1])
-samples(READ, "", "five_samples", lambda signal: signal[:, :5])
+samples(WARNED, "0.5 s long", "half_a_second", lambda signal: signal[:, :250])
+samples(SKIPPED, "no signal", "one_sample", lambda signal: signal[:, :1])
+samples(SKIPPED, "no signal", "five_samples", lambda signal: signal[:, :5])
 
 
 def sparse(folder, name, n, sample_freq):
@@ -297,7 +297,7 @@ def sparse(folder, name, n, sample_freq):
     os.truncate(mat(folder, name), 24 + 24 * n)
 
 
-@entry(WARNED, "flat")
+@entry(SKIPPED, "no signal")
 def a_day_of_nothing(folder, name):
     sparse(folder, name, 24 * 3600 * 25 // 2, 12.5)
 
