@@ -13,6 +13,7 @@ from data.cache import CacheError, NothingReadable, SignalCache, open_cache
 from data.dataset import Dataset, TrainBatches, train_batches
 from data.headers import printable
 from data.labels import PTBXL
+from data.metadata import Metadata, read_metadata
 from data.preprocess import SignalConfig
 from data.rates import one_rate_only
 from data.records import Record, RecordError, find_records
@@ -84,6 +85,23 @@ def _refuse_suspicious(cache: SignalCache) -> None:
 def write_skipped(run: RunFolder, rows: list[dict]) -> None:
     """List of the recordings that could not be read."""
     run.write_rows("skipped_records.csv", rows, ["record", "stage", "reason"])
+
+
+def read_own_metadata(args: Namespace, cache: SignalCache) -> Metadata:
+    """What the table of --metadata, or the one that was found, says of the recordings of a cache.
+
+    Raises:
+        ValueError: as `read_metadata`; of a table that was found, it says so and what to do if it is not meant.
+    """
+    try:
+        return read_metadata(args.metadata, cache.names, cache.duplicates)
+    except ValueError as error:
+        if "metadata" in args.explicit:
+            raise
+        raise ValueError(
+            f"{error}. No --metadata was given: this file was found in the input folder {args.input_folder}. If it is "
+            f"not meant, give it another name, or name the right one with --metadata FILE"
+        ) from None
 
 
 def split_recordings(

@@ -1,9 +1,12 @@
 """A table of patients belongs to the recordings that it names, however it spells them; what it does not say is told."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from data.metadata import NO_FOLD, read_metadata
+from data.metadata import NO_FOLD, find_table, read_metadata
+from engine.recordings import read_own_metadata
 
 
 @pytest.fixture
@@ -218,3 +221,16 @@ def test_a_table_of_one_hospital_among_others_needs_no_warning(tmp_path):
     assert read_metadata(file, names).warnings == ()
     file.write_text(file.read_text() + "R99,p99\n")  # a row that names nothing: perhaps it is spelt otherwise
     assert "a row for 5 of 25 recordings only" in read_metadata(file, names).warnings[0]
+
+
+@pytest.mark.parametrize("text", ["file,age,sex\nR00,50,M\n", "record,patient_id\nX9,p\n"])
+def test_a_table_that_was_found_by_itself_says_so_where_it_cannot_be_used(text, tmp_path):
+    (tmp_path / "metadata.csv").write_text(text)
+    cache = SimpleNamespace(names=["R00"], duplicates=())
+    args = SimpleNamespace(input_folder=str(tmp_path), metadata=str(find_table(tmp_path)), explicit=set())
+    with pytest.raises(ValueError, match=r"metadata.csv.*found in the input folder .*another name.*--metadata FILE"):
+        read_own_metadata(args, cache)
+    args.explicit = {"metadata"}
+    with pytest.raises(ValueError, match="metadata.csv") as error:
+        read_own_metadata(args, cache)
+    assert "found in" not in str(error.value)
