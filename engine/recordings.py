@@ -16,7 +16,7 @@ from data.labels import PTBXL
 from data.metadata import Metadata, read_metadata
 from data.preprocess import SignalConfig
 from data.rates import one_rate_only
-from data.records import Record, RecordError, find_records
+from data.records import Record, RecordError, find_with_table_above
 from data.splits import share_of, take_out_fold
 from engine.distributed import ProcessGroup
 from engine.handover import Pretrained
@@ -30,7 +30,8 @@ def open_recordings(args: Namespace, signal_config: SignalConfig, run: RunFolder
     """The recordings that the flags name, preprocessed; says what was skipped. The main process builds the cache.
 
     Args:
-        args: input_folder, n_total, seed, cache, workers, strict.
+        args: input_folder, metadata, records, n_total, seed, cache, workers, strict. Without metadata, they become the
+            table above the input folder that told of its recordings.
         signal_config: how to preprocess.
         run: gets the list of skipped recordings if not one of them can be read.
         group: the processes that train together.
@@ -39,7 +40,12 @@ def open_recordings(args: Namespace, signal_config: SignalConfig, run: RunFolder
         RecordError: the folder holds no recording, or --strict refuses one.
         CacheError: not one recording can be read, or the cache cannot be written.
     """
-    records, left_out = one_rate_only(find_records(args.input_folder), args.records)
+    records, table = find_with_table_above(args.input_folder)
+    if table is not None:
+        print(f"{printable(table)} tells of the recordings in {args.input_folder}")
+        if args.metadata is None:  # what says who is ill must also say whose the recordings are
+            args.metadata = table
+    records, left_out = one_rate_only(records, args.records)
     if left_out:
         print(left_out)
     records = _drawn(records, args.n_total, args.seed)
@@ -99,8 +105,8 @@ def read_own_metadata(args: Namespace, cache: SignalCache) -> Metadata:
         if "metadata" in args.explicit:
             raise
         raise ValueError(
-            f"{error}. No --metadata was given: this file was found in the input folder {args.input_folder}. If it is "
-            f"not meant, give it another name, or name the right one with --metadata FILE"
+            f"{error}. No --metadata was given: this file was found in or near the input folder {args.input_folder}. "
+            f"If it is not meant, give it another name, or name the right one with --metadata FILE"
         ) from None
 
 

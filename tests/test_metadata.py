@@ -228,7 +228,9 @@ def test_a_table_that_was_found_by_itself_says_so_where_it_cannot_be_used(text, 
     (tmp_path / "metadata.csv").write_text(text)
     cache = SimpleNamespace(names=["R00"], duplicates=())
     args = SimpleNamespace(input_folder=str(tmp_path), metadata=str(find_table(tmp_path)), explicit=set())
-    with pytest.raises(ValueError, match=r"metadata.csv.*found in the input folder .*another name.*--metadata FILE"):
+    with pytest.raises(
+        ValueError, match=r"metadata.csv.*found in or near the input folder .*another name.*--metadata FILE"
+    ):
         read_own_metadata(args, cache)
     args.explicit = {"metadata"}
     with pytest.raises(ValueError, match="metadata.csv") as error:
