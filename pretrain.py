@@ -28,7 +28,6 @@ import torch
 
 from data.dataset import unlabelled_dataset
 from data.leads import LEADS
-from data.metadata import read_metadata
 from data.overview import overview
 from engine.ahead import SamplesAhead
 from engine.distributed import process_group, synchronise_batch_norm
@@ -36,7 +35,7 @@ from engine.handover import make_pretrain_config
 from engine.hidden import HiddenSamples
 from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.options import TrainingParser
-from engine.recordings import open_recordings, split_recordings
+from engine.recordings import open_recordings, read_own_metadata, split_recordings
 from engine.resume import open_run, start_or_resume
 from engine.run_folder import PRETRAIN
 from engine.script import IN_TRAINING, clean_exit
@@ -118,7 +117,7 @@ def pretrain(args, run, group):
     # ---- data: one memory map of preprocessed signals and a split by patient; no labels
     signal_config = args.signal_config()
     cache = open_recordings(args, signal_config, run, group)
-    data = unlabelled_dataset(cache, read_metadata(args.metadata, cache.names, cache.duplicates))
+    data = unlabelled_dataset(cache, read_own_metadata(args, cache))
     recordings = split_recordings(args, data)
     batches = recordings.batches(data, args, group)
     print(*overview(data, None, recordings.train, recordings.valid), sep="\n")

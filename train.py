@@ -30,7 +30,6 @@ import torch.nn.functional as F
 
 from data.dataset import build_dataset, class_frequency, with_auxiliary, with_lead_subsets
 from data.labels import load_class_set
-from data.metadata import read_metadata
 from data.overview import overview
 from engine.augment import DEFAULT_AUGMENT, augment, keep_lead_subset
 from engine.distil import read_teacher
@@ -38,7 +37,7 @@ from engine.distributed import process_group, synchronise_batch_norm
 from engine.forest import forest_of
 from engine.loop import Trainer, make_optimizer, make_schedule
 from engine.options import TrainingParser
-from engine.recordings import open_recordings, split_recordings
+from engine.recordings import open_recordings, read_own_metadata, split_recordings
 from engine.resume import open_run, start_or_resume
 from engine.script import IN_TRAINING, clean_exit
 from engine.start import DEFAULTS, decision_rule, read_start, windows_of
@@ -189,7 +188,7 @@ def train(args, start, run, group):
     signal_config = args.signal_config()
     cache = open_recordings(args, signal_config, run, group)
     class_set = load_class_set(args.classes, cache.dx)
-    data = build_dataset(cache, class_set, read_metadata(args.metadata, cache.names, cache.duplicates))
+    data = build_dataset(cache, class_set, read_own_metadata(args, cache))
     recordings = split_recordings(args, data, start, args.classes, args.train_share)
     data = with_auxiliary(data, class_set, recordings.train, args.auxiliary)
     print(*overview(data, class_set, recordings.train, recordings.valid, args.leads), sep="\n")

@@ -9,9 +9,9 @@ array, and the columns of `.csv` (a line of names is left out if it has no numbe
 samples or samples x leads, told apart by the number of leads that you name.
 
 OUT gets ID.hea and ID.mat of each recording: 16-bit samples with their checksums, age, sex and diagnoses. 16-bit
-samples of WFDB are written as they are; others in steps of a microvolt, or coarser ones where they would not fit. What
-cannot be read is skipped and listed in OUT/skipped_records.csv; the exit status is then 1. Warnings stand in
-OUT/record_warnings.txt. A recording whose header is in OUT already is left as it is.
+samples of WFDB are written as they are; others in steps of a microvolt, or coarser ones where they would not fit.
+Invalid samples stay invalid. What cannot be read is skipped and listed in OUT/skipped_records.csv; the exit status is
+then 1. Warnings stand in OUT/record_warnings.txt. A recording whose header is in OUT already is left as it is.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from data.files import FolderError, walk_files, write_atomically
 from data.formats.arrays import ENDINGS, ArrayLayout, read_array
-from data.headers import MAX_MESSAGE, MILLIVOLTS, Header, RecordError, printable
+from data.headers import INVALID_SAMPLE, MAX_MESSAGE, MILLIVOLTS, Header, RecordError, printable
 from data.leads import lead_name
 from data.records import Record, find_records, read_record
 
@@ -69,8 +69,9 @@ def as_wfdb(record_id: str, adc: np.ndarray, header: Header) -> tuple[str, bytes
 
 def _as_int16(record_id, adc, header):
     """-> samples (n_leads, n_samples) int16, text of each lead's gain, baseline and unit."""
-    if adc.dtype == np.int16 and all(lead.fmt == "16" for lead in header.leads):
-        return adc, [f"{lead.gain:.10g}({lead.baseline})/{lead.unit}" for lead in header.leads]
+    if adc.dtype.kind == "i" and all(lead.fmt == "16" for lead in header.leads):  # wfdb gives them as other integers
+        scales = [f"{lead.gain:.10g}({lead.baseline})/{lead.unit}" for lead in header.leads]
+        return adc.astype(np.int16, copy=False), scales
     unknown = [lead.unit for lead in header.leads if lead.unit.lower() not in MILLIVOLTS]
     if unknown:
         raise RecordError(f"{record_id}: a lead in {unknown[0]!r}, not in V, mV, uV or nV")
@@ -78,7 +79,9 @@ def _as_int16(record_id, adc, header):
     scales = []
     for out, row, lead in zip(samples, adc, header.leads):
         x = (row.astype(np.float64) - lead.baseline) / lead.gain * MILLIVOLTS[lead.unit.lower()]  # mV
-        good = np.isfinite(x)
+        good = np.isfinite(x) & (
+            row != INVALID_SAMPLE[lead.fmt]
+        )  # the mark is None, equal to nothing, where there is none
         peak = np.abs(x[good]).max(initial=0.0)
         steps = STEPS if peak * STEPS <= MAX_VALUE else MAX_VALUE / peak
         steps = float(f"{steps:.6g}") if steps == STEPS else float(f"{steps * 0.999:.6g}")

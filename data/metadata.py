@@ -43,6 +43,7 @@ DOWNLOADED = {  # tables of data sets as they are downloaded, with a column that
 }
 ENOUGH = 0.9  # share of the recordings with a row, below which a warning is due
 N_EXAMPLES = 3
+NO_FOLD = -1  # not a number that a table may hold: 0 is the first fold of scikit-learn
 _ENDING = re.compile(r"\.(hea|mat|dat)$", re.IGNORECASE)
 
 
@@ -51,7 +52,7 @@ class Metadata:
     """Facts of R recordings beside their headers, one row per recording in the order asked for."""
 
     patients: np.ndarray  # (R,) str: recordings with one of these never stand on both sides of a split
-    folds: np.ndarray  # (R,) int, 0 where the table does not know it
+    folds: np.ndarray  # (R,) int, NO_FOLD where the table does not know it
     axis_unknown: np.ndarray  # (R,) bool, the heart axis was not annotated (an empty `heart_axis` field)
     patient_ids: np.ndarray  # (R,) str as in the table, the recording's own name where it has none
     found: np.ndarray  # (R,) bool, the table has a row for the recording
@@ -82,15 +83,15 @@ def read_metadata(
             recording, if a row may mean several recordings, or if two rows contradict each other.
     """
     if file is None:
-        nothing = np.zeros(len(names), int)
+        none = np.zeros(len(names), bool)
         own = np.array(names, str)
-        return Metadata(_joined(own, names, duplicates), nothing, nothing > 0, own, nothing > 0)
+        return Metadata(_joined(own, names, duplicates), np.full(len(names), NO_FOLD), none, own, none)
     columns, rows = _read_table(Path(file))
     facts = _facts_of_recordings(file, rows, names, duplicates)
     patient_ids = np.array([row.get("patient_id") or name for row, name in zip(facts, names)], str)
     metadata = Metadata(
         patients=_joined(patient_ids, names, duplicates),
-        folds=np.array([row.get("strat_fold") or 0 for row in facts], int),
+        folds=np.array([NO_FOLD if row.get("strat_fold", "") == "" else row["strat_fold"] for row in facts], int),
         axis_unknown=np.array([row.get("heart_axis") == "" for row in facts], bool),
         patient_ids=patient_ids,
         found=np.array([bool(row) for row in facts], bool),

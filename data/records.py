@@ -23,6 +23,7 @@ __all__ = [
     "Record",
     "RecordError",
     "find_records",
+    "find_with_table_above",
     "parse_header",
     "read_facts_above",
     "read_header",
@@ -32,7 +33,7 @@ __all__ = [
     "recording_headers",
 ]
 
-MAX_ABOVE = 3  # folders between a recording and the table of its data set: records500/00000/00001_hr
+MAX_ABOVE = 3  # folders that are looked through for the table of a data set: above records500/00000/00001_hr, say
 
 
 def find_records(folder: str | os.PathLike) -> list[Record]:
@@ -43,7 +44,16 @@ def find_records(folder: str | os.PathLike) -> list[Record]:
     in '/', and reading it says why: so it is skipped like a recording. Raises RecordError if the folder is missing, is
     not a folder, has too many folders in it, or if no recording is found.
     Characters of a name that cannot be printed are escapes in the id and the source.
+
+    Where PTB-XL's or CODE-15's table is not inside, the three folders above `folder` are looked through for it, so that
+    a part of the data set has the ages, sexes and diagnoses of the whole. The other tables (CPSC 2018, Chapman) say
+    which files are recordings, and count inside only.
     """
+    return find_with_table_above(folder)[0]
+
+
+def find_with_table_above(folder: str | os.PathLike) -> tuple[list[Record], str | None]:
+    """The same, and the path of the table above `folder` that told of some of them, or None."""
     folder = os.fspath(folder)
     if not os.path.isdir(folder):
         raise RecordError(f"{folder}: {'is not a folder' if os.path.lexists(folder) else 'folder is missing'}")
@@ -69,8 +79,10 @@ def find_records(folder: str | os.PathLike) -> list[Record]:
                 if mimic.LIST in foreign:
                     found += mimic.listed_records(listing)
             records += found
-        if tables:
-            records = formats.with_tables(folder, tables, records)
+        missing = formats.formats_without_table(tables, records)
+        above = _tables_from(os.path.dirname(os.path.abspath(folder)), MAX_ABOVE, missing) if missing else []
+        if tables or above:
+            records = formats.with_tables(folder, tables + above, records)
     except FolderError as error:
         raise RecordError(str(error)) from None
     if not records:
@@ -78,7 +90,8 @@ def find_records(folder: str | os.PathLike) -> list[Record]:
         raise RecordError(f"{folder}: {formats.nothing_found(others)}{found}")
     records += unlisted
     records.sort(key=attrgetter("source", "record_id"))
-    return records
+    telling = [table.path for table in above if formats.tells_of(table, records)]
+    return records, telling[0] if telling else None
 
 
 def _unlisted(listing):
@@ -160,10 +173,20 @@ def with_facts(header: Header, facts: Facts) -> Header:
 
 def read_facts_above(record: Record) -> Record:
     """A single recording with what a table says that lies in its folder or in one of the three above."""
-    folder = os.path.dirname(os.path.abspath(record.path))
-    tables = []
-    for _ in range(MAX_ABOVE + 1):
-        with contextlib.suppress(OSError):
-            tables += formats.tables_in(Listing(folder, "", []), os.listdir(folder))
-        folder = os.path.dirname(folder)
+    tables = _tables_from(os.path.dirname(os.path.abspath(record.path)), MAX_ABOVE + 1, formats.TABLES.values())
     return formats.with_tables(None, tables, [record])[0] if tables else record
+
+
+def _tables_from(folder, n_folders, kinds):
+    """The tables of some formats in a folder and those above it, the nearest first; those that cannot be listed are
+    skipped.
+    """
+    tables = []
+    for _ in range(n_folders):
+        with contextlib.suppress(OSError):
+            found = formats.tables_in(Listing(folder, "", []), sorted(os.listdir(folder)))
+            tables += [table for table in found if table.format in kinds]
+        below, folder = folder, os.path.dirname(folder)
+        if folder == below:
+            break
+    return tables

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from data.metadata import Metadata
+from data.metadata import NO_FOLD, Metadata
 
 WAYS = {"fold": "cv", "valid_fold": "fold", "hold_out": "hold_out"}  # {flag: Split.by}
 
@@ -38,6 +38,7 @@ class Split:
         Raises:
             ValueError: if they contradict each other, or a value is out of range.
         """
+        _check_fold("--test_fold", flags.get("test_fold"))
         if flags.get("test_fold") is not None and flags["test_fold"] == flags["valid_fold"]:
             raise ValueError(f"--valid_fold and --test_fold are both {flags['test_fold']}: they must differ")
         chosen = [name for name in WAYS if flags[name] is not None]
@@ -68,8 +69,8 @@ class Split:
     def _checked(cls, by: str, value: Any, n_folds: int | None = None) -> "Split":
         if by == "patient" and not 0 <= value < 1:
             raise ValueError(f"--valid_split {value} is not between 0 and 1")
-        if by == "fold" and value is not None and value < 1:
-            raise ValueError(f"--valid_fold {value} is not 1 or more")
+        if by == "fold":
+            _check_fold("--valid_fold", value)
         if by == "cv" and n_folds < 2:
             raise ValueError(f"--n_folds {n_folds}: there must be 2 or more, one of which validates")
         if by == "cv" and not 1 <= value <= n_folds:
@@ -169,6 +170,11 @@ class Split:
         )
 
 
+def _check_fold(flag: str, fold: int | None) -> None:
+    if fold is not None and fold < 0:
+        raise ValueError(f"{flag} {fold} is negative: folds of the metadata are 0 or more")
+
+
 def _highest_fold(metadata: Metadata) -> int:
     if metadata.file is None:
         raise ValueError("--split fold needs --metadata FILE.csv with a column strat_fold")
@@ -177,7 +183,7 @@ def _highest_fold(metadata: Metadata) -> int:
             f"--split fold needs a column strat_fold, which {metadata.file} does not have; its columns are: "
             f"{', '.join(metadata.columns)}"
         )
-    if not metadata.folds.any():
+    if (metadata.folds == NO_FOLD).all():
         raise ValueError(
             f"--split fold: {metadata.file} has a column strat_fold, but it is empty for all {metadata.found.sum()} "
             f"recordings that have a row"
@@ -191,7 +197,7 @@ def _no_such_fold(flag: str, metadata: Metadata) -> str:
     if "strat_fold" not in metadata.columns:
         columns = ", ".join(metadata.columns)
         return f"{flag} needs a column strat_fold, which {metadata.file} does not have; it has: {columns}"
-    folds = sorted(set(metadata.folds[metadata.folds > 0].tolist()))
+    folds = sorted(set(metadata.folds[metadata.folds != NO_FOLD].tolist()))
     return f"{flag}: {metadata.file} names no recording of this fold; there are: {folds}"
 
 

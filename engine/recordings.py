@@ -13,9 +13,10 @@ from data.cache import CacheError, NothingReadable, SignalCache, open_cache
 from data.dataset import Dataset, TrainBatches, train_batches
 from data.headers import printable
 from data.labels import PTBXL
+from data.metadata import Metadata, read_metadata
 from data.preprocess import SignalConfig
 from data.rates import one_rate_only
-from data.records import Record, RecordError, find_records
+from data.records import Record, RecordError, find_with_table_above
 from data.splits import share_of, take_out_fold
 from engine.distributed import ProcessGroup
 from engine.handover import Pretrained
@@ -29,7 +30,8 @@ def open_recordings(args: Namespace, signal_config: SignalConfig, run: RunFolder
     """The recordings that the flags name, preprocessed; says what was skipped. The main process builds the cache.
 
     Args:
-        args: input_folder, n_total, seed, cache, workers, strict.
+        args: input_folder, metadata, records, n_total, seed, cache, workers, strict. Without metadata, they become the
+            table above the input folder that told of its recordings.
         signal_config: how to preprocess.
         run: gets the list of skipped recordings if not one of them can be read.
         group: the processes that train together.
@@ -38,7 +40,12 @@ def open_recordings(args: Namespace, signal_config: SignalConfig, run: RunFolder
         RecordError: the folder holds no recording, or --strict refuses one.
         CacheError: not one recording can be read, or the cache cannot be written.
     """
-    records, left_out = one_rate_only(find_records(args.input_folder), args.records)
+    records, table = find_with_table_above(args.input_folder)
+    if table is not None:
+        print(f"{printable(table)} tells of the recordings in {args.input_folder}")
+        if args.metadata is None:  # what says who is ill must also say whose the recordings are
+            args.metadata = table
+    records, left_out = one_rate_only(records, args.records)
     if left_out:
         print(left_out)
     records = _drawn(records, args.n_total, args.seed)
@@ -84,6 +91,23 @@ def _refuse_suspicious(cache: SignalCache) -> None:
 def write_skipped(run: RunFolder, rows: list[dict]) -> None:
     """List of the recordings that could not be read."""
     run.write_rows("skipped_records.csv", rows, ["record", "stage", "reason"])
+
+
+def read_own_metadata(args: Namespace, cache: SignalCache) -> Metadata:
+    """What the table of --metadata, or the one that was found, says of the recordings of a cache.
+
+    Raises:
+        ValueError: as `read_metadata`; of a table that was found, it says so and what to do if it is not meant.
+    """
+    try:
+        return read_metadata(args.metadata, cache.names, cache.duplicates)
+    except ValueError as error:
+        if "metadata" in args.explicit:
+            raise
+        raise ValueError(
+            f"{error}. No --metadata was given: this file was found in or near the input folder {args.input_folder}. "
+            f"If it is not meant, give it another name, or name the right one with --metadata FILE"
+        ) from None
 
 
 def split_recordings(

@@ -29,6 +29,52 @@ def test_round_trip(sample, tmp_path):
             assert before[2].dx == after[2].dx and before[2].sex == after[2].sex and after[3] == before[3]
 
 
+def write_dat(folder, name, adc, fmt, dtype=None):
+    """Write a record of one format, 200 per mV: its samples as they are in an integer type, or packed by wfdb."""
+    if dtype is None:
+        parts = {"fmt": [fmt] * 12, "adc_gain": [200.0] * 12, "baseline": [0] * 12, "write_dir": str(folder)}
+        wfdb.wrsamp(name, 500, ["mV"] * 12, list(LEADS), d_signal=adc.T, **parts)
+        return
+    adc.T.astype(dtype).tofile(folder / f"{name}.dat")
+    lines = [f"{name} 12 500 {adc.shape[1]}"]
+    lines += [
+        f"{name}.dat {fmt} 200(0)/mV 16 0 {row[0]} {row.sum(dtype=np.int16)} 0 {lead}" for lead, row in zip(LEADS, adc)
+    ]
+    (folder / f"{name}.hea").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("kind", ["32", "16:5", "212", "gap"])
+def test_invalid_samples_stay_invalid(kind, tmp_path):
+    adc = fake_ecg(np.random.default_rng(0)).astype(int) // 5  # 200 per mV
+    place = tmp_path / "in"
+    place.mkdir()
+    if kind == "32":
+        adc[6, 1000:1010] = -(2**31)
+        write_dat(place, "R1", adc, "32", "<i4")
+    elif kind == "16:5":  # wfdb fills the end with the mark
+        write_dat(place, "R1", adc, "16:5", "<i2")
+    elif kind == "212":
+        adc[7, 2000:2050] = -(2**11)
+        write_dat(place, "R1", adc, "212")
+    else:
+        write_dat(place, "s0", adc[:, :2000], "212")
+        write_dat(place, "s1", adc[:, 2000:], "212")
+        (place / "R1.hea").write_text("R1/3 12 500 6000\ns0 2000\n~ 1000\ns1 3000\n")
+    assert convert.main([str(place), str(tmp_path / "out")]) == 0
+    if kind == "gap":  # which wfdb cannot read
+        theirs = np.insert(adc / 200, [2000] * 1000, np.nan, axis=1).T
+    else:
+        theirs = wfdb.rdrecord(str(place / "R1")).p_signal
+    ours = wfdb.rdrecord(str(tmp_path / "out" / "R1")).p_signal
+    assert np.isnan(theirs).any()
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9)  # and NaN in the same places
+    stored = read_record(tmp_path / "out" / "R1")[0]
+    assert stored.dtype == np.int16 and np.array_equal(stored == -(2**15), np.isnan(theirs).T)
+    before, after = (read_input(folder / "R1", SignalConfig()) for folder in (place, tmp_path / "out"))
+    assert np.array_equal(before[0], after[0]) and np.array_equal(before[1], after[1])
+    assert any("invalid samples" in text for text in after[3]) and after[3] == before[3]
+
+
 def test_a_second_call_leaves_what_is_there(tmp_path, capsys):
     write_record(tmp_path / "in" / "a", "R1", fake_ecg(np.random.default_rng(0)))
     for written in (1, 0):

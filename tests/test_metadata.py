@@ -1,9 +1,12 @@
 """A table of patients belongs to the recordings that it names, however it spells them; what it does not say is told."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from data.metadata import read_metadata
+from data.metadata import NO_FOLD, find_table, read_metadata
+from engine.recordings import read_own_metadata
 
 
 @pytest.fixture
@@ -19,13 +22,19 @@ def table(tmp_path):
 
 def test_metadata_is_matched_by_name_and_the_unknown_stay_alone(table):
     meta = table("ecg_id,patient_id,strat_fold,heart_axis\n7,p1,3,\n8,p1,4,LAD\n", ["x/HR00007", "HR00008", "x/E00001"])
-    assert meta.patients.tolist() == ["p1", "p1", "x/E00001"] and meta.folds.tolist() == [3, 4, 0]
+    assert meta.patients.tolist() == ["p1", "p1", "x/E00001"] and meta.folds.tolist() == [3, 4, NO_FOLD]
     assert meta.axis_unknown.tolist() == [True, False, False] and meta.found.tolist() == [True, True, False]
 
 
 def test_without_a_table_everybody_is_a_patient():
     meta = read_metadata(None, ["a/R00", "b/R00"])
     assert meta.patients.tolist() == ["a/R00", "b/R00"] and not meta.found.any() and meta.warnings == ()
+    assert meta.folds.tolist() == [NO_FOLD, NO_FOLD]
+
+
+def test_fold_0_is_a_fold(table):
+    meta = table("record,strat_fold\nR00,0\nR01,0.0\nR02,\nR03,1\n./R00,0\n", ["R00", "R01", "R02", "R03", "R04"])
+    assert meta.folds.tolist() == [0, 0, NO_FOLD, 1, NO_FOLD]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +111,7 @@ def test_what_the_table_does_not_know_is_unknown(missing, table):
     meta = table(
         f"record,patient_id,strat_fold,heart_axis\nR00,{missing},{missing},{missing}\nR01,p,1,MID\n", ["R00", "R01"]
     )
-    assert meta.patients.tolist() == ["R00", "p"] and meta.folds.tolist() == [0, 1]
+    assert meta.patients.tolist() == ["R00", "p"] and meta.folds.tolist() == [NO_FOLD, 1]
     assert meta.axis_unknown.tolist() == [True, False] and meta.found.all()
 
 
@@ -212,3 +221,18 @@ def test_a_table_of_one_hospital_among_others_needs_no_warning(tmp_path):
     assert read_metadata(file, names).warnings == ()
     file.write_text(file.read_text() + "R99,p99\n")  # a row that names nothing: perhaps it is spelt otherwise
     assert "a row for 5 of 25 recordings only" in read_metadata(file, names).warnings[0]
+
+
+@pytest.mark.parametrize("text", ["file,age,sex\nR00,50,M\n", "record,patient_id\nX9,p\n"])
+def test_a_table_that_was_found_by_itself_says_so_where_it_cannot_be_used(text, tmp_path):
+    (tmp_path / "metadata.csv").write_text(text)
+    cache = SimpleNamespace(names=["R00"], duplicates=())
+    args = SimpleNamespace(input_folder=str(tmp_path), metadata=str(find_table(tmp_path)), explicit=set())
+    with pytest.raises(
+        ValueError, match=r"metadata.csv.*found in or near the input folder .*another name.*--metadata FILE"
+    ):
+        read_own_metadata(args, cache)
+    args.explicit = {"metadata"}
+    with pytest.raises(ValueError, match="metadata.csv") as error:
+        read_own_metadata(args, cache)
+    assert "found in" not in str(error.value)

@@ -2,10 +2,12 @@
 
 import csv
 import importlib.util
+import os
+from argparse import Namespace
 
 import numpy as np
 import pytest
-from conftest import PTB_XL_TABLE, write_ptb_xl
+from conftest import PTB_XL_TABLE, fake_ecg, write_ptb_xl, write_record
 
 from data.formats import ptbxl
 from data.inputs import read_input
@@ -13,8 +15,12 @@ from data.labels import load_class_set
 from data.metadata import find_table, read_metadata
 from data.preprocess import SignalConfig
 from data.rates import one_rate_only
-from data.records import RecordError, find_records, read_header
+from data.records import RecordError, find_records, find_with_table_above, read_header
 from data.statements import PREFIX, diagnosis_codes, statements
+from engine.distributed import ProcessGroup
+from engine.recordings import open_recordings, read_own_metadata
+from engine.run_folder import RunFolder
+from predict import find_record
 
 CONFIG = SignalConfig()
 TINY = tuple("--stem 8 --widths 8 8 --depths 1 1 --epochs 1 --batch_size 8 --no-plots".split())
@@ -82,6 +88,53 @@ def test_ptb_xl_patients_and_folds(ptb_xl):
     assert metadata.found.all() and not metadata.warnings
     expected = {f"{int(row['ecg_id']):05d}_hr": int(row["strat_fold"]) for row in rows_of(PTB_XL_TABLE)[:40]}
     assert {name.rpartition("/")[2]: fold for name, fold in zip(names, metadata.folds.tolist())} == expected
+
+
+@pytest.mark.parametrize("part", ["records500", "records500/00000"])
+def test_a_part_of_ptb_xl_has_the_facts_of_the_whole(part, ptb_xl):
+    """As predict.py finds them for a single recording."""
+    whole = {record.path: record.facts for record in find_records(ptb_xl)}
+    records, table = find_with_table_above(ptb_xl / part)
+    assert table == str(ptb_xl / "ptbxl_database.csv") and find_with_table_above(ptb_xl)[1] is None
+    assert records and all(record.facts is not None for record in records)
+    for record in records:
+        assert record.facts == whole[record.path] == find_record(f"{record.path}.hea").facts
+    metadata = read_metadata(table, [record.name for record in records])
+    assert metadata.found.all()
+
+
+def test_other_tables_above_change_nothing(tmp_path, monkeypatch):
+    write_ptb_xl(tmp_path / "a" / "b")
+    table = tmp_path / "a" / "b" / "ptbxl_database.csv"
+    own = find_records(tmp_path / "a" / "b" / "records500")
+    (tmp_path / "a" / "ptbxl_database.csv").write_text(table.read_text().replace("NORM", "SR"))
+    assert find_records(tmp_path / "a" / "b" / "records500") == own  # the nearest counts
+    table.unlink()
+    (tmp_path / "a" / "ptbxl_database.csv").write_text("ecg_id,scp_codes\n99999,\"{'NORM': 100.0}\"\n")
+    for name in ("exams.csv", "REFERENCE.csv", "Diagnostics.xlsx", "record_list.csv"):
+        (tmp_path / "a" / name).write_bytes(b"\xff\xfe nothing\n")
+    records, told = find_with_table_above(tmp_path / "a" / "b" / "records500")
+    assert told is None and [record._replace(facts=None) for record in own] == records
+    (tmp_path / "a" / "ptbxl_database.csv").write_text("not a table")
+    write_record(tmp_path / "a" / "wfdb", "R1", fake_ecg(np.random.default_rng(0)))
+    assert [record.name for record in find_records(tmp_path / "a" / "wfdb")] == ["R1"]
+    real = os.listdir
+
+    def listdir(folder):
+        if os.fspath(folder) == str(tmp_path / "a"):
+            raise PermissionError(folder)
+        return real(folder)
+
+    monkeypatch.setattr("os.listdir", listdir)
+    assert find_records(tmp_path / "a" / "b" / "records500") == records
+
+
+def test_training_on_a_part_of_ptb_xl_knows_its_patients(ptb_xl, tmp_path, capsys):
+    flags = dict(n_total=None, seed=1, cache=tmp_path / "cache", workers=1, strict=False, records=500)
+    args = Namespace(input_folder=str(ptb_xl / "records500"), metadata=None, explicit=set(), **flags)
+    cache = open_recordings(args, CONFIG, RunFolder(tmp_path / "run"), ProcessGroup())
+    assert args.metadata == str(ptb_xl / "ptbxl_database.csv") and args.metadata in capsys.readouterr().out
+    assert read_own_metadata(args, cache).found.all() and all(cache.dx)
 
 
 def test_ptb_xl_tables_with_faults(tmp_path):

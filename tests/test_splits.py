@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from data.earlier_split import rows_named, rows_with_hash, split_like
-from data.metadata import Metadata
-from data.splits import Split, stratified_by_patient
+from data.metadata import NO_FOLD, Metadata
+from data.splits import Split, stratified_by_patient, take_out_fold
 
 FLAGS = {"split": "patient", "valid_split": 0.2, "valid_fold": None, "fold": None, "n_folds": 5, "hold_out": None}
 
@@ -22,7 +22,7 @@ def metadata_of(patient_ids, folds=None, patients=None, columns=("record", "pati
     n = len(patient_ids)
     return Metadata(
         patients=patient_ids if patients is None else np.array(list(patients), str),
-        folds=np.zeros(n, int) if folds is None else np.array(folds),
+        folds=np.full(n, NO_FOLD) if folds is None else np.array(folds),
         axis_unknown=np.zeros(n, bool),
         patient_ids=patient_ids,
         found=np.ones(n, bool),
@@ -84,6 +84,17 @@ def test_a_fold_table_decides_and_its_highest_fold_validates_by_default():
         rows(Split("fold", 7), meta)
 
 
+def test_folds_may_begin_at_0_and_recordings_without_one_are_in_none():
+    meta = metadata_of(list("pqrstu"), folds=[0, 1, 2, NO_FOLD, 0, NO_FOLD])
+    assert rows(Split("fold", 0), meta)[1].tolist() == [0, 4]
+    train, valid = rows(Split("fold", None), meta)
+    train, valid, test = take_out_fold(0, meta, train, valid)
+    assert (train.tolist(), valid.tolist(), test.tolist()) == ([1, 3, 5], [2], [0, 4])
+    from_1 = metadata_of(list("pqr"), folds=[1, 2, NO_FOLD])
+    with pytest.raises(ValueError, match=r"--test_fold 0: meta.csv names no recording of this fold; .*\[1, 2\]"):
+        take_out_fold(0, from_1, np.array([0, 2]), np.array([1]))
+
+
 @pytest.mark.parametrize("value, flag", [(None, "--split fold"), (3, "--valid_fold 3")])
 def test_a_missing_fold_is_told_as_it_is(value, flag):
     without = metadata_of(list("pqr"), columns=("record", "patient_id"))
@@ -134,7 +145,9 @@ def test_flags_become_a_split(typed, by, value):
         ({"split": "patient", "valid_fold": 1}, "--split patient contradicts --valid_fold 1"),
         ({"valid_split": 1.0}, "not between 0 and 1"),
         ({"valid_split": float("nan")}, "not between 0 and 1"),
-        ({"valid_fold": 0}, "--valid_fold 0 is not 1 or more"),
+        ({"valid_fold": -1}, "--valid_fold -1 is negative"),
+        ({"test_fold": -1}, "--test_fold -1 is negative"),
+        ({"valid_fold": 0, "test_fold": 0}, "--valid_fold and --test_fold are both 0"),
         ({"fold": 6}, "--fold 6 is not within 1 and --n_folds 5"),
         ({"fold": 0}, "--fold 0 is not within"),
         ({"fold": 1, "n_folds": 1}, "--n_folds 1: there must be 2 or more"),

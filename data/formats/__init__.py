@@ -96,6 +96,30 @@ def _records_of_file(listing: Listing, stem: str, ending: str, format: str) -> l
     return [whole._replace(record_id=record_id, part=part) for record_id, part in parts.items()]
 
 
+def formats_without_table(tables: Sequence[TableFile], records: Sequence[Record]) -> set[str]:
+    """Formats that some records may be of whose table is not among these; not those whose table tells what a recording
+    is.
+    """
+    missing = set(TABLES.values()) - set(LISTED_FILES) - {table.format for table in tables}
+    return {format for format in missing if _may_name_some(format, records)}
+
+
+def _may_name_some(format, records):
+    """Whether the table of a format may have rows for some records."""
+    key, own = module_of(format).key, _own(format)
+    return any(record.format == own and key(record.record_id) is not None for record in records)
+
+
+def _own(format):
+    """`Record.format` of those that the table of a format tells of."""
+    return "" if format == TABLE_OF_WFDB else format
+
+
+def tells_of(table: TableFile, records: Sequence[Record]) -> bool:
+    """Whether a table, the only one of its format, told of some records."""
+    return any(record.facts is not None and record.format == _own(table.format) for record in records)
+
+
 def with_tables(folder: str | None, tables: Sequence[TableFile], records: list[Record]) -> list[Record]:
     """The recordings with what tables say of them, and those that only a table tells from other files.
 
@@ -109,10 +133,8 @@ def with_tables(folder: str | None, tables: Sequence[TableFile], records: list[R
         by_format.setdefault(table.format, []).append(table)
     for format, found in by_format.items():
         module = module_of(format)
-        own = "" if format == TABLE_OF_WFDB else format
-        if format not in LISTED_FILES and not any(
-            record.format == own and module.key(record.record_id) is not None for record in records
-        ):
+        own = _own(format)
+        if format not in LISTED_FILES and not _may_name_some(format, records):
             continue
         rows = []
         for table in found:
