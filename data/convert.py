@@ -79,9 +79,8 @@ def _as_int16(record_id, adc, header):
     scales = []
     for out, row, lead in zip(samples, adc, header.leads):
         x = (row.astype(np.float64) - lead.baseline) / lead.gain * MILLIVOLTS[lead.unit.lower()]  # mV
-        good = np.isfinite(x) & (
-            row != INVALID_SAMPLE[lead.fmt]
-        )  # the mark is None, equal to nothing, where there is none
+        mark = INVALID_SAMPLE[lead.fmt]  # None, which equals nothing, where a format has none
+        good = np.isfinite(x) & (row != mark)
         peak = np.abs(x[good]).max(initial=0.0)
         steps = STEPS if peak * STEPS <= MAX_VALUE else MAX_VALUE / peak
         steps = float(f"{steps:.6g}") if steps == STEPS else float(f"{steps * 0.999:.6g}")
