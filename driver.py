@@ -9,7 +9,8 @@
     torchrun --nproc_per_node 8 driver.py IN OUT     eight processes share IN; with --cuda each has a GPU
 
 IN is searched at any depth for WFDB records. OUT/ID.csv has four lines: `#Record ID`, classes, 0/1 labels,
-probabilities. Where an ID occurs in several sub-folders, those records are written to OUT/SUBFOLDER/ID.csv. A
+probabilities. Where an ID occurs in several sub-folders, those records are written to OUT/SUBFOLDER/ID.csv. Answers
+that are in OUT already are replaced where IN has the same ID, and stay otherwise: take a new OUT for each model. A
 recording that cannot be read is skipped and named at the end and in OUT/skipped_records.csv, with the reason; the
 exit status is then 1. What is suspicious about readable recordings is listed in OUT/record_warnings.txt, and with
 --strict the exit status is then 1 too.
@@ -33,7 +34,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ from data.records import Record, RecordError, find_records
 from engine.arguments import path_argument
 from engine.distributed import ProcessGroup, process_group
 from engine.embeddings import Embedded, prepare_embeddings_file, write_embeddings
-from engine.inference import Predictor, load_predictor
+from engine.inference import Predictor, fingerprint, load_predictor
 from engine.output_folder import WARNINGS, OutputFolder, open_output_folder, open_share
 from engine.run_folder import RunError
 from engine.script import clean_exit
@@ -127,7 +128,7 @@ def read_ahead(records: Sequence[Record], predictor: Predictor, workers: int, gr
         tqdm(total=len(records), desc="Classifying", unit="rec", disable=not group.is_main) as bar,
     ):
         waiting = []
-        for chunk in islice(chunks(records, BATCH), group.rank, None, group.world_size):
+        for chunk in own_chunks(records, group):
             before = waiting
             parts = [chunk[begin : begin + PART] for begin in range(0, len(chunk), PART)]
             waiting = [pool.submit(read, part, predictor) for part in parts]
@@ -141,6 +142,18 @@ def read_ahead(records: Sequence[Record], predictor: Predictor, workers: int, gr
             group.count(len(batch))
         group.barrier()  # others may still be at work
         bar.update(group.count(0) - bar.n)
+
+
+def own_chunks(records: Sequence[Record], group: ProcessGroup) -> Iterator[Sequence[Record]]:
+    """The records of each batch that this process reads."""
+    if group.world_size == 1:
+        yield from chunks(records, BATCH)
+        return
+    # The main process looks at the files for all: where one is still being written, others might see another size.
+    sizes = group.broadcast([len(chunk) for chunk in chunks(records, BATCH)] if group.is_main else None)
+    ends = list(accumulate(sizes))
+    for begin, end in islice(zip([0, *ends], ends), group.rank, None, group.world_size):
+        yield records[begin:end]
 
 
 def read(records: Sequence[Record], predictor: Predictor) -> Batch:
@@ -204,6 +217,8 @@ def run(args: argparse.Namespace, group: ProcessGroup) -> int:
             output = opened.enter_context(open_output(args, predictor.class_set, group))
         if args.skip_existing:
             print(f"{len(output.answered)} of {len(output.records)} recordings have an output already")
+        if output.of_another_model:
+            print(f"{printable(str(output.path))} holds answers of another model: those of other recordings stay there")
         output.share_out(group)
         embedded = []  # with --embeddings
         for batch in read_ahead(output.todo, predictor, args.workers, group):
@@ -243,7 +258,8 @@ def open_output(
         prepare_summary_file(args.summary)
     if args.embeddings:
         prepare_embeddings_file(args.embeddings)
-    return open_output_folder(args.output, records, class_set, args.skip_existing, args.summary)
+    model = fingerprint(args.model)
+    return open_output_folder(args.output, records, class_set, args.skip_existing, args.summary, model)
 
 
 def report(output: OutputFolder, predictor: Predictor, strict: bool) -> int:

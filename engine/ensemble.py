@@ -1,7 +1,7 @@
 """Join finished runs into one run folder whose probabilities are the mean over its members.
 
     for k in 1 2 3 4 5; do python train.py --fold $k --n_folds 5 --folder runs/fold_$k; done
-    python -m engine.ensemble mdl runs/fold_1 runs/fold_2 runs/fold_3 runs/fold_4 runs/fold_5
+    python -m engine.ensemble runs/joined runs/fold_1 runs/fold_2 runs/fold_3 runs/fold_4 runs/fold_5
 
 Every run has predicted the recordings that it never trained on. Together these out-of-fold predictions cover the
 whole data: the ensemble's thresholds are chosen on them, its scores are reported on them, and they are kept as
@@ -105,7 +105,7 @@ def join(
     """Write an ensemble of runs.
 
     Args:
-        out: folder of the ensemble.
+        out: folder of the ensemble; a run that is in it is not overwritten.
         folders: finished run folders.
         odds: pairs (class, factor) for its decision rule.
 
@@ -113,8 +113,12 @@ def join(
         its out-of-fold scores, see engine.metrics.compute_scores, and calibration_error.
 
     Raises:
-        RunError: a run cannot be read, or the runs do not fit together.
+        RunError: a run cannot be read, the runs do not fit together, or there is a run in `out`.
     """
+    target = RunFolder(out)
+    there = [name for name in ("config.json", "model.pth") if (target / name).exists()]
+    if there:
+        raise RunError(f"{target / there[0]} is there already: name another folder, or remove the run in it")
     runs = [RunFolder(folder) for folder in folders]
     models, configs, contracts = [], [], []
     for folder in folders:
@@ -154,7 +158,6 @@ def join(
             "out_of_fold": {name: scores[name] for name in REPORTED},
         },
     )
-    target = RunFolder(out)
     target.create()
     target.write_rows("history.csv", read_histories(runs))
     target.write_rows("valid_predictions.csv", prediction_rows(records, dx, class_set, y_score))

@@ -16,6 +16,7 @@ From Python, for recordings in files (of arrays, see `Predictor.classify` and do
 import copy
 import os
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -225,14 +226,7 @@ def load_predictor(folder: str | Path, device: str = "cpu") -> Predictor:
         engine.run_folder.RunError: there is no such folder or no run in it, or a member does not load, or it reads its
             input or names its outputs differently than the others.
     """
-    folder = Path(os.path.expanduser(folder))
-    if not folder.is_dir():
-        raise RunError(f"{folder}: there is no such model folder")
-    runs = [folder]
-    if not (folder / "config.json").exists():
-        runs = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-        if not runs:
-            raise RunError(f"{folder} holds neither a config.json nor run folders")
+    runs = _run_folders(folder)
     models = []
     windows = []
     contracts = []
@@ -247,3 +241,24 @@ def load_predictor(folder: str | Path, device: str = "cpu") -> Predictor:
                 "they cannot be averaged"
             )
     return Predictor(models, windows, *contracts[0], device)
+
+
+def fingerprint(folder: str | Path) -> str:
+    """Eight hexadecimal digits that another model than the one `load_predictor` gives hardly shares: of its files."""
+    crc = 0
+    for run in _run_folders(folder):
+        for name in ("config.json", "model.pth"):
+            crc = zlib.crc32((run / name).read_bytes(), crc)
+    return f"{crc:08x}"
+
+
+def _run_folders(folder):
+    folder = Path(os.path.expanduser(folder))
+    if not folder.is_dir():
+        raise RunError(f"{folder}: there is no such model folder")
+    if (folder / "config.json").exists():
+        return [folder]
+    runs = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not runs:
+        raise RunError(f"{folder} holds neither a config.json nor run folders")
+    return runs

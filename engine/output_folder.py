@@ -3,6 +3,7 @@
     OUT/ID.csv                the answer for one recording; OUT/SUBFOLDER/ID.csv where several sub-folders have the ID
     OUT/skipped_records.csv   record, stage, reason: recordings without an answer
     OUT/record_warnings.txt   record, warning: what is suspicious about readable recordings
+    OUT/.answered_by.json     which model gave the last answers, by its fingerprint
 
 A list is absent where there is nothing to list.
 """
@@ -10,6 +11,7 @@ A list is absent where there is nothing to list.
 import contextlib
 import csv
 import errno
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,6 +30,7 @@ from engine.run_folder import RunError, RunFolder
 
 SKIPPED = "skipped_records.csv"
 WARNINGS = "record_warnings.txt"
+ANSWERED_BY = ".answered_by.json"
 JOURNAL = ".record_warnings.partial"  # what a call that is killed leaves of the second list; of process N with .N
 
 # Errors that concern the name of one file: the others can still be written, so the driver goes on.
@@ -72,6 +75,7 @@ def open_output_folder(
     class_set: ClassSet,
     skip_existing: bool = False,
     summary: Path | None = None,
+    model: str = "",
 ) -> Iterator["OutputFolder"]:
     """An `OutputFolder` into which nobody else writes until the block ends.
 
@@ -81,10 +85,11 @@ def open_output_folder(
         class_set: its C codes are the columns of an answer.
         skip_existing: leave recordings alone that have an answer already, and keep what was remarked upon them.
         summary: a further file that this call writes: no answer may be written over it.
+        model: fingerprint of the one that answers.
 
     Raises:
-        RunError: the folder cannot be made, another process writes into it, its list of warnings is not one, or the
-            summary has the name of a list.
+        RunError: the folder cannot be made, another process writes into it, its list of warnings is not one, the
+            summary has the name of a list, or `skip_existing` would keep answers of another model.
     """
     folder = RunFolder(path)
     folder.create()
@@ -96,6 +101,7 @@ def open_output_folder(
         lists.add(summary)
     with folder.only_writer():
         output = OutputFolder(folder, records, class_set, lists)
+        output.answers_with(model, skip_existing)
         output.begin(skip_existing)
         with output.writing(JOURNAL):
             yield output
@@ -110,6 +116,7 @@ class OutputFolder:
         answered: records that an earlier call answered.
         written: records that this call answered.
         skipped, warnings: rows of the two lists.
+        of_another_model: whether answers of another model were there.
     """
 
     def __init__(self, folder: RunFolder, records: Sequence[Record], class_set: ClassSet, lists: set[Path]):
@@ -124,6 +131,7 @@ class OutputFolder:
         self.written: list[Record] = []
         self.skipped: list[dict[str, str]] = []
         self.warnings: list[dict[str, str]] = []
+        self.of_another_model = False
         self.journal: TextIO | None = None
         self._file_of: dict[Record, Path] = {}
         self._writer: ThreadPoolExecutor | None = None
@@ -150,6 +158,27 @@ class OutputFolder:
                 conflicts[index] = f"its answer would be {printable(str(file))}, {fault}"
             seen.add(target)
         return conflicts
+
+    def answers_with(self, model: str, skip_existing: bool) -> None:
+        """Note which model answers, by its fingerprint; RunError where answers of another one would stay in place."""
+        earlier = self._earlier_model()
+        self.of_another_model = earlier not in (None, model)
+        if self.of_another_model and skip_existing:
+            raise RunError(
+                f"{self.path} holds answers of another model ({ANSWERED_BY}: {earlier!r:.40}, now {model!r}): name "
+                "another output folder, or leave out --skip_existing to answer anew"
+            )
+        self.folder.write_json(ANSWERED_BY, {"fingerprint": model})
+
+    def _earlier_model(self) -> str | None:
+        """Fingerprint of the model that answered before, None where nobody knows of one."""
+        try:
+            with open(self.folder / ANSWERED_BY, encoding="utf-8", opener=open_regular) as file:
+                return json.load(file)["fingerprint"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RunError(f"{self.path / ANSWERED_BY} is not what this program wrote: remove it ({error})") from error
 
     def begin(self, skip_existing: bool) -> None:
         """Decide which records are to be classified, and bring the list of warnings into the state before them."""

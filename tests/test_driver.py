@@ -8,11 +8,12 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import fake_ecg, write_record
 
 import driver
 from data.labels import ClassSet, load_class_set
-from engine.output_folder import SKIPPED
+from engine.output_folder import ANSWERED_BY, SKIPPED
 from engine.summary import diagnosis_columns
 from evaluate_12ECG_score import evaluate_12ECG_score
 
@@ -88,6 +89,25 @@ def test_summary_with_skip_existing_holds_earlier_answers_too(folder, run):
     first = (folder / "s.csv").read_bytes()
     assert driver.main([*arguments, "--skip_existing", "--summary", str(folder / "s.csv")]) == 1  # nothing left to do
     assert (folder / "s.csv").read_bytes() == first and not list(folder.glob(".*"))
+
+
+def test_answers_of_another_model_are_not_taken_for_those_of_this_one(folder, run, tmp_path, capsys):
+    other = shutil.copytree(run, tmp_path / "other")
+    weights = torch.load(other / "model.pth", weights_only=True)
+    weights["members"][0]["head.linear.bias"] += 1
+    torch.save(weights, other / "model.pth")
+    out = folder / "out"
+    driver.main([run, str(folder / "in"), str(out)])
+    before = (out / "R0.csv").read_bytes()
+    with pytest.raises(SystemExit, match="holds answers of another model .* or leave out --skip_existing"):
+        driver.main([str(other), str(folder / "in"), str(out), "--skip_existing"])
+    assert (out / "R0.csv").read_bytes() == before and "another model" not in capsys.readouterr().out
+    assert driver.main([str(other), str(folder / "in"), str(out)]) == 1
+    assert (out / "R0.csv").read_bytes() != before and "holds answers of another model" in capsys.readouterr().out
+    assert driver.main([str(other), str(folder / "in"), str(out), "--skip_existing"]) == 1
+    (out / ANSWERED_BY).write_text("[]")
+    with pytest.raises(SystemExit, match="answered_by.json is not what this program wrote: remove it"):
+        driver.main([str(other), str(folder / "in"), str(out)])
 
 
 @pytest.mark.parametrize("text", ["mine", "", "#R2\n426783006\n1\n0.5\n", "#R2\n1,2\n1\n0.5,1\n"])
@@ -167,7 +187,7 @@ def test_a_folder_whose_name_is_not_utf8(folder, run, capsys):
     assert driver.main([run, odd, out, "--summary", f"{odd}_s.csv"]) == 1
     printed = capsys.readouterr().out  # strict, as a terminal: it takes no half characters
     assert "6 recordings classified into " in printed and "caf\\udce9_out, 1 skipped" in printed
-    assert sorted(os.listdir(out)) == ["R2.csv", "a", "b", SKIPPED, "sub_\\udcff", 'z, "quoted".csv']
+    assert sorted(os.listdir(out)) == [ANSWERED_BY, "R2.csv", "a", "b", SKIPPED, "sub_\\udcff", 'z, "quoted".csv']
     assert "sub_\\udcff/R0" in set(table(f"{odd}_s.csv")["record"])
     os.unlink(f"{odd}/broken.hea")
     evaluate_12ECG_score(odd, out)

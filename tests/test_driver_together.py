@@ -12,7 +12,7 @@ from test_distributed import free_port, run_together
 import driver
 from data.labels import load_class_set
 from engine.distributed import ProcessGroup
-from engine.output_folder import JOURNAL, SKIPPED, WARNINGS
+from engine.output_folder import ANSWERED_BY, JOURNAL, SKIPPED, WARNINGS
 
 N_RECORDS = 150  # three batches
 
@@ -97,7 +97,11 @@ def test_after_a_kill_skip_existing_does_the_rest(run, folder, alone, tmp_path):
     found = {file.name: file for file in (tmp_path / "out").iterdir() if not file.name.endswith(".partial")}
     assert found.keys() == expected.keys() and found[SKIPPED].read_bytes() == expected[SKIPPED].read_bytes()
     assert sorted(found[WARNINGS].read_text().splitlines()) == sorted(expected[WARNINGS].read_text().splitlines())
-    for name in found.keys() - {SKIPPED, WARNINGS}:  # other batches than without the kill round differently
+    for name in found.keys() - {
+        SKIPPED,
+        WARNINGS,
+        ANSWERED_BY,
+    }:  # in other batches, which round differently
         np.testing.assert_allclose(probabilities(found[name]), probabilities(expected[name]), atol=1e-6)
 
 
@@ -133,6 +137,24 @@ def test_turns_are_put_in_order(monkeypatch):
     monkeypatch.setattr("engine.distributed.dist.gather_object", gather_object)
     assert ProcessGroup(0, 3).gather_in_turns(parts[0]) == [0, 1, 2, 3, 4, 5, 6]
     assert ProcessGroup().gather_in_turns([None, 1]) == [None, 1]
+
+
+def test_batches_are_those_that_the_main_process_sees(monkeypatch):
+    """A file is still being written: every process sees another size of it, and all records have their turn once."""
+    records = list(range(10))
+    seen = {0: [records[:4], records[4:]], 1: [records[:2], records[2:3], records[3:]]}
+    sent = []
+
+    def broadcast(group, value=None):
+        sent.append(value)
+        return sent[0]
+
+    monkeypatch.setattr(ProcessGroup, "broadcast", broadcast)
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr("driver.chunks", lambda *_, rank=rank: seen[rank])
+        shares += driver.own_chunks(records, ProcessGroup(rank, 2))
+    assert shares == seen[0]
 
 
 def test_a_world_size_alone_is_not_torchrun(run, folder, tmp_path, monkeypatch):

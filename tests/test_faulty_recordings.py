@@ -123,7 +123,7 @@ def test_one_folder_of_them_all_through_the_driver(run, tmp_path, run_script, ca
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     skipped = {row["record"]: row for row in rows(tmp_path / "out" / "skipped_records.csv")}
     warned = {row["record"] for row in rows(tmp_path / "out" / "record_warnings.txt")}
-    answered = {file.name[:-4] for file in (tmp_path / "out").iterdir()} - {"skipped_records", "record_warnings"}
+    answered = {file.name[:-4] for file in (tmp_path / "out").glob("[!.]*")} - {"skipped_records", "record_warnings"}
     assert answered | set(skipped) == {record.record_id for record in find_records(folder)} and not answered & set(
         skipped
     )
@@ -146,7 +146,7 @@ def test_strict_makes_warnings_a_failure_and_lists_are_no_answers(run, tmp_path,
     arguments = [str(run), str(tmp_path / "in"), str(tmp_path / "out")]
     assert driver.main([*arguments, "--strict"]) == 0
     assert "0 skipped, 0 warnings" in capsys.readouterr().out
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.csv", "b.csv"]
+    assert sorted(file.name for file in (tmp_path / "out").glob("[!.]*")) == ["a.csv", "b.csv"]
     before = evaluate_12ECG_score(tmp_path / "in", tmp_path / "out")
     good[8] = 0
     write_record(tmp_path / "in", "b", good)

@@ -176,6 +176,8 @@ def test_runs_that_overlap_differently_are_joined_and_each_reads_as_before(signa
         run.write_rows("valid_predictions.csv", rows)
         run.write_rows("history.csv", [{"epoch": 1}])
     join(tmp_path / "joined", [run.path for run in runs])
+    with pytest.raises(RunError, match="config.json is there already: name another folder"):
+        join(runs[0].path, [runs[1].path])
     expected = np.mean(
         [
             [plain_mean([folded(run)], *recording, 250, overlap) for recording in zip(signals, covariates)]
