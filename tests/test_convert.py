@@ -3,6 +3,7 @@
 import importlib.util
 
 import numpy as np
+import pandas as pd
 import pytest
 import wfdb
 from conftest import LEADS, fake_ecg, write_record
@@ -112,6 +113,22 @@ def test_names_in_a_csv_may_be_quoted_or_a_comment(first, tmp_path, capsys):
     flags = [*ARRAY_FLAGS[:5], "I", "II"]
     assert convert.main([str(tmp_path / "in"), str(tmp_path / "out"), *flags]) == 1
     assert "R1.csv: its columns are named I" in capsys.readouterr().out
+
+
+def test_the_numbers_that_pandas_writes_above_columns_are_no_sample(tmp_path):
+    x = fake_ecg(np.random.default_rng(0))[:, :1000]
+    (tmp_path / "in").mkdir()
+    pd.DataFrame(x.T).to_csv(tmp_path / "in" / "R1.csv", index=False)
+    np.savetxt(tmp_path / "in" / "R2.csv", [np.arange(1, 13), *x.T], "%d", delimiter=",")  # a first sample like them
+    assert convert.main([str(tmp_path / "in"), str(tmp_path / "out"), *ARRAY_FLAGS]) == 0
+    for name, n_before in (("R1", 0), ("R2", 1)):
+        read = wfdb.rdrecord(str(tmp_path / "out" / name)).p_signal.T * 1000
+        assert read.shape == (12, 1000 + n_before) and np.allclose(read[:, n_before:], x)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "R1.csv").write_text("0\n1\n2\n")
+    flags = [*ARRAY_FLAGS[:5], "I"]
+    assert convert.main([str(tmp_path / "one"), str(tmp_path / "out_one"), *flags]) == 0
+    assert len(wfdb.rdrecord(str(tmp_path / "out_one" / "R1")).p_signal) == 3
 
 
 def test_arrays_are_never_guessed(tmp_path, capsys):

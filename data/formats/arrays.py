@@ -122,9 +122,14 @@ def _read_npz(path):
 def _read_csv(path):
     with open(path, newline="", encoding="utf-8-sig") as file:
         first = next(csv.reader(file), [])
-    has_names = not any(_is_number(text) for text in first)
+    has_names = _is_counted(first) or not any(_is_number(text) for text in first)
     values = np.loadtxt(path, delimiter=",", skiprows=int(has_names), encoding="utf-8-sig", ndmin=2)
     return values, [text.lstrip("# ") for text in first] if has_names else ()  # numpy.savetxt begins it with '# '
+
+
+def _is_counted(first):
+    """Whether a line is 0, 1, 2 ..., as pandas names columns without names. A lone 0 may as well be a sample."""
+    return len(first) > 1 and first == [str(number) for number in range(len(first))]
 
 
 def _is_number(text):
