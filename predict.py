@@ -7,8 +7,9 @@
     python predict.py RECORD --model RUN --all     every class of your own model, a run folder or a folder of them
 
 RECORD is a header ID.hea, its signal file ID.mat or ID.dat, or the name without an ending; or an EDF, BDF or DICOM
-file. With several recordings, --plot ecg.png writes ecg_ID.png for each. A recording that cannot be read is named with
-the reason and the others go on; the exit status is then 1. Probabilities are those of driver.py.
+file. With several recordings, --plot ecg.png writes ecg_ID.png for each, and ecg_FOLDER_ID.png for those that share an
+ID, with a number (ecg_FOLDER_ID_2.png) where that is the name of another, too. A recording that cannot be read is named
+with the reason and the others go on; the exit status is then 1. Probabilities are those of driver.py.
 
 --json prints one object:
 
@@ -37,6 +38,8 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.formats import record_of_file
@@ -88,18 +91,35 @@ def find_record(text: str) -> Record:
     return read_facts_above(Record(printable(os.path.basename(stem)), stem, "", ending=header[-4:]))
 
 
-def picture_file(args: argparse.Namespace, answer: Answer) -> Path:
-    """Where the picture of a recording goes."""
+def picture_files(args: argparse.Namespace, records: Sequence[Record]) -> dict[str, Path]:
+    """{header_path: where its picture goes} of the recordings of a call, each into a file of its own."""
+    paths = {record.header_path: record.path for record in records}  # one that is named twice has one picture
+    n_alike = Counter(os.path.basename(path) for path in paths.values())
+    files = {}
+    taken = set()
+    for header, path in paths.items():
+        folder, name = os.path.split(os.path.abspath(path))
+        if n_alike[name] > 1:
+            name = f"{os.path.basename(folder)}_{name}"
+        file = _picture_file(args, name)
+        number = 1
+        while file in taken:
+            number += 1
+            file = _picture_file(args, f"{name}_{number}")
+        files[header] = file
+        taken.add(file)
+    return files
+
+
+def _picture_file(args, name):
     if not args.plot:
-        return Path(f"{os.path.basename(answer.record.path)}.png")
+        return Path(f"{name}.png")
     file = Path(args.plot)
-    if len(args.records) == 1:
-        return file
-    return file.with_name(f"{file.stem}_{os.path.basename(answer.record.path)}{file.suffix}")
+    return file if len(args.records) == 1 else file.with_name(f"{file.stem}_{name}{file.suffix}")
 
 
-def plot(args, answer, class_set, explanations):
-    """Draw a recording into its file, and return that."""
+def plot(args, answer, class_set, explanations, file):
+    """Draw a recording into a file."""
     from engine.plots import save
 
     columns = sorted(explanations or {}, key=lambda column: -answer.y_score[column])[:SHADED]
@@ -107,9 +127,7 @@ def plot(args, answer, class_set, explanations):
         (class_set.abbreviations[column] or class_set.codes[column], explanations[column]["stretches"])
         for column in columns
     ]
-    file = picture_file(args, answer)
     save(draw(answer, called_text(answer, class_set), args.start, shading), file)
-    return file
 
 
 def table(values: dict, everything: bool) -> str:
@@ -167,8 +185,8 @@ def heading(answer: Answer, predictor: Predictor) -> str:
     return printable_lines(lines)
 
 
-def answer_one(args: argparse.Namespace, predictor: Predictor, record: Record) -> dict:
-    """Read, ask, draw and print one recording; returns its values for JSON."""
+def answer_one(args: argparse.Namespace, predictor: Predictor, record: Record, file: Path) -> dict:
+    """Read, ask, draw (into a file) and print one recording; returns its values for JSON."""
     answer = answer_of(predictor, record)
     if not 0 <= args.start < answer.seconds:
         raise RecordError(f"{record.path}: --start {args.start:g} is not within its {answer.seconds:.1f} s")
@@ -178,19 +196,29 @@ def answer_one(args: argparse.Namespace, predictor: Predictor, record: Record) -
         print(heading(answer, predictor))
         print(table(values, args.all))
     if args.plot is not None:
-        file = plot(args, answer, predictor.class_set, explanations)
+        plot(args, answer, predictor.class_set, explanations, file)
         print(f"  picture: {file}", file=sys.stderr if args.json else sys.stdout)
     return values
+
+
+def _record_or_error(text):
+    try:
+        return find_record(text)
+    except RecordError as error:
+        return error
 
 
 def run(args):
     """Everything that the flags ask for; returns the exit status."""
     predictor = load_predictor(args.model)
+    records = [_record_or_error(text) for text in args.records]
+    files = picture_files(args, [record for record in records if isinstance(record, Record)])
     found, failed = [], False
-    for text in args.records:
+    for text, record in zip(args.records, records):
         try:
-            record = find_record(text)
-            found.append(answer_one(args, predictor, record))
+            if isinstance(record, RecordError):
+                raise record
+            found.append(answer_one(args, predictor, record, files[record.header_path]))
         except RecordError as error:
             failed = True
             print(f"predict.py: {error}", file=sys.stderr)

@@ -146,7 +146,7 @@ class Predictor:
         by 1000, swapped leads, invalid samples), or cannot be established for lack of leads, is a UserWarning each.
 
         Args:
-            signal: (rows, n), integers or floats; NaN marks samples that are missing.
+            signal: (rows, n), integers or floats; NaN, or the mask of a masked array, marks samples that are missing.
             sample_freq: Hz.
             unit: of the samples, V, mV, uV or nV. Never guessed.
             leads: names of the rows. None says that these are I, II, III, aVR, aVL, aVF, V1 ... V6, in this order.
@@ -162,6 +162,8 @@ class Predictor:
         """
         import pandas as pd
 
+        if np.ma.isMaskedArray(signal) and signal.mask.any() and signal.dtype.kind in "iuf":
+            signal = signal.astype(np.float64).filled(np.nan)  # asarray would give what lies under the mask
         adc = np.asarray(signal)
         if adc.ndim != 2 or len(adc) != len(LEADS if leads is None else leads):
             rows = f"{len(leads or ())}, the number of leads"

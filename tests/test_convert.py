@@ -3,6 +3,7 @@
 import importlib.util
 
 import numpy as np
+import pandas as pd
 import pytest
 import wfdb
 from conftest import LEADS, fake_ecg, write_record
@@ -94,24 +95,28 @@ def test_what_cannot_be_read_is_skipped(tmp_path, capsys):
     assert [record.record_id for record in find_records(tmp_path / "out")] == ["R1"]
 
 
-def write_array(file, x):
+def write_array(file, x, leads=LEADS):
     if file.suffix == ".npy":
         np.save(file, x)
     elif file.suffix == ".npz":
         np.savez(file, x.T)
     elif file.suffix == ".csv":
-        np.savetxt(file, x.T, delimiter=",", header=",".join(LEADS), comments="")
+        np.savetxt(file, x.T, delimiter=",", header=",".join(leads), comments="")
     else:
         import pyarrow
         import pyarrow.parquet
 
-        pyarrow.parquet.write_table(pyarrow.table(dict(zip(LEADS, x))), file)
+        pyarrow.parquet.write_table(pyarrow.table(dict(zip(leads, x))), file)
+
+
+def needs_pyarrow(ending):
+    if ending == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        pytest.skip("pyarrow is not installed: pip install pyarrow")
 
 
 @pytest.mark.parametrize("ending", [".npy", ".npz", ".csv", ".parquet"])
 def test_arrays(ending, tmp_path):
-    if ending == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        pytest.skip("pyarrow is not installed: pip install pyarrow")
+    needs_pyarrow(ending)
     x = fake_ecg(np.random.default_rng(0)).astype(float)[:, :1000] + 0.25  # uV
     x[2, 10] = np.nan
     x[3, 20] = 50_000.0  # would not fit into 16 bits of a microvolt
@@ -125,6 +130,51 @@ def test_arrays(ending, tmp_path):
     others = np.delete(np.arange(12), 3)
     assert np.nanmax(np.abs(read[others] - x[others])) <= 0.5 + 1e-6
     assert read_record(tmp_path / "out" / "R1", check_sums=True)[1].warnings == ()
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_names_of_columns_must_be_those_of_the_leads(ending, tmp_path, capsys):
+    needs_pyarrow(ending)
+    chest_first = [*LEADS[6:], *(f"Lead {lead}" for lead in LEADS[:6])]  # all known, in another order
+    x = fake_ecg(np.random.default_rng(0)).astype(float)[:, :1000]
+    (tmp_path / "in").mkdir()
+    write_array(tmp_path / "in" / f"swapped{ending}", x, chest_first)
+    write_array(tmp_path / "in" / f"few{ending}", x[:2], LEADS[:2])
+    write_array(tmp_path / "in" / f"spelt{ending}", x, [f"ECG {lead.lower()}" for lead in LEADS])
+    write_array(tmp_path / "in" / f"unknown{ending}", x, [f"V{n}" for n in range(1, 13)])  # as R names columns
+    assert convert.main([str(tmp_path / "in"), str(tmp_path / "out"), *ARRAY_FLAGS]) == 1
+    out = capsys.readouterr().out
+    assert f"swapped{ending}: its columns are named V1 V2 V3 V4 V5 V6 I II III aVR aVL aVF, --leads says I II" in out
+    assert f"few{ending}: its columns are named I II, --leads says" in out
+    assert [record.record_id for record in find_records(tmp_path / "out")] == ["spelt", "unknown"]
+    stated = [*ARRAY_FLAGS[:5], *chest_first]
+    assert convert.main([str(tmp_path / "in"), str(tmp_path / "out"), *stated]) == 1
+    assert np.allclose(wfdb.rdrecord(str(tmp_path / "out" / "swapped")).p_signal[:, 0] * 1000, x[0], atol=0.51)
+
+
+@pytest.mark.parametrize("first", ["# I,V1", '"II","I"'])
+def test_names_in_a_csv_may_be_quoted_or_a_comment(first, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "R1.csv").write_text(f"{first}\n1,2\n3,4\n5,6\n")
+    flags = [*ARRAY_FLAGS[:5], "I", "II"]
+    assert convert.main([str(tmp_path / "in"), str(tmp_path / "out"), *flags]) == 1
+    assert "R1.csv: its columns are named I" in capsys.readouterr().out
+
+
+def test_the_numbers_that_pandas_writes_above_columns_are_no_sample(tmp_path):
+    x = fake_ecg(np.random.default_rng(0))[:, :1000]
+    (tmp_path / "in").mkdir()
+    pd.DataFrame(x.T).to_csv(tmp_path / "in" / "R1.csv", index=False)
+    np.savetxt(tmp_path / "in" / "R2.csv", [np.arange(1, 13), *x.T], "%d", delimiter=",")  # a first sample like them
+    assert convert.main([str(tmp_path / "in"), str(tmp_path / "out"), *ARRAY_FLAGS]) == 0
+    for name, n_before in (("R1", 0), ("R2", 1)):
+        read = wfdb.rdrecord(str(tmp_path / "out" / name)).p_signal.T * 1000
+        assert read.shape == (12, 1000 + n_before) and np.allclose(read[:, n_before:], x)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "R1.csv").write_text("0\n1\n2\n")
+    flags = [*ARRAY_FLAGS[:5], "I"]
+    assert convert.main([str(tmp_path / "one"), str(tmp_path / "out_one"), *flags]) == 0
+    assert len(wfdb.rdrecord(str(tmp_path / "out_one" / "R1")).p_signal) == 3
 
 
 def test_arrays_are_never_guessed(tmp_path, capsys):

@@ -112,6 +112,58 @@ def test_edf(name, ecg, tmp_path):
         read_record(record)
 
 
+def write_discontinuous(path, x, onsets):
+    """EDF+D or BDF+D with data records of 1 s, those in `onsets` {number: text} with another time than their own."""
+    import edfio
+
+    bdf = path.suffix == ".bdf"
+    kind, ending = (edfio.BdfSignal, edfio.Bdf) if bdf else (edfio.EdfSignal, edfio.Edf)
+    signals = [
+        kind(row, 500, label=lead, physical_dimension="mV", physical_range=(-5, 5)) for lead, row in zip(LEADS, x)
+    ]
+    ending(signals, annotations=[edfio.EdfAnnotation(2, None, "beginning")], data_record_duration=1).write(path)
+    content = bytearray(path.read_bytes())
+    content[192:197] = b"BDF+D" if bdf else b"EDF+D"
+    for number, text in onsets.items():
+        old, new = (f"+{onset}\x14\x14\0".encode() for onset in (number, text))
+        padded = old + bytes(len(new) - len(old))
+        assert content.count(padded) == 1
+        content = content.replace(padded, new)
+    path.write_bytes(content)
+    return (edfio.read_bdf if bdf else edfio.read_edf)(path)
+
+
+@needs("edfio")
+@pytest.mark.parametrize("name", ["R1.edf", "R1.bdf"])
+def test_edf_with_gaps_is_refused(name, ecg, tmp_path):
+    """Marked discontinuous, which files without gaps may be, too."""
+    x, _ = ecg
+    file = tmp_path / name
+    assert write_discontinuous(file, x, {}).is_continuous
+    (record,) = find_records(tmp_path)
+    assert np.abs(millivolts(record)[0] - x).max() < 1e-4
+    write_discontinuous(file, x, {5: "5.001", 6: "6.001"})  # half a sample
+    assert np.abs(millivolts(record)[0] - x).max() < 1e-4
+    assert not write_discontinuous(file, x, {number: f"{number + 90}" for number in range(5, 10)}).is_continuous
+    with pytest.raises(RecordError, match=rf"{name}: is discontinuous \(.DF.D\): a gap of 90 s after its first 5 s"):
+        read_record(record)
+    write_discontinuous(file, x, {9: "12.5"})
+    with pytest.raises(RecordError, match=r"a gap of 3.5 s after its first 9 s \(9 data records\): write each stretch"):
+        read_record(record)
+    write_discontinuous(file, x, {3: "1.5"})
+    with pytest.raises(RecordError, match="a step back of 1.5 s after its first 3 s"):
+        read_record(record)
+    write_discontinuous(file, x, {3: "three"})
+    with pytest.raises(RecordError, match="data record 4 does not say when it begins"):
+        read_record(record)
+    write_edf(file, x)
+    content = bytearray(file.read_bytes())
+    content[192:197] = f"{file.suffix[1:].upper()}+D".encode()  # without the annotations that it must have
+    file.write_bytes(content)
+    with pytest.raises(RecordError, match="does not say where its gaps are"):
+        read_record(record)
+
+
 @needs("pydicom")
 def test_dicom(ecg, tmp_path):
     x, _ = ecg

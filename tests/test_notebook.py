@@ -129,6 +129,22 @@ def test_what_is_suspicious_is_a_warning(model, recording):
         model.classify(holes, 500, unit="mV")
 
 
+@pytest.mark.parametrize("dtype, unit", [(np.float32, "mV"), (np.int16, "uV")])
+def test_the_mask_of_an_array_marks_missing_samples(model, recording, dtype, unit):
+    signal = np.rint(recording[1] * 1000)
+    mask = np.zeros(signal.shape, bool)
+    mask[3, 100:110] = True
+    scale = 1 if unit == "uV" else 1000
+    holes = np.where(mask, np.nan, (signal / scale).astype(dtype))
+    masked = np.ma.array(np.where(mask, 9999, signal / scale), dtype, mask=mask, fill_value=0)
+    with pytest.warns(UserWarning, match="10 invalid samples, interpolated"):
+        expected = model.classify(holes, 500, unit=unit)
+    with pytest.warns(UserWarning, match="10 invalid samples, interpolated"):
+        found = model.classify(masked, 500, unit=unit)
+    pd.testing.assert_frame_equal(found, expected)
+    assert masked.mask.sum() == 10 and masked.dtype == dtype  # the caller's array stays as it is
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

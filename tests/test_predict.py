@@ -154,6 +154,20 @@ def test_picture_and_explanation(tmp_path, capsys, monkeypatch):
     assert "--start 99" in capsys.readouterr().err
 
 
+def test_every_recording_has_a_picture_of_its_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, (folder, record_id) in enumerate([("A", "R1"), ("B", "R1"), ("B", "R2"), ("B", "A_R1")]):
+        write_record(tmp_path / folder, record_id, fake_ecg(np.random.default_rng(number), seconds=2.5))
+    assert predict.main(["A/R1", "B/R1", "B/R2", "B/A_R1", "A/R1.hea", "--plot", "ecg.svg"]) == 0
+    names = ["ecg_A_R1.svg", "ecg_B_R1.svg", "ecg_R2.svg", "ecg_A_R1_2.svg"]
+    printed = capsys.readouterr().out
+    assert [line.split("picture: ")[1] for line in printed.splitlines() if "picture: " in line] == [*names, names[0]]
+    assert sorted(file.name for file in tmp_path.glob("*.svg")) == sorted(names)
+    monkeypatch.chdir(tmp_path / "A")
+    assert predict.main(["nothing", "R1", "../B/R1", "--plot"]) == 1
+    assert {"A_R1.png", "B_R1.png"} <= {file.name for file in (tmp_path / "A").iterdir()}
+
+
 def test_records_are_found_as_typed(tmp_path):
     write_record(tmp_path, "a.b", fake_ecg(np.random.default_rng(0)))
     for text in ("a.b", "a.b.hea", "a.b.mat"):

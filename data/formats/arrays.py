@@ -14,6 +14,7 @@ import numpy as np
 from data.formats.physical import library, physical_header
 from data.header_comments import MAX_AGE, SEXES
 from data.headers import MAX_FREQ, MILLIVOLTS, Header, RecordError
+from data.leads import lead_name
 from data.signal_files import check_file
 
 ENDINGS = (".npy", ".npz", ".csv", ".parquet")
@@ -35,12 +36,13 @@ def read_array(path: str, layout: ArrayLayout) -> tuple[np.ndarray, Header]:
         layout: what it does not say.
 
     Raises:
-        RecordError: it is not a matrix of numbers with so many leads on one side only.
+        RecordError: it is not a matrix of numbers with so many leads on one side only, or its columns have the names of
+            other leads than the layout.
     """
     check_file(path)
     ending = os.path.splitext(path)[1].lower()
     try:
-        values = _READERS[ending](path)
+        values, names = _READERS[ending](path)
     except RecordError:
         raise
     except Exception as error:  # there is no end to what libraries raise on a damaged or foreign file
@@ -48,6 +50,7 @@ def read_array(path: str, layout: ArrayLayout) -> tuple[np.ndarray, Header]:
     n_leads = len(layout.leads)
     if values.ndim != 2 or values.dtype.kind not in "iuf":
         raise RecordError(f"{path}: holds {values.ndim}-dimensional {values.dtype}, not leads x samples of numbers")
+    _check_names(path, names, layout.leads)
     if (values.shape[0] == n_leads) == (values.shape[1] == n_leads):
         raise RecordError(f"{path}: is {values.shape[0]} x {values.shape[1]}, --leads names {n_leads} leads")
     values = values if values.shape[0] == n_leads else values.T
@@ -90,22 +93,43 @@ def array_header(
     return physical_header("array", sample_freq, [str(name) for name in leads], unit, n_samples, float(age), sex)
 
 
+def _check_names(path, names, leads):
+    """Raise RecordError if all the names of a file's columns are those of leads, but not of the stated ones in their
+    order. Others, such as the V1 ... V12 that R writes of its own, say nothing.
+    """
+    named = [lead_name(name) for name in names]
+    if named and None not in named and named != [lead_name(lead) for lead in leads]:
+        raise RecordError(
+            f"{path}: its columns are named {' '.join(named)[:200]}, --leads says {' '.join(leads)}: "
+            "name in --leads what the columns hold, in that order, or rename the columns if their names are wrong"
+        )
+
+
+# Each returns the values and the names of the columns, () if there are none.
+
+
 def _read_npy(path):
-    return np.load(path, allow_pickle=False)
+    return np.load(path, allow_pickle=False), ()
 
 
 def _read_npz(path):
     with np.load(path, allow_pickle=False) as archive:
         if len(archive.files) != 1:
             raise RecordError(f"{path}: holds {len(archive.files)} arrays ({', '.join(archive.files)[:200]}), not one")
-        return archive[archive.files[0]]
+        return archive[archive.files[0]], ()
 
 
 def _read_csv(path):
     with open(path, newline="", encoding="utf-8-sig") as file:
         first = next(csv.reader(file), [])
-    has_names = not any(_is_number(text) for text in first)
-    return np.loadtxt(path, delimiter=",", skiprows=int(has_names), encoding="utf-8-sig", ndmin=2)
+    has_names = _is_counted(first) or not any(_is_number(text) for text in first)
+    values = np.loadtxt(path, delimiter=",", skiprows=int(has_names), encoding="utf-8-sig", ndmin=2)
+    return values, [text.lstrip("# ") for text in first] if has_names else ()  # numpy.savetxt begins it with '# '
+
+
+def _is_counted(first):
+    """Whether a line is 0, 1, 2 ..., as pandas names columns without names. A lone 0 may as well be a sample."""
+    return len(first) > 1 and first == [str(number) for number in range(len(first))]
 
 
 def _is_number(text):
@@ -118,7 +142,7 @@ def _is_number(text):
 
 def _read_parquet(path):
     table = library(path, "pyarrow.parquet", "pyarrow").read_table(path)
-    return np.stack([column.to_numpy() for column in table.columns], axis=1)  # (n_samples, n_leads)
+    return np.stack([column.to_numpy() for column in table.columns], axis=1), table.column_names
 
 
 _READERS = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
