@@ -17,6 +17,7 @@ from data.preprocess import to_millivolts, window_starts
 from models import ECGModel
 
 BATCH = 64  # windows
+ROWS = 256  # recordings that a forest answers for at once: it takes some 70 kB for each
 OVERLAP = (
     0  # samples, of new runs: sharing half takes 1.7 times the time and scores alike (docs/results.md, docs/speed.md)
 )
@@ -95,7 +96,8 @@ def with_forest(model: ECGModel, y_score: np.ndarray, numbers: Callable[[], np.n
 
 @torch.inference_mode()
 def _join(forest, y_score, numbers):
-    answers = forest(torch.from_numpy(numbers).to(forest.typical.device))  # (R, C)
+    parts = torch.from_numpy(numbers).to(forest.typical.device).split(ROWS)
+    answers = torch.cat([forest(part) for part in parts])  # (R, C)
     return forest.join(torch.from_numpy(y_score), answers.double().cpu()).numpy()
 
 
