@@ -163,6 +163,7 @@ def furnish(folder, recordings):
     (folder / "classes.csv").write_text("code\n426783006\n164889003\n164865005\n")
     write_ptb_xl(folder / "ptb-xl-1.0.3", {"7": "9", "8": "10"})
     (folder / "mdl").symlink_to(ROOT / "mdl")
+    (folder / "data").symlink_to(ROOT / "data")
     return find_records(recordings / "in" / "georgia")[0].record_id
 
 
