@@ -3,7 +3,7 @@
     python -m benchmarks.model_card mdl/ensemble
 
 reads valid_predictions.csv and config.json of a run folder (of an ensemble: out-of-fold predictions) and prints
-Markdown: overall scores with 95 % bootstrap intervals; for each class, recordings with the diagnosis, threshold, AUROC,
+Markdown: overall scores with 95 % bootstrap intervals; for each class, recordings with the diagnosis, AUROC,
 sensitivity and positive predictive value; for each source, AUROC and Challenge metric. Labels are those of the official
 scorer together with the aliases that training counts as the same. By number of leads: benchmarks.few_leads.
 """
@@ -101,8 +101,8 @@ class Scores:
         return ", ".join(found)
 
 
-def class_rows(scores: Scores, thresholds: np.ndarray) -> list[str]:
-    """A row of the table for each of the C classes; thresholds (C,) are those stored with the model."""
+def class_rows(scores: Scores) -> list[str]:
+    """A row of the table for each of the C classes."""
     auroc = scores.auroc_classes(np.arange(len(scores)))  # (C,)
     ends = interval(scores.auroc_classes, len(scores))  # (2, C)
     rows = []
@@ -114,7 +114,7 @@ def class_rows(scores: Scores, thresholds: np.ndarray) -> list[str]:
         if n > 1:
             shown = f"{auroc[k]:.3f} ({ends[0, k]:.3f} to {ends[1, k]:.3f})"
         names = f"{code} | {scores.class_set.abbreviations[k]} | {scores.class_set.names[k]}"
-        figures = f"{n} | {thresholds[k]:.2f} | {shown} | {ratio(hits, n):.2f} | {ratio(hits, called):.2f}"
+        figures = f"{n} | {shown} | {ratio(hits, n):.2f} | {ratio(hits, called):.2f}"
         rows.append(f"| {names} | {figures} |")
     return rows
 
@@ -144,9 +144,9 @@ def card(folder: str) -> list[str]:
     return [
         f"{len(scores)} recordings, each predicted only by members that were not trained on it: {scores.overall()}.",
         "",
-        "| code | | diagnosis | recordings | threshold | AUROC | sensitivity | positive predictive value |",
-        "|---" * 8 + "|",
-        *class_rows(scores, predictor.thresholds),
+        "| code | | diagnosis | recordings | AUROC | sensitivity | positive predictive value |",
+        "|---" * 7 + "|",
+        *class_rows(scores),
         "",
         f"| source | recordings | classes with {MIN_POSITIVES} or more | their AUROC | Challenge metric |",
         "|---" * 5 + "|",
