@@ -9,6 +9,7 @@ Nothing here uses pyplot, so no window opens and no state is shared; `save` writ
 """
 
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -290,6 +291,11 @@ def history_figure(rows: Sequence[Mapping]) -> Figure:
     return figure
 
 
+def is_number(value: object) -> bool:
+    """Whether a value of a history, a number or its text, is one: nan stands where nothing was validated."""
+    return value not in (None, "") and not math.isnan(float(value))
+
+
 HISTORY_PANELS = (
     ("loss", ("train_loss", "valid_loss", "persistence_loss", "linear_loss")),
     ("AUROC", ("auroc",)),
@@ -301,18 +307,18 @@ HISTORY_COLORS = ("#3b6fd4", "#d98a00", "#2f9e5b", "#a34ac1")
 
 
 def history_panels(rows: Sequence[Mapping]) -> list[tuple[str, tuple[str, ...]]]:
-    """Those of HISTORY_PANELS, (title, columns), for which the rows have a column; the first if there is none."""
-    found = [panel for panel in HISTORY_PANELS if any(key in row for row in rows for key in panel[1])]
+    """Those of HISTORY_PANELS, (title, columns), for which the rows have a number; the first if there is none."""
+    found = [panel for panel in HISTORY_PANELS if any(is_number(row.get(key)) for row in rows for key in panel[1])]
     return found or [HISTORY_PANELS[0]]
 
 
 def history_panel(axes, rows: Sequence[Mapping], keys: Sequence[str], colors: Sequence[str] = HISTORY_COLORS) -> None:
     """Curves of the columns `keys` by epoch into an Axes; one line a member of an ensemble."""
     members = list(dict.fromkeys(row.get("member", "") for row in rows))
-    keys = [key for key in keys if any(row.get(key) not in (None, "") for row in rows)]
+    keys = [key for key in keys if any(is_number(row.get(key)) for row in rows)]
     for key, color in zip(keys, colors):
         for i, member in enumerate(members):
-            own = [row for row in rows if row.get("member", "") == member and row.get(key) not in (None, "")]
+            own = [row for row in rows if row.get("member", "") == member and is_number(row.get(key))]
             x, y = [float(row["epoch"]) for row in own], [float(row[key]) for row in own]
             label = key.replace("_", " ").removesuffix(" loss") if i == 0 else None
             axes.plot(x, y, color=color, linewidth=1.2, alpha=1 if len(members) == 1 else 0.5, label=label)

@@ -14,6 +14,7 @@ from engine import report_plots as plots
 from engine.answers import answer_of, draw
 from engine.inference import Predictor
 from engine.metrics import expected_calibration_error, load_weights
+from engine.plots import is_number
 from engine.report_data import (
     Predictions,
     Scores,
@@ -117,8 +118,11 @@ def curves_section(rows: list[dict]) -> Section:
     if not rows:
         return Section("curves", "Learning curves", ["There is no history.csv in the run folder."])
     members = {row.get("member", "") for row in rows}
-    label = "By epoch, on the validation recordings" + (
-        f"; a line for each of {len(members)} members." if len(members) > 1 else "."
+    validated = any(is_number(row.get("valid_loss")) for row in rows)
+    label = (
+        "By epoch"
+        + (", on the validation recordings" if validated else "; nothing was validated")
+        + (f"; a line for each of {len(members)} members." if len(members) > 1 else ".")
     )
     return Section("curves", "Learning curves", [], [Picture(plots.learning_curves(rows), label, "wide")])
 

@@ -1,5 +1,6 @@
 """Pictures: an ECG true to scale, what it marks, and the curves of a training."""
 
+import math
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, fake_ecg
 
-from engine.plots import LEADS, SHADES, plot_ecg, plot_history, save
+from engine.plots import LEADS, SHADES, history_figure, plot_ecg, plot_history, save
 
 MM_PER_INCH = 25.4
 FREQ = 500
@@ -184,3 +185,10 @@ def test_inference_does_not_import_what_it_does_not_need():
     loaded = set(done.stdout.split())
     assert "data.rhythm" in loaded, done.stderr
     assert not loaded & {"matplotlib", "jinja2", "pandas", "wfdb", "scipy"}
+
+
+def test_what_was_not_validated_has_no_panel():
+    rows = [{"epoch": i, "train_loss": 1 / i, "valid_loss": "nan", "auroc": math.nan} for i in (1, 2, 3)]
+    figure = history_figure(rows)
+    assert [axes.get_title() for axes in figure.axes] == ["loss"]
+    assert len(figure.axes[0].lines) == 1

@@ -178,7 +178,7 @@ def test_page_is_one_small_file_with_everything_in_it(page):
         assert f">{heading}</a></h2>" in text
     for heading in ("ROC and precision-recall curves", "Reward-weighted confusion", "Thresholds", "Most wrong"):
         assert f">{heading}</a></h2>" in text
-    of_card = re.search(r"\| AF \| [^|]*\|[^|]*\|[^|]*\| (\d\.\d{3}) \(", CARD)[1]
+    of_card = re.search(r"\| AF \| [^|]*\|[^|]*\| (\d\.\d{3}) \(", CARD)[1]
     assert re.search(rf"atrial fibrillation \(AF\)</th>(<td[^>]*>\d+</td>)+<td[^>]*>{of_card} \(", text)
     assert not re.search(r"<script|@import|@font-face|(src|href)=.https?:|url\((?!#)", text)
     assert set(re.findall(r'<a href="#([^"]*)"', text)) <= set(re.findall(r'id="([^"]*)"', text))
