@@ -95,6 +95,16 @@ def test_folds_may_begin_at_0_and_recordings_without_one_are_in_none():
         take_out_fold(0, from_1, np.array([0, 2]), np.array([1]))
 
 
+def test_a_fold_is_kept_out_where_nothing_validates():
+    meta = metadata_of(list("pqrs"), folds=[1, 2, 2, 3])
+    train, valid, test = take_out_fold(3, meta, *rows(Split("patient", 0), meta))
+    assert (train.tolist(), valid.tolist(), test.tolist()) == ([0, 1, 2], [], [3])
+    with pytest.raises(ValueError, match="--test_fold 3 leaves 3 recordings for training and 0 for validation"):
+        take_out_fold(3, meta, np.arange(3), np.array([3]))
+    with pytest.raises(ValueError, match="--test_fold 3 leaves 0 recordings for training and 0 for validation"):
+        take_out_fold(3, meta, np.array([3]), np.zeros(0, int))
+
+
 @pytest.mark.parametrize("value, flag", [(None, "--split fold"), (3, "--valid_fold 3")])
 def test_a_missing_fold_is_told_as_it_is(value, flag):
     without = metadata_of(list("pqr"), columns=("record", "patient_id"))
