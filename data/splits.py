@@ -8,6 +8,7 @@ import numpy as np
 
 from data.metadata import NO_FOLD, Metadata
 
+SPLIT_FLAGS = ("valid_split", "split", "valid_fold", "fold", "n_folds", "hold_out")  # which `Split.from_flags` reads
 WAYS = {"fold": "cv", "valid_fold": "fold", "hold_out": "hold_out"}  # {flag: Split.by}
 
 

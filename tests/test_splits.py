@@ -5,7 +5,7 @@ import pytest
 
 from data.earlier_split import rows_named, rows_with_hash, split_like
 from data.metadata import NO_FOLD, Metadata
-from data.splits import Split, stratified_by_patient, take_out_fold
+from data.splits import SPLIT_FLAGS, Split, stratified_by_patient, take_out_fold
 
 FLAGS = {"split": "patient", "valid_split": 0.2, "valid_fold": None, "fold": None, "n_folds": 5, "hold_out": None}
 
@@ -167,6 +167,11 @@ def test_flags_become_a_split(typed, by, value):
 def test_contradictory_flags_are_refused(typed, message):
     with pytest.raises(ValueError, match=message):
         Split.from_flags(FLAGS | typed, typed)
+
+
+def test_split_flags_are_those_that_a_split_is_made_of():
+    assert Split.from_flags({name: FLAGS[name] for name in SPLIT_FLAGS}).by == "patient"
+    assert set(SPLIT_FLAGS) == set(FLAGS)
 
 
 def test_what_is_not_typed_contradicts_nothing():
