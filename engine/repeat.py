@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data.metadata import may_find_table
 from data.splits import SPLIT_FLAGS
 from engine.resume import current_names
 from engine.run_folder import RunError, read_config_file
@@ -39,9 +40,9 @@ def settings_to_repeat(args: Namespace, prefix: str) -> dict[str, Any]:
 
 
 def _found_by_itself(saved: dict) -> bool:
-    """Whether the metadata are those in the input folder, which are used without a flag."""
-    folder = saved.get("input_folder")
-    return isinstance(folder, str) and saved.get("metadata") == str(Path(folder, "metadata.csv"))
+    """Whether the metadata are those of the input folder, which are used without a flag."""
+    folder, table = saved.get("input_folder"), saved.get("metadata")
+    return isinstance(folder, str) and isinstance(table, str) and may_find_table(folder, table)
 
 
 def as_flags(settings: dict[str, Any], default: Callable[[str], Any]) -> list[str]:
