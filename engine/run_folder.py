@@ -184,13 +184,14 @@ class RunFolder:
 
 
 class ReadOnlyRunFolder(RunFolder):
-    """The same run folder as the other processes of a training see it: they read, and only the first one writes."""
+    """The same run folder as the other processes of a training see it: they read, and only the first one writes.
+    Nor is anything put into bytes that would be thrown away: a checkpoint is the whole model.
+    """
 
-    def write_bytes(self, name, data):
+    def _nothing(self, *args, **kwargs):
         pass
 
-    def remove(self, name):
-        pass
+    write_bytes = remove = write_text = write_json = write_rows = save = _nothing
 
 
 def read_config_file(file: Path, prefix: str = "") -> dict:
