@@ -190,7 +190,7 @@ class TrainingParser(ArgumentParser):
             "--plots",
             action=BooleanOptionalAction,
             default=True,
-            help="draw history.png after every epoch (default: %(default)s)",
+            help="draw history.png after an epoch, every 3 s at most, and after the last (default: %(default)s)",
         )
         group.add_argument(
             "--tensorboard", action="store_true", help="also write scalars and curves into the run's folder tensorboard"

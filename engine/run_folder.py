@@ -4,7 +4,7 @@ config.json       every setting, the data contract (signal, classes, window), ve
 model.pth         weights of the best epoch on validation, thresholds included
 final_model.pth   weights after the last epoch
 history.csv       one row per epoch
-checkpoint.pth    everything needed to go on with an interrupted training; removed when the run is finished
+checkpoint.pth    everything needed to go on with an interrupted training, or to extend a finished one
 """
 
 from __future__ import annotations
