@@ -11,7 +11,7 @@ import contextlib
 import pathlib
 import sys
 
-dependencies = ["numpy", "pandas", "scipy", "torch", "wfdb"]  # torch.hub names those that are not installed
+dependencies = ["numpy", "pandas", "scipy", "torch"]  # torch.hub names those that are not installed
 _CLONE = pathlib.Path(__file__).resolve().parent
 _PACKAGES = ("data", "engine", "models")
 

@@ -63,7 +63,11 @@ def parse_args(argv=None):
     parser.add_argument("records", nargs="+", metavar="RECORD", help="ID.hea, ID.mat, ID.dat or ID, with its path")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="run folder, or a folder of them (default: mdl)")
     parser.add_argument(
-        "--plot", nargs="?", const="", metavar="FILE", help="draw the ECG: .png, .pdf or .svg (default: ID.png)"
+        "--plot",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="draw the ECG: .png, .pdf or .svg; without FILE into ID.png; left out: no picture",
     )
     parser.add_argument("--start", type=float, default=0.0, metavar="SECONDS", help="where the picture begins")
     parser.add_argument("--explain", action="store_true", help="say and shade what carried the network's decisions")

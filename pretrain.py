@@ -57,7 +57,13 @@ DEFAULTS = {name: AHEAD if name in CAUSAL_ENCODERS else HIDDEN for name in (*CAU
 
 def parse_args(argv=None):
     """The flags, checked. The transformer is offered without the size that would let it see the future."""
-    parser = TrainingParser(__doc__, encoders=DEFAULTS, hidden_sizes=("bidirectional",), defaults=DEFAULTS)
+    parser = TrainingParser(
+        __doc__,
+        encoders=DEFAULTS,
+        hidden_sizes=("bidirectional",),
+        defaults=DEFAULTS,
+        test_fold="give it to train.py too",
+    )
     group = parser.add_argument_group("what the model reads and predicts")
     parser.add_leads_argument(group)
     group.add_argument("--sample_freq", type=float, default=100.0, help="Hz (default: %(default)s)")
@@ -72,7 +78,9 @@ def parse_args(argv=None):
     group = parser.add_argument_group("training")
     group.add_argument("--batch_size", type=int, default=64, help="windows (default: %(default)s)")
     group.add_argument("--lr", type=float, help=f"peak learning rate ({parser.default('lr')})")
-    group.add_argument("--weight_decay", type=float, help=parser.default("weight_decay"))
+    group.add_argument(
+        "--weight_decay", type=float, help=f"of matrices and convolutions ({parser.default('weight_decay')})"
+    )
     group.add_argument("--ema_decay", type=float, help=f"of the averaged weights ({parser.default('ema_decay')})")
     group.add_argument(
         "--gain", type=float, help=f"augmentation: spread of each window's amplification ({parser.default('gain')})"

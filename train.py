@@ -48,6 +48,15 @@ from models import build_model
 # Columns of history.csv that are printed.
 SHOWN = {"train_loss": "train", "valid_loss": "valid", "auroc": "AUROC", "challenge_metric": "challenge"}
 
+AUGMENT_HELP = {
+    "gain": "scale windows by up to exp(+- this), and each lead by a fifth of that",
+    "lead_dropout": "share of silent leads, in every second window",
+    "band": "share of windows passed through random high- and low-pass filters",
+    "wander": "share of windows with baseline wander",
+    "noise": "share of windows with white noise",
+    "mixup": "shape of the mixing weights; 0: off",
+}
+
 
 def parse_args(argv=None):
     """The flags, checked, and what training starts from: the run of --init, the pre-trained encoder in --folder, or
@@ -75,7 +84,9 @@ def parse_args(argv=None):
     group = parser.add_argument_group("training")
     group.add_argument("--batch_size", type=int, default=64, help="windows (default: %(default)s)")
     group.add_argument("--lr", type=float, help=f"peak learning rate ({DEFAULTS['lr']})")
-    group.add_argument("--weight_decay", type=float, default=0.01, help="default: %(default)s")
+    group.add_argument(
+        "--weight_decay", type=float, default=0.01, help="of matrices and convolutions (default: %(default)s)"
+    )
     group.add_argument("--ema_decay", type=float, default=0.99, help="of the averaged weights (default: %(default)s)")
     group.add_argument(
         "--train_share",
@@ -126,7 +137,7 @@ def parse_args(argv=None):
     )
     for name, value in DEFAULT_AUGMENT.items():
         group.add_argument(
-            f"--{name}", type=float, default=value, help="augmentation, see engine/augment.py (default: %(default)s)"
+            f"--{name}", type=float, default=value, help=f"augmentation: {AUGMENT_HELP[name]} (default: %(default)s)"
         )
     group = parser.add_argument_group("fine-tuning, with --init or when --folder holds a pre-trained encoder")
     group.add_argument(

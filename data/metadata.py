@@ -115,6 +115,18 @@ def find_table(folder: str | os.PathLike) -> Path | None:
     return None
 
 
+def may_find_table(folder: str | os.PathLike, table: str | os.PathLike) -> bool:
+    """Whether a table with this path may be one that was found by itself for a folder, by its name and place: neither
+    needs to be there any more. A data set's table may also lie above the folder, where a part of it was named.
+    """
+    folder, table = Path(folder), Path(table)
+    if table.name == "metadata.csv":
+        return table.parent == folder
+    if table.name not in DOWNLOADED:
+        return False
+    return folder in (table.parent, table.parent.parent) or table.parent in Path(os.path.abspath(folder)).parents
+
+
 def _is_downloaded(file: Path) -> bool:
     try:
         with open(file, encoding="utf-8-sig", newline="") as lines:

@@ -1,7 +1,9 @@
 """Shards of a signal cache: files of up to a thousand recordings, written by all cores and read where they are needed.
 
-A recording lies in one shard as a whole. A shard is opened when the first of its recordings is asked for, and its
-checksums are compared then; so a process that trains on some of the recordings never touches the others' files.
+A recording lies in one shard as a whole. Of a large cache a shard is opened when the first of its recordings is asked
+for, and its checksums are compared then; so a process that asks for some of the recordings only never touches the
+others' files. Of several processes each asks for its own share in train.py, but for what --lead_subsets and a forest
+measure before the first epoch; in pretrain.py every one asks for all that train or validate.
 """
 
 import hashlib

@@ -8,6 +8,7 @@ import numpy as np
 
 from data.metadata import NO_FOLD, Metadata
 
+SPLIT_FLAGS = ("valid_split", "split", "valid_fold", "fold", "n_folds", "hold_out")  # which `Split.from_flags` reads
 WAYS = {"fold": "cv", "valid_fold": "fold", "hold_out": "hold_out"}  # {flag: Split.by}
 
 
@@ -215,7 +216,7 @@ def take_out_fold(
         rows that train, that validate, and that are of the fold.
 
     Raises:
-        ValueError: there is no such fold, or nothing else is left; it says why.
+        ValueError: there is no such fold, or it leaves nothing to train on, or takes all that validated; it says why.
     """
     if fold is None:
         return train, valid, np.zeros(0, int)
@@ -223,9 +224,10 @@ def take_out_fold(
     if not len(test):
         raise ValueError(_no_such_fold(f"--test_fold {fold}", metadata))
     of_its_patients = np.isin(metadata.patients, metadata.patients[test])
+    had_valid = len(valid) > 0  # with --valid_split 0 nothing validates
     train = train[~of_its_patients[train]]
     valid = valid[~of_its_patients[valid]]
-    if not len(train) or not len(valid):
+    if not len(train) or (had_valid and not len(valid)):
         raise ValueError(
             f"--test_fold {fold} leaves {len(train)} recordings for training and {len(valid)} for validation: choose "
             f"another split"

@@ -64,7 +64,7 @@ class SamplesAhead(Objective):
             self.group.device,
         )
         self.linear = self._validate(linear)  # (K,)
-        if np.isnan([self.persistence, self.linear]).any():
+        if self.valid_signals and np.isnan([self.persistence, self.linear]).any():
             raise RunError(
                 f"no validation recording shows {max(args.k_steps_ahead)} samples ahead: give a shorter --k_steps_ahead"
             )

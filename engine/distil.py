@@ -7,7 +7,7 @@ not trained on it (valid_predictions.csv). Such out-of-fold probabilities say ho
 seen the labels, it answers with the labels. A student's targets lie between labels and probabilities.
 
 Whether the teacher's members saw the student's *validation* recordings, nobody checks: for an honest score, give a
-teacher that was trained without them (see the README).
+teacher that was trained without them (see docs/runs.md).
 """
 
 from __future__ import annotations

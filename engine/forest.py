@@ -38,10 +38,18 @@ def forest_of(
     """
     every = np.concatenate([recordings.valid, recordings.test])
     if args.forest:
-        data = with_numbers(data, np.concatenate([recordings.train, every]), args.sample_freq)
-        return data, grow(data, recordings.train, len(class_set), args)
+        rows = _drawn(recordings.train, args.seed)
+        data = with_numbers(data, np.concatenate([rows, every]), args.sample_freq)
+        return data, grow(data, rows, len(class_set), args)
     forest = start.forest_for(class_set) if args.init is not None else None
     return (data, None) if forest is None else (with_numbers(data, every, args.sample_freq), forest)
+
+
+def _drawn(rows: np.ndarray, seed: int) -> np.ndarray:
+    """The rows, or MAX_RECORDINGS of them: before they are measured, which takes milliseconds each."""
+    if len(rows) <= MAX_RECORDINGS:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, MAX_RECORDINGS, replace=False))
 
 
 def grow(data: Dataset, rows: np.ndarray, n_classes: int, args: Namespace) -> Forest | None:
@@ -49,14 +57,12 @@ def grow(data: Dataset, rows: np.ndarray, n_classes: int, args: Namespace) -> Fo
 
     Args:
         data: recordings with their labels and `numbers`, and with subset_covariates if lead_subsets is not 0.
-        rows: of those that train.
+        rows: of those that it grows on.
         n_classes: C, the classes that are answered; further labels are auxiliary.
         args: forest (trees for each class), sample_freq (of the signals, Hz), lead_subsets (share of the weight that
             recordings with few leads get) and seed.
     """
     rows = rows[~np.isnan(data.numbers[rows]).all(1)]
-    if len(rows) > MAX_RECORDINGS:
-        rows = np.sort(np.random.default_rng(args.seed).choice(rows, MAX_RECORDINGS, replace=False))
     has = data.targets[rows, :n_classes] > 0.5
     known = data.mask[rows, :n_classes] > 0
     enough = np.minimum((has & known).sum(0), (~has & known).sum(0)) >= MIN_POSITIVES

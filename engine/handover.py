@@ -23,6 +23,7 @@ from data.cache import SignalCache
 from data.earlier_split import rows_named, rows_with_hash, split_like
 from data.files import open_regular
 from data.preprocess import SignalConfig
+from data.splits import SPLIT_FLAGS
 from engine.checks import check_members
 from engine.run_folder import FORMATS, PRETRAIN, VERSION, RunError, RunFolder
 from engine.trained_run import load_strictly, provenance
@@ -37,7 +38,6 @@ FINE_TUNING_LR = 0.002  # five times that, as for the xresnet from scratch, forg
 FINE_TUNING = {
     "xresnet": {"lr": 0.01, "encoder_lr_factor": 1.0, "epochs": 50, "dropout": 0.3, "head_dropout": 0.5},
 }
-SPLIT_FLAGS = ("valid_split", "split", "valid_fold", "fold", "n_folds", "hold_out")
 
 
 def make_pretrain_config(signal: SignalConfig, encoder: dict, head: dict, training: dict, data: dict) -> dict:

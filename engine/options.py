@@ -40,6 +40,22 @@ SHARES = (
 POSITIVE = ("epochs", "batch_size", "sample_freq", "lr", "n_total", "n_folds", "workers", "encoder_lr_factor")
 NOT_NEGATIVE = ("gain", "mixup", "weight_decay", "auxiliary", "forest")
 MIN_WINDOW = 32  # samples; the shortest that two frames of the default encoder cover
+SIZE_HELP = {  # of the networks in models/
+    "stem": "channels of the first convolutions",
+    "widths": "channels of each stage",
+    "depths": "blocks in each stage",
+    "kernel": "samples of a convolution",
+    "first_stride": "2: halve the rate from the first stage on, about half the time",
+    "filters": "predecessor's network: channels of the stem and after each block",
+    "lengths": "predecessor's network: samples of the stem and after each block, whose ratios are the strides",
+    "patch": "samples in a token",
+    "width": "of the transformer's states",
+    "depth": "layers",
+    "n_heads": "attention heads",
+    "bidirectional": "every frame sees the whole window, not only what was before",
+    "dropout": "share dropped in training; transformer: of windows that skip a branch",
+    "head_dropout": "share of the encoder's features dropped in training",
+}
 IMPLIED_SIZES = ("n_leads", "n_classes", "n_covariates")  # of a network; they follow from the data and other flags
 
 
@@ -62,6 +78,7 @@ class TrainingParser(ArgumentParser):
         hidden_sizes: of the encoders, that get no flag.
         defaults: {encoder: {flag: value}} of flags that are None where nobody has typed them.
         epochs: text on the default of --epochs, where that is none of these.
+        test_fold: text on what becomes of the fold of --test_fold.
     """
 
     def __init__(
@@ -71,12 +88,13 @@ class TrainingParser(ArgumentParser):
         hidden_sizes: Iterable[str] = (),
         defaults: Mapping[str, Mapping[str, Any]] | None = None,
         epochs: str | None = None,
+        test_fold: str = "it is scored at the end",
     ):
         super().__init__(description=doc, formatter_class=RawDescriptionHelpFormatter)
         self.defaults = defaults or {}
         self._add_most_used(epochs or self.default("epochs"))
         self._add_data()
-        self._add_split()
+        self._add_split(test_fold)
         self._add_run()
         hidden = {*IMPLIED_SIZES, *hidden_sizes}
         owners = {}
@@ -85,7 +103,7 @@ class TrainingParser(ArgumentParser):
         self.sizes = {name: set(sizes) for name, sizes in owners.items()}
         self.model_group = self.add_argument_group("model")
         self.model_group.add_argument(
-            "--encoder", choices=sorted(owners), default=next(iter(owners)), help="default: %(default)s"
+            "--encoder", choices=sorted(owners), default=next(iter(owners)), help="network (default: %(default)s)"
         )
         self._add_sizes(owners)
 
@@ -112,7 +130,7 @@ class TrainingParser(ArgumentParser):
         group.add_argument(
             "--epochs", type=int, help=f"passes over the training recordings, e.g. --epochs 20 ({epochs})"
         )
-        group.add_argument("--cuda", action="store_true", help="train on a GPU: train.py --cuda")
+        group.add_argument("--cuda", action="store_true", help="use a GPU")
         group.add_argument(
             "--resume",
             action="store_true",
@@ -145,7 +163,7 @@ class TrainingParser(ArgumentParser):
         )
         group.add_argument("--strict", action="store_true", help="stop if a recording cannot be read or is suspicious")
 
-    def _add_split(self) -> None:
+    def _add_split(self, test_fold: str) -> None:
         group = self.add_argument_group("split into training and validation, always by patient; one of these ways")
         group.add_argument(
             "--valid_split",
@@ -158,7 +176,7 @@ class TrainingParser(ArgumentParser):
             "--test_fold",
             type=int,
             metavar="K",
-            help="keep this strat_fold of the metadata out of training and validation; it is scored at the end",
+            help=f"keep this strat_fold of the metadata out of training and validation; {test_fold}",
         )
         group.add_argument(
             "--split",
@@ -167,7 +185,9 @@ class TrainingParser(ArgumentParser):
             help="fold: validate on the highest strat_fold of the metadata; patient: one of the other ways "
             "(default: %(default)s)",
         )
-        group.add_argument("--fold", type=int, help="validate on fold K of --n_folds, stratified by diagnosis")
+        group.add_argument(
+            "--fold", type=int, metavar="K", help="validate on fold K of --n_folds, stratified by diagnosis"
+        )
         group.add_argument("--n_folds", type=int, default=5, help="number of folds for --fold (default: %(default)s)")
         group.add_argument(
             "--hold_out", metavar="SOURCE", help="validate on this sub-folder of the input folder (a hospital)"
@@ -190,7 +210,7 @@ class TrainingParser(ArgumentParser):
             "--plots",
             action=BooleanOptionalAction,
             default=True,
-            help="draw history.png after every epoch (default: %(default)s)",
+            help="draw history.png after an epoch, every 3 s at most, and after the last (default: %(default)s)",
         )
         group.add_argument(
             "--tensorboard", action="store_true", help="also write scalars and curves into the run's folder tensorboard"
@@ -234,7 +254,9 @@ class TrainingParser(ArgumentParser):
         for name, values in sizes.items():
             defaults = ", ".join(f"{owner} {_shown(value)}" for owner, value in values.items())
             self.model_group.add_argument(
-                f"--{name}", **_kind(next(iter(values.values()))), help=f"default: {defaults}"
+                f"--{name}",
+                **_kind(next(iter(values.values()))),
+                help=f"{SIZE_HELP[name]} (default: {defaults})",
             )
 
     def parse(self, argv: list[str] | None, prefix: str = "") -> Flags:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data.metadata import may_find_table
+from data.splits import SPLIT_FLAGS
 from engine.resume import current_names
 from engine.run_folder import RunError, read_config_file
-
-SPLIT_FLAGS = {"valid_split", "valid_fold", "split", "fold", "n_folds", "hold_out"}
 
 
 def settings_to_repeat(args: Namespace, prefix: str) -> dict[str, Any]:
@@ -32,17 +32,17 @@ def settings_to_repeat(args: Namespace, prefix: str) -> dict[str, Any]:
     if unknown:
         print(f"{file}: this version has no flags {', '.join(unknown)}: they are left out")
     replaced = set(args.explicit) | set(unknown)
-    if replaced & SPLIT_FLAGS:  # another way to split replaces the whole one
-        replaced |= SPLIT_FLAGS
+    if replaced.intersection(SPLIT_FLAGS):  # another way to split replaces the whole one
+        replaced.update(SPLIT_FLAGS)
     if "input_folder" in replaced and _found_by_itself(saved):
         replaced.add("metadata")
     return {name: value for name, value in saved.items() if name not in replaced}
 
 
 def _found_by_itself(saved: dict) -> bool:
-    """Whether the metadata are those in the input folder, which are used without a flag."""
-    folder = saved.get("input_folder")
-    return isinstance(folder, str) and saved.get("metadata") == str(Path(folder, "metadata.csv"))
+    """Whether the metadata are those of the input folder, which are used without a flag."""
+    folder, table = saved.get("input_folder"), saved.get("metadata")
+    return isinstance(folder, str) and isinstance(table, str) and may_find_table(folder, table)
 
 
 def as_flags(settings: dict[str, Any], default: Callable[[str], Any]) -> list[str]:

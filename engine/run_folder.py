@@ -4,7 +4,7 @@ config.json       every setting, the data contract (signal, classes, window), ve
 model.pth         weights of the best epoch on validation, thresholds included
 final_model.pth   weights after the last epoch
 history.csv       one row per epoch
-checkpoint.pth    everything needed to go on with an interrupted training; removed when the run is finished
+checkpoint.pth    everything needed to go on with an interrupted training, or to extend a finished one
 """
 
 from __future__ import annotations
@@ -184,13 +184,14 @@ class RunFolder:
 
 
 class ReadOnlyRunFolder(RunFolder):
-    """The same run folder as the other processes of a training see it: they read, and only the first one writes."""
+    """The same run folder as the other processes of a training see it: they read, and only the first one writes.
+    Nor is anything put into bytes that would be thrown away: a checkpoint is the whole model.
+    """
 
-    def write_bytes(self, name, data):
+    def _nothing(self, *args, **kwargs):
         pass
 
-    def remove(self, name):
-        pass
+    write_bytes = remove = write_text = write_json = write_rows = save = _nothing
 
 
 def read_config_file(file: Path, prefix: str = "") -> dict:

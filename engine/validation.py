@@ -150,8 +150,9 @@ def score_validation(
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Thresholds (C,) chosen on these recordings, and the scores that the decision rule gives.
 
-    Thresholds are chosen on what training asked for: where a source writes a class by an alias only (PTB-XL's
-    ventricular ectopics), the scorer's view would raise that class's threshold until it is never called.
+    Thresholds are chosen on training's labels: where a source writes a class by an alias only (PTB-XL's ventricular
+    ectopics), the scorer's view would raise that class's threshold until it is never called. But unlike in training, a
+    label that is unknown counts as absent, as for the scorer: the mask is for the loss alone.
 
     Args:
         y_true: (R, C) bool, as the official scorer sees it.

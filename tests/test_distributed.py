@@ -24,7 +24,7 @@ from data.preprocess import SignalConfig
 from data.records import find_records
 from engine.distributed import ProcessGroup
 from engine.recordings import open_recordings
-from engine.run_folder import PRETRAIN, RunFolder
+from engine.run_folder import PRETRAIN, ReadOnlyRunFolder, RunFolder
 from engine.validation import predict_together
 
 # Dropout draws other numbers on each process, and sums in bfloat16 depend on their order.
@@ -141,6 +141,19 @@ def test_processes_open_what_the_main_one_settled(flags, folder_of_records, tmp_
     monkeypatch.setattr(ProcessGroup, "all_gather_object", lambda group, value: [value, "another"])
     with pytest.raises(CacheError, match="the processes see different recordings"):
         open_recordings(flags, SignalConfig(), run, ProcessGroup(1, 2))
+
+
+def test_what_only_the_first_process_writes_costs_the_others_nothing(tmp_path, monkeypatch):
+    for module, name in (("torch", "save"), ("json", "dumps"), ("csv", "DictWriter")):
+        monkeypatch.setattr(f"engine.run_folder.{module}.{name}", lambda *args, **kwargs: pytest.fail("made in vain"))
+    run = ReadOnlyRunFolder(tmp_path)
+    run.save("model.pth", {"members": []})
+    run.write_rows("history.csv", [{"epoch": 1}], columns=["epoch"])
+    run.write_json("config.json", {})
+    run.write_text("train_ids.txt", "R1\n")
+    run.write_bytes("a", b"a")
+    run.remove("a")
+    assert not list(tmp_path.iterdir())
 
 
 def test_if_nothing_can_be_read_the_list_is_written_before_the_end(flags, folder_of_records, tmp_path):

@@ -130,6 +130,29 @@ def test_documented_scripts_and_flags_exist(page):
                 assert re.search(rf"(?<![\w-]){flag}(?![\w-])", help_of(file)), f"{shlex.join(command)}: no {word}"
 
 
+@pytest.mark.parametrize(
+    "script, texts, others",
+    [
+        (
+            "train.py",
+            ["use a GPU", "it is scored at the end", "--fold K", "share of windows with white noise (default: 0.3)"],
+            ["see engine/augment.py"],
+        ),
+        (
+            "pretrain.py",
+            ["use a GPU", "out of training and validation; give it to train.py too", "layers (default: transformer 4)"],
+            ["scored at the end", "train.py --cuda"],
+        ),
+        ("predict.py", ["without FILE into ID.png; left out: no picture"], ["default: ID.png"]),
+    ],
+)
+def test_help_says_what_flags_are(script, texts, others):
+    text = help_of(ROOT / script)
+    words = " ".join(text.split())
+    assert [part for part in texts if part not in words] == [] and [part for part in others if part in words] == []
+    assert re.findall(r"^  --(\w+).*(?:\n +|  +)default:", text, re.MULTILINE) == []  # and no more than its default
+
+
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory, sample):
     """A folder of 36 real recordings of two sources, ID among them, and metadata for those of PTB-XL."""

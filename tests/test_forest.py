@@ -73,6 +73,20 @@ def test_labels_that_are_unknown_teach_nothing():
     assert torch.isnan(forest(torch.from_numpy(data.numbers))[:, 2]).all()
 
 
+def test_no_more_is_measured_than_a_forest_grows_on(monkeypatch):
+    measured, every = [], dataset()
+    monkeypatch.setattr(growing, "with_numbers", lambda data, rows, freq: (measured.append(rows.tolist()), every)[1])
+    split = SimpleNamespace(train=np.arange(300), valid=np.arange(300, 350), test=np.arange(350, 400))
+    for most in (300, 100):
+        monkeypatch.setattr(growing, "MAX_RECORDINGS", most)
+        _, forest = growing.forest_of(GROW, None, every, split, range(3))
+        rows = measured.pop()
+        assert len(rows) == most + 100 and set(rows[:most]) <= set(range(300)) and rows[most:] == [*range(300, 400)]
+        same = growing.grow(every, np.array(rows[:most]), 3, GROW)
+        assert all(torch.equal(one, other) for one, other in zip(forest.buffers(), same.buffers()))
+    assert rows[:most] == sorted(set(rows[:most])) != list(range(100))  # drawn, each once
+
+
 def test_without_enough_positives_there_is_no_forest(capsys):
     assert growing.grow(dataset(), np.arange(3), 3, GROW) is None
     assert "20 trees for each of 0 classes" in capsys.readouterr().out

@@ -12,6 +12,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import wfdb
 from conftest import ENVIRONMENT, LEADS, ROOT
 from test_structure import PACKAGES, module_file, reachable
@@ -190,3 +191,12 @@ def test_torch_hub_sees_one_entry():
     """Everything there that can be called and does not begin with an underscore is offered to users."""
     found = runpy.run_path(str(ROOT / "hubconf.py"))
     assert [name for name in found if callable(found[name]) and not name.startswith("_")] == ["ecg_classifier"]
+
+
+def test_torch_hub_asks_for_nothing_that_an_array_does_not_need(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wfdb", None)  # not installed
+    hub = torch.hub.load(str(ROOT), "ecg_classifier", source="local")
+    array = np.random.default_rng(0).normal(0, 0.3, (12, 5000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pd.testing.assert_frame_equal(hub.classify(array, 500, unit="mV"), model.classify(array, 500, unit="mV"))

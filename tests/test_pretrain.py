@@ -280,6 +280,15 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(pretrained, few, tmp_path,
         )
 
 
+def test_without_validation_the_last_epoch_is_kept(few, tmp_path, run_script):
+    flags = ("--input_folder", few, "--folder", "run", *TINY_PRETRAINING, "--valid_split", 0, "--no-plots")
+    run_script("pretrain.py", *flags, cwd=tmp_path)
+    rows = history(tmp_path / "run" / "pretrain_history.csv")
+    assert all(math.isnan(float(row["valid_loss"])) and math.isfinite(float(row["train_loss"])) for row in rows)
+    best, last = (RunFolder(tmp_path / "run").load(f"pretrain_{name}.pth")["head"] for name in ("model", "final_model"))
+    assert all(torch.equal(best[name], last[name]) for name in last)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

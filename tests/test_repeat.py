@@ -69,6 +69,28 @@ def test_metadata_found_by_themselves_belong_to_their_folder(saved, sample, tmp_
 
 
 @pytest.mark.parametrize(
+    "table, is_found",
+    [
+        ("data/ptb-xl/ptbxl_database.csv", True),
+        ("data/ptb-xl/1.0.3/exams.csv", True),  # one folder below
+        ("data/record_list.csv", True),  # above: a part of a data set was named
+        ("data/ptb-xl/own.csv", False),
+        ("data/ptb-xl/1.0.3/metadata.csv", False),  # which is looked for in the folder alone
+        ("data/metadata.csv", False),
+        ("data/ptb-xl/1.0.3/a/exams.csv", False),
+        ("elsewhere/ptbxl_database.csv", False),
+    ],
+)
+def test_tables_of_data_sets_belong_to_their_folder_too(saved, tmp_path, table, is_found):
+    (tmp_path / table).parent.mkdir(parents=True)
+    (tmp_path / table).write_text("record,patient_id\n")
+    file = saved(input_folder=f"{tmp_path}/data/ptb-xl/", metadata=str(tmp_path / table))
+    (tmp_path / "new").mkdir()
+    kept = repeated(file, "--input_folder", str(tmp_path / "new")).metadata
+    assert kept == (None if is_found else str(tmp_path / table))
+
+
+@pytest.mark.parametrize(
     "name, value, message",
     [
         ("epochs", "many", "invalid int value: 'many'"),

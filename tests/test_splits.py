@@ -5,7 +5,7 @@ import pytest
 
 from data.earlier_split import rows_named, rows_with_hash, split_like
 from data.metadata import NO_FOLD, Metadata
-from data.splits import Split, stratified_by_patient, take_out_fold
+from data.splits import SPLIT_FLAGS, Split, stratified_by_patient, take_out_fold
 
 FLAGS = {"split": "patient", "valid_split": 0.2, "valid_fold": None, "fold": None, "n_folds": 5, "hold_out": None}
 
@@ -95,6 +95,16 @@ def test_folds_may_begin_at_0_and_recordings_without_one_are_in_none():
         take_out_fold(0, from_1, np.array([0, 2]), np.array([1]))
 
 
+def test_a_fold_is_kept_out_where_nothing_validates():
+    meta = metadata_of(list("pqrs"), folds=[1, 2, 2, 3])
+    train, valid, test = take_out_fold(3, meta, *rows(Split("patient", 0), meta))
+    assert (train.tolist(), valid.tolist(), test.tolist()) == ([0, 1, 2], [], [3])
+    with pytest.raises(ValueError, match="--test_fold 3 leaves 3 recordings for training and 0 for validation"):
+        take_out_fold(3, meta, np.arange(3), np.array([3]))
+    with pytest.raises(ValueError, match="--test_fold 3 leaves 0 recordings for training and 0 for validation"):
+        take_out_fold(3, meta, np.array([3]), np.zeros(0, int))
+
+
 @pytest.mark.parametrize("value, flag", [(None, "--split fold"), (3, "--valid_fold 3")])
 def test_a_missing_fold_is_told_as_it_is(value, flag):
     without = metadata_of(list("pqr"), columns=("record", "patient_id"))
@@ -157,6 +167,11 @@ def test_flags_become_a_split(typed, by, value):
 def test_contradictory_flags_are_refused(typed, message):
     with pytest.raises(ValueError, match=message):
         Split.from_flags(FLAGS | typed, typed)
+
+
+def test_split_flags_are_those_that_a_split_is_made_of():
+    assert Split.from_flags({name: FLAGS[name] for name in SPLIT_FLAGS}).by == "patient"
+    assert set(SPLIT_FLAGS) == set(FLAGS)
 
 
 def test_what_is_not_typed_contradicts_nothing():
