@@ -178,14 +178,16 @@ def read_facts_above(record: Record) -> Record:
 
 
 def _tables_from(folder, n_folders, kinds):
-    """The tables of some formats in a folder and those above it, the nearest first; those that cannot be listed are
+    """The nearest table of each of some formats in a folder and those above it; those that cannot be listed are
     skipped.
     """
+    kinds = set(kinds)
     tables = []
     for _ in range(n_folders):
         with contextlib.suppress(OSError):
             found = formats.tables_in(Listing(folder, "", []), sorted(os.listdir(folder)))
             tables += [table for table in found if table.format in kinds]
+            kinds -= {table.format for table in found}
         below, folder = folder, os.path.dirname(folder)
         if folder == below:
             break

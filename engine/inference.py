@@ -31,7 +31,7 @@ from data.labels import ClassSet
 from data.leads import LEADS
 from data.measures import recording_numbers
 from data.needed_leads import needs, needs_text
-from data.preprocess import SignalConfig
+from data.preprocess import MISSING_LEADS, SignalConfig
 from engine.decision import decide
 from engine.run_folder import RunError
 from engine.trained_run import load_run
@@ -128,7 +128,9 @@ class Predictor:
         reading = single_threads(torch.get_num_threads()).submit(model_input, adc, header, self.signal_config)
         signal, covariates, texts = reading.result()
         for text in texts:
-            warnings.warn(f"{header.record_name}: {text}", stacklevel=2)
+            # Where leads are missing they are so in all recordings: named once, not for each.
+            name = "" if text.startswith(MISSING_LEADS) else f"{header.record_name}: "
+            warnings.warn(name + text, stacklevel=2)
         return signal, covariates
 
     def classify(

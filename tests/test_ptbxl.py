@@ -107,8 +107,9 @@ def test_other_tables_above_change_nothing(tmp_path, monkeypatch):
     write_ptb_xl(tmp_path / "a" / "b")
     table = tmp_path / "a" / "b" / "ptbxl_database.csv"
     own = find_records(tmp_path / "a" / "b" / "records500")
-    (tmp_path / "a" / "ptbxl_database.csv").write_text(table.read_text().replace("NORM", "SR"))
-    assert find_records(tmp_path / "a" / "b" / "records500") == own  # the nearest counts
+    for further in (table.read_text().replace("NORM", "SR"), "ecg_id,age\n1,50\n"):
+        (tmp_path / "a" / "ptbxl_database.csv").write_text(further)
+        assert find_records(tmp_path / "a" / "b" / "records500") == own  # the nearest counts
     table.unlink()
     (tmp_path / "a" / "ptbxl_database.csv").write_text("ecg_id,scp_codes\n99999,\"{'NORM': 100.0}\"\n")
     for name in ("exams.csv", "REFERENCE.csv", "Diagnostics.xlsx", "record_list.csv"):
