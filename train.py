@@ -2,7 +2,7 @@
 
     python train.py                                        ./Training_WFDB, or the shipped sample if that is not there
     python train.py --input_folder DIR --folder RUN        your own recordings, into the folder RUN
-    python train.py --metadata ptbxl_metadata.csv --valid_fold 8
+    python train.py --metadata ptbxl_database.csv --valid_fold 8
     python train.py --input_folder ptb-xl-1.0.3 --classes ptbxl_all --valid_fold 9 --test_fold 10     its benchmark
     python train.py --fold 1 --n_folds 5                   one fold of a patient-wise, stratified cross-validation
     python train.py --hold_out georgia                     validate on a hospital that training never sees

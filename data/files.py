@@ -143,9 +143,11 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
             out.flush()
             os.fsync(out.fileno())
         os.replace(partial, path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(partial)
+        error.filename = os.fspath(path)  # nobody knows the temporary name
+        error.filename2 = None
         raise
 
 

@@ -48,11 +48,14 @@ class Section:
 
 
 def write_page(file: str | Path, title: str, lead: str, sections: list[Section]) -> None:
-    """Write the page as HTML, under a temporary name first; every text is escaped, pictures are taken as they are."""
+    """Write the page as HTML, under a temporary name first, and its folder if need be; every text is escaped, pictures
+    are taken as they are.
+    """
     from jinja2 import Environment, FileSystemLoader  # only those who want a page need it
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     html = environment.get_template("page.html.j2").render(title=title, lead=lead, sections=sections)
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, html.encode("utf-8", "backslashreplace"))
 
 

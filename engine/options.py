@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from argparse import Action, ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
@@ -327,11 +328,11 @@ class TrainingParser(ArgumentParser):
 
     def _check_numbers(self, args: Flags) -> None:
         for name in POSITIVE:
-            if getattr(args, name, None) is not None and getattr(args, name) <= 0:
+            if getattr(args, name, None) is not None and not 0 < getattr(args, name) < math.inf:  # nan neither
                 self.error(f"--{name} must be positive")
         for name in NOT_NEGATIVE:
-            if getattr(args, name, 0) < 0:
-                self.error(f"--{name} {getattr(args, name)} is negative")
+            if not 0 <= getattr(args, name, 0) < math.inf:
+                self.error(f"--{name} {getattr(args, name)} is not a number from 0 on")
         for name in SHARES:
             value = getattr(args, name, None)
             if value is not None and not 0 <= value <= 1:

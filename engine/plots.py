@@ -111,6 +111,7 @@ def save(figure: Figure, file: str | os.PathLike, dpi: int = DPI) -> None:
     """Write a Figure as .png, .pdf or .svg, under a temporary name first. Raises ValueError for another ending."""
     file = Path(file)
     check_format(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "ecg"}):
         figure.savefig(buffer, format=file.suffix[1:].lower(), dpi=dpi)

@@ -157,7 +157,7 @@ def test_published_counts():
 def test_page_escapes_what_it_is_given(tmp_path):
     hostile = "<script>alert(1)</script>\ud800\x1b[31m"
     sections = [Section("s", hostile, [hostile], [Table([hostile, "n"], [[hostile, "1"]])])]
-    write_page(tmp_path / "page.html", hostile, hostile, sections)
-    assert "<script" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+    write_page(tmp_path / "new" / "page.html", hostile, hostile, sections)
+    assert "<script" not in (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
     assert "\x1b" not in page_text(hostile, hostile, sections)
     assert json.dumps(page_text("a", "b", [])) == '"a\\nb"'

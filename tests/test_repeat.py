@@ -95,6 +95,7 @@ def test_tables_of_data_sets_belong_to_their_folder_too(saved, tmp_path, table, 
     [
         ("epochs", "many", "invalid int value: 'many'"),
         ("epochs", -1, "--epochs must be positive"),
+        ("lr", "nan", "--lr must be positive"),
         ("encoder", "mamba", "invalid choice: 'mamba'"),
         ("freeze_encoder", "x", "ignored explicit argument 'x'"),
         ("lr", {"a": 1}, "invalid float value"),

@@ -5,7 +5,7 @@
     classes, labels, probabilities = run_model(model, header, recording)           once for each recording
 
 One network answers for twelve, six, four, three and two leads. Leads are placed by name; a missing limb lead is
-computed from two others, a missing chest lead is zero, as leads are now and then in training (--lead_dropout).
+computed from two others, a missing chest lead is zero, as in two fifths of the training windows (--lead_subsets).
 """
 
 import os
