@@ -124,7 +124,7 @@ def preprocess_with_quality(adc: np.ndarray, header: Header, config: SignalConfi
 
 def _with_signal(x, header):
     """x (n_leads, T) as it is; RecordError if it says nothing."""
-    if (x == x[:, :1]).all():
+    if all((lead == lead[0]).all() for lead in x):  # the first that moves answers for all
         raise RecordError(f"{header.record_name}: no signal: every lead that the model reads is flat")
     return x
 
