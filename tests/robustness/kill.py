@@ -88,12 +88,15 @@ def die_at_write(number):
 def start(main, arguments, log, write=None):
     """Run main(arguments) in a forked process, its output into the file `log`; -> process id. It dies at its `write`-th
     write, if given."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child can say that it was interrupted
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return pid
     status = 1
     tqdm.set_lock(threading.RLock())  # its own: one that is killed while it draws would keep the shared one
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         left = None if write is None else die_at_write(write)
         with open(log, "w") as out:
             os.dup2(out.fileno(), 1)
