@@ -19,7 +19,7 @@ from tqdm import tqdm
 from benchmarks.runs import CLASS_SET, Answers, scores
 from data.headers import Header
 from data.leads import LEADS, lead_name
-from data.metadata import NameIndex
+from data.record_names import NameIndex
 from data.records import Record, find_records, read_record
 from engine.inference import Predictor, load_predictor
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from data.metadata import NameIndex
+from data.record_names import NameIndex
 
 
 def rows_with_hash(hashes: Sequence[str], constant: np.ndarray, wanted: Collection[str]) -> np.ndarray:

@@ -23,7 +23,7 @@ from data.formats.ptbxl import compare_statements
 from data.groups import group_of
 from data.headers import RecordError, printable
 from data.labels import YEARS, code_groups, diagnosis_table
-from data.metadata import find_table
+from data.metadata_files import find_table
 from data.page import Section, Table, page_text, write_page
 from data.records import Record, find_records
 from data.sources import COLLECTIONS, completeness

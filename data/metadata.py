@@ -12,7 +12,6 @@ import csv
 import io
 import os
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from data.record_names import NameIndex
 
 NAME_COLUMNS = ("record", "filename_hr", "filename_lr")
 FACT_COLUMNS = ("patient_id", "strat_fold", "heart_axis")
@@ -36,15 +37,9 @@ OTHER_WORDS = {
 }
 MISSING = {"", "nan", "na", "n/a", "<na>", "none", "null"}  # how tables say that they do not know
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-DOWNLOADED = {  # tables of data sets as they are downloaded, with a column that tells them from others of the name
-    "ptbxl_database.csv": "ecg_id",
-    "record_list.csv": "subject_id",
-    "exams.csv": "exam_id",
-}
 ENOUGH = 0.9  # share of the recordings with a row, below which a warning is due
 N_EXAMPLES = 3
 NO_FOLD = -1  # not a number that a table may hold: 0 is the first fold of scikit-learn
-_ENDING = re.compile(r"\.(hea|mat|dat)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -99,40 +94,6 @@ def read_metadata(
         columns=columns,
     )
     return replace(metadata, warnings=tuple(_warnings(metadata, rows, names)))
-
-
-def find_table(folder: str | os.PathLike) -> Path | None:
-    """The table that is read where none is named: metadata.csv in the folder, or that of a data set as it is
-    downloaded, in the folder or, where they hold only one of them, in one of its folders.
-    """
-    folder = Path(folder)
-    if (folder / "metadata.csv").is_file():
-        return folder / "metadata.csv"
-    for places in ([folder], sorted(place for place in folder.iterdir() if place.is_dir())):
-        found = [place / name for place in places for name in DOWNLOADED if _is_downloaded(place / name)]
-        if len(found) == 1:
-            return found[0]
-    return None
-
-
-def may_find_table(folder: str | os.PathLike, table: str | os.PathLike) -> bool:
-    """Whether a table with this path may be one that was found by itself for a folder, by its name and place: neither
-    needs to be there any more. A data set's table may also lie above the folder, where a part of it was named.
-    """
-    folder, table = Path(folder), Path(table)
-    if table.name == "metadata.csv":
-        return table.parent == folder
-    if table.name not in DOWNLOADED:
-        return False
-    return folder in (table.parent, table.parent.parent) or table.parent in Path(os.path.abspath(folder)).parents
-
-
-def _is_downloaded(file: Path) -> bool:
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as lines:
-            return DOWNLOADED[file.name] in next(csv.reader(lines), ())
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return False
 
 
 @dataclass(frozen=True)
@@ -232,34 +193,6 @@ def _fold(text: str) -> int:
     if not re.fullmatch(r"\d{1,9}(\.0*)?", text, re.ASCII):
         raise ValueError(f"strat_fold {text[:40]!r} is not a whole number")
     return int(text.partition(".")[0])
-
-
-class NameIndex:
-    """Finds recordings by names that may have other folders in front, and an ending behind."""
-
-    def __init__(self, names: Sequence[str]):
-        self.by_last = defaultdict(list)  # {name without folders: [(all parts of the name, row)]}
-        for row, name in enumerate(names):
-            parts = _parts(name)
-            self.by_last[parts[-1]].append((parts, row))
-
-    def rows(self, name: str) -> list[int]:
-        """Rows of the recordings that `name` may mean, the folders before it being the same as far as both have some:
-        those that have most in common with it. None: it is not there; several: it is ambiguous.
-        """
-        parts = _parts(name)
-        found = defaultdict(list)
-        for other, row in self.by_last.get(parts[-1], ()):
-            shared = min(len(parts), len(other))
-            if parts[-shared:] == other[-shared:]:
-                found[shared, other == parts].append(row)
-        return found[max(found)] if found else []
-
-
-def _parts(name: str) -> tuple[str, ...]:
-    """Folders and name, without ending: './a/R00.hea' -> ('a', 'R00')."""
-    parts = [part for part in _ENDING.sub("", name.replace("\\", "/")).split("/") if part not in ("", ".", "..")]
-    return tuple(parts) or (name,)
 
 
 def _facts_of_recordings(file, rows: Sequence[_Row], names: Sequence[str], duplicates) -> list[dict]:

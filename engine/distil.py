@@ -19,7 +19,7 @@ import numpy as np
 
 from data.dataset import Dataset
 from data.labels import ClassSet
-from data.metadata import NameIndex
+from data.record_names import NameIndex
 from engine.ensemble import read_predictions
 from engine.run_folder import RunError, RunFolder
 from engine.trained_run import load_run

@@ -19,8 +19,8 @@ import torch
 
 from data.cache import SignalCache
 from data.labels import ClassSet
-from data.metadata import NameIndex
 from data.preprocess import SignalConfig
+from data.record_names import NameIndex
 from engine.ensemble import read_predictions
 from engine.handover import FINE_TUNING_LR, read_ids, refuse_others
 from engine.run_folder import RunError, RunFolder

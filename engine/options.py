@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from argparse import Action, ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
@@ -14,9 +13,10 @@ import torch
 
 from data.extras import load_extra
 from data.leads import LEADS, standard_leads
-from data.metadata import find_table
+from data.metadata_files import find_table
 from data.splits import Split
 from engine.bf16 import cpu_has_bf16, gpu_has_bf16
+from engine.flag_checks import check_numbers
 from engine.flags import Flags
 from engine.repeat import as_flags, settings_to_repeat
 from engine.resume import take_settings
@@ -26,21 +26,6 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_INPUT = "./Training_WFDB"
 SAMPLE = ROOT / "data" / "sample"
 PATH_FLAGS = ("input_folder", "metadata", "cache", "folder", "classes", "teacher", "init", "config")
-SHARES = (
-    "lead_subsets",
-    "teacher_share",
-    "hide_covariates",
-    "lead_dropout",
-    "band",
-    "wander",
-    "noise",
-    "ema_decay",
-    "dropout",
-    "head_dropout",
-)
-POSITIVE = ("epochs", "batch_size", "sample_freq", "lr", "n_total", "n_folds", "workers", "encoder_lr_factor")
-NOT_NEGATIVE = ("gain", "mixup", "weight_decay", "auxiliary", "forest")
-MIN_WINDOW = 32  # samples; the shortest that two frames of the default encoder cover
 SIZE_HELP = {  # of the networks in models/
     "stem": "channels of the first convolutions",
     "widths": "channels of each stage",
@@ -285,9 +270,9 @@ class TrainingParser(ArgumentParser):
             load_extra("tensorboard", "--tensorboard")
         if args.cuda and not torch.cuda.is_available():
             self.error("--cuda: there is no CUDA device (or this is a CPU build of PyTorch): leave the flag out")
-        self._check_numbers(args)
         self._check_data(args)
         try:
+            check_numbers(args)
             args.split_by = Split.from_flags(vars(args), args.explicit)
         except ValueError as error:
             self.error(str(error))
@@ -325,22 +310,6 @@ class TrainingParser(ArgumentParser):
         for name in sorted(every - self.sizes[args.encoder]):
             if getattr(args, name) is not None:
                 self.error(f"--{name} is not a size of --encoder {args.encoder}")
-
-    def _check_numbers(self, args: Flags) -> None:
-        for name in POSITIVE:
-            if getattr(args, name, None) is not None and not 0 < getattr(args, name) < math.inf:  # nan neither
-                self.error(f"--{name} must be positive")
-        for name in NOT_NEGATIVE:
-            if not 0 <= getattr(args, name, 0) < math.inf:
-                self.error(f"--{name} {getattr(args, name)} is not a number from 0 on")
-        for name in SHARES:
-            value = getattr(args, name, None)
-            if value is not None and not 0 <= value <= 1:
-                self.error(f"--{name} {value} is not between 0 and 1")
-        if args.batch_size < 2:
-            self.error("--batch_size 1: batch norm needs at least 2 windows in a batch, 16 or more work well")
-        if args.seq_length < MIN_WINDOW:
-            self.error(f"--seq_length {args.seq_length}: a window needs at least {MIN_WINDOW} samples")
 
     def _check_data(self, args: Flags) -> None:
         if args.input_folder is None:

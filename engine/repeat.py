@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data.metadata import may_find_table
+from data.metadata_files import may_find_table
 from data.splits import SPLIT_FLAGS
 from engine.resume import current_names
 from engine.run_folder import RunError, read_config_file

@@ -13,7 +13,8 @@ from conftest import LEADS, fake_ecg, write_record
 from data.formats import mimic
 from data.labels import load_class_set
 from data.leads import lead_name
-from data.metadata import find_table, read_metadata
+from data.metadata import read_metadata
+from data.metadata_files import find_table
 from data.preprocess import SignalConfig, preprocess
 from data.records import RecordError, find_records, read_record
 

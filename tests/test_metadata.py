@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from data.metadata import NO_FOLD, find_table, read_metadata
+from data.metadata import NO_FOLD, read_metadata
+from data.metadata_files import find_table
 from engine.recordings import read_own_metadata
 
 

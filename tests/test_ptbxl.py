@@ -12,7 +12,8 @@ from conftest import PTB_XL_TABLE, fake_ecg, write_ptb_xl, write_record
 from data.formats import ptbxl
 from data.inputs import read_input
 from data.labels import load_class_set
-from data.metadata import find_table, read_metadata
+from data.metadata import read_metadata
+from data.metadata_files import find_table
 from data.preprocess import SignalConfig
 from data.rates import one_rate_only
 from data.records import RecordError, find_records, find_with_table_above, read_header
