@@ -259,7 +259,7 @@ def open_output(
     if args.embeddings:
         prepare_embeddings_file(args.embeddings)
     model = fingerprint(args.model)
-    return open_output_folder(args.output, records, class_set, args.skip_existing, args.summary, model)
+    return open_output_folder(args.output, records, class_set, model, args.skip_existing, args.summary)
 
 
 def report(output: OutputFolder, predictor: Predictor, strict: bool) -> int:

@@ -3,7 +3,7 @@
     OUT/ID.csv                the answer for one recording; OUT/SUBFOLDER/ID.csv where several sub-folders have the ID
     OUT/skipped_records.csv   record, stage, reason: recordings without an answer
     OUT/record_warnings.txt   record, warning: what is suspicious about readable recordings
-    OUT/.answered_by.json     which model gave the last answers, by its fingerprint
+    OUT/.answered_by.json     fingerprints of the models that answered there
 
 A list is absent where there is nothing to list.
 """
@@ -73,9 +73,9 @@ def open_output_folder(
     path: str | Path,
     records: Sequence[Record],
     class_set: ClassSet,
+    model: str,
     skip_existing: bool = False,
     summary: Path | None = None,
-    model: str = "",
 ) -> Iterator["OutputFolder"]:
     """An `OutputFolder` into which nobody else writes until the block ends.
 
@@ -83,9 +83,9 @@ def open_output_folder(
         path: the folder; it is made if it is not there.
         records: all recordings that were asked for.
         class_set: its C codes are the columns of an answer.
+        model: fingerprint of the one that answers.
         skip_existing: leave recordings alone that have an answer already, and keep what was remarked upon them.
         summary: a further file that this call writes: no answer may be written over it.
-        model: fingerprint of the one that answers.
 
     Raises:
         RunError: the folder cannot be made, another process writes into it, its list of warnings is not one, the
@@ -160,23 +160,25 @@ class OutputFolder:
         return conflicts
 
     def answers_with(self, model: str, skip_existing: bool) -> None:
-        """Note which model answers, by its fingerprint; RunError where answers of another one would stay in place."""
-        earlier = self._earlier_model()
-        self.of_another_model = earlier not in (None, model)
+        """Note which model answers, by its fingerprint; RunError where answers of another one could stay in place. The
+        others stay on the list: a call that is killed replaces some of their answers only.
+        """
+        models = self._earlier_models()
+        self.of_another_model = any(earlier != model for earlier in models)
         if self.of_another_model and skip_existing:
             raise RunError(
-                f"{self.path} holds answers of another model ({ANSWERED_BY}: {earlier!r:.40}, now {model!r}): name "
-                "another output folder, or leave out --skip_existing to answer anew"
+                f"{self.path} holds answers of another model, too ({ANSWERED_BY}): name another output folder, "
+                "or leave out --skip_existing to answer anew"
             )
-        self.folder.write_json(ANSWERED_BY, {"fingerprint": model})
+        self.folder.write_json(ANSWERED_BY, {"models": list(dict.fromkeys([*models, model]))})
 
-    def _earlier_model(self) -> str | None:
-        """Fingerprint of the model that answered before, None where nobody knows of one."""
+    def _earlier_models(self) -> list[str]:
+        """Fingerprints of the models that answered before; none where nobody knows of one."""
         try:
             with open(self.folder / ANSWERED_BY, encoding="utf-8", opener=open_regular) as file:
-                return json.load(file)["fingerprint"]
+                return [str(model) for model in json.load(file)["models"]]
         except FileNotFoundError:
-            return None
+            return []
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise RunError(f"{self.path / ANSWERED_BY} is not what this program wrote: remove it ({error})") from error
 

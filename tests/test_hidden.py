@@ -100,15 +100,6 @@ def test_a_fine_tuning_as_long_as_one_from_scratch_is_resumed(pretrained_xresnet
     assert resumed.settings() == args.settings() and (resumed.epochs, resumed.encoder_lr_factor) == (60, 0.3)
 
 
-def test_without_validation_the_last_epoch_is_kept(few, tmp_path, run_script):
-    flags = ("--input_folder", few, "--folder", "run", *TINY_HIDDEN, "--valid_split", 0, "--no-plots")
-    run_script("pretrain.py", *flags, cwd=tmp_path)
-    rows = history(tmp_path / "run" / "pretrain_history.csv")
-    assert all(math.isnan(float(row["valid_loss"])) and math.isfinite(float(row["train_loss"])) for row in rows)
-    best, last = (RunFolder(tmp_path / "run").load(f"pretrain_{name}.pth")["head"] for name in ("model", "final_model"))
-    assert all(torch.equal(best[name], last[name]) for name in last)
-
-
 def test_defaults_follow_the_encoder(pretrained, few):
     base = ["--input_folder", str(few)]
     args = pretrain.parse_args(base)

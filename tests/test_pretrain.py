@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_PRETRAINING, SameBatch, history, interrupt_and_resume
+from conftest import TINY_HIDDEN, TINY_PRETRAINING, SameBatch, history, interrupt_and_resume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -280,8 +280,9 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(pretrained, few, tmp_path,
         )
 
 
-def test_without_validation_the_last_epoch_is_kept(few, tmp_path, run_script):
-    flags = ("--input_folder", few, "--folder", "run", *TINY_PRETRAINING, "--valid_split", 0, "--no-plots")
+@pytest.mark.parametrize("size", [TINY_PRETRAINING, TINY_HIDDEN], ids=["ahead", "hidden"])
+def test_without_validation_the_last_epoch_is_kept(size, few, tmp_path, run_script):
+    flags = ("--input_folder", few, "--folder", "run", *size, "--valid_split", 0, "--no-plots")
     run_script("pretrain.py", *flags, cwd=tmp_path)
     rows = history(tmp_path / "run" / "pretrain_history.csv")
     assert all(math.isnan(float(row["valid_loss"])) and math.isfinite(float(row["train_loss"])) for row in rows)
